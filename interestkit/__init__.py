@@ -1,0 +1,49 @@
+"""A notebook-based research kit for modelling what users are interested in.
+
+The names below are all that a notebook needs; each is imported from its module when it is first
+used, so that `import interestkit` is quick.
+"""
+
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+_MODULE_OF = {
+    "clean": "cleaning",
+    "add_sessions": "cleaning",
+    "load": "datasets",
+    "list_datasets": "datasets",
+    "read_log": "events",
+    "EventLog": "events",
+    "simulate": "simulation",
+    "planted_interests": "simulation",
+    "temporal_split": "splitting",
+    "leave_last_out": "splitting",
+    "Split": "splitting",
+    "Features": "features",
+    "fit_features": "features",
+    "held_out": "heldout",
+    "fit": "training",
+    "TrainingConfig": "training",
+    "Predictor": "prediction",
+    "predict_interests": "prediction",
+    "Popular": "baselines",
+    "MostFrequent": "baselines",
+    "tune_recent": "baselines",
+    "recommend": "recommendation",
+    "evaluate": "evaluation",
+}
+_MODULES = ("metrics", "plots", "schema")
+__all__ = ["__version__", *_MODULE_OF, *_MODULES]
+
+
+def __getattr__(name: str):
+    if name in _MODULES:
+        return import_module(f"interestkit.{name}")
+    if name in _MODULE_OF:
+        return getattr(import_module(f"interestkit.{_MODULE_OF[name]}"), name)
+    raise AttributeError(f"module 'interestkit' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

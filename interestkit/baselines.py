@@ -1,0 +1,125 @@
+"""What every model must beat: popularity, recent popularity, and the user's own habits."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from interestkit.features import Features
+from interestkit.heldout import HeldOut
+from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.metrics import ndcg_at_k, top_k
+from interestkit.prediction import BLOCK, check_k
+
+
+class Ranker(Protocol):
+    """What evaluation asks of a model; `prediction.Predictor` says what the methods return."""
+
+    def rank(self, histories: Histories, *, k: int = 10, exclude_seen: bool = True):
+        """Codes and scores of the k best items of each user."""
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Popular:
+    """Items by how many events they have in the whole log, interests by their share of it.
+
+    Args:
+        features: The catalogue.
+        log: Events that may be counted: those before the moment of prediction.
+        days: Count only the newest so many days of the log; None counts all.
+    """
+
+    features: Features
+    log: Histories
+    days: float | None = None
+
+    @cached_property
+    def counts(self) -> Float[np.ndarray, " items"]:
+        """Events of each item; older events break ties."""
+        num_items = self.features.num_items
+        counts = np.bincount(self.log.item, minlength=num_items).astype(float)
+        if self.days is not None:
+            oldest = self.log.seconds.max(initial=0) - self.days * SECONDS_PER_DAY
+            newest = self.log.item[self.log.seconds >= oldest]
+            counts = np.bincount(newest, minlength=num_items) + counts / (counts.sum() + 1)
+        return np.where(self.features.is_candidate, counts, -np.inf)
+
+    @cached_property
+    def interest_shares(self) -> Float[np.ndarray, " interests"]:
+        """Share of each interest in the counted events, with one event spread evenly."""
+        sums = np.maximum(self.counts, 0) @ self.features.item_interests
+        smooth = sums + 1 / max(len(sums), 1)
+        return smooth / smooth.sum()
+
+    def _scores(self, own: Float[np.ndarray, "users items"]) -> Float[np.ndarray, "users items"]:
+        """Scores from each user's own number of events with each item: here the same for all."""
+        return np.tile(self.counts, (len(own), 1))
+
+    def rank(
+        self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
+    ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+        """Codes and scores of the k best items, as `Predictor.rank`; scores are counts."""
+        check_k(k, self.features)
+        blocks = []
+        for first in range(0, len(histories), BLOCK):
+            offsets = histories.offsets[first : first + BLOCK + 1]
+            events = slice(offsets[0], offsets[-1])
+            own = np.zeros((BLOCK, self.features.num_items), np.float32)
+            np.add.at(own, (histories.user[events] - first, histories.item[events]), 1.0)
+            scores = self._scores(own).astype(np.float32)
+            if exclude_seen:
+                scores[own > 0] = -np.inf
+            best, codes = top_k(scores, k)
+            blocks.append((np.asarray(codes), np.asarray(best)))
+        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+        return codes[: len(histories)], best[: len(histories)]
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest: here its share of all events."""
+        return np.tile(self.interest_shares, (len(histories), 1))
+
+
+class MostFrequent(Popular):
+    """The user's own most frequent items and interests; popularity breaks ties and fills up."""
+
+    def _scores(self, own: Float[np.ndarray, "users items"]) -> Float[np.ndarray, "users items"]:
+        return own + (self.counts / (max(self.counts.max(), 1) + 1))[None, :]
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Share of each interest in the user's events, with one event spread as everybody's."""
+        sums = np.zeros((len(histories), self.features.num_interests))
+        np.add.at(sums, histories.user, self.features.item_interests[histories.item])
+        smooth = sums + self.interest_shares[None, :]
+        return smooth / smooth.sum(axis=1, keepdims=True)
+
+
+def tune_recent(
+    features: Features,
+    log: Histories,
+    validation: HeldOut,
+    *,
+    days: Iterable[float] = (1, 3, 7, 14, 28, 56),
+) -> float:
+    """The window in days whose popularity ranks best for validation users (NDCG@10).
+
+    Args:
+        features: Features fitted on training events.
+        log: Histories of all training users.
+        validation: Held-out validation users.
+        days: Windows to try; of equals the first wins.
+    """
+    k = min(10, features.num_items)
+
+    def score(window: float) -> float:
+        recent = Popular(features=features, log=log, days=window)
+        codes, _ = recent.rank(validation.histories, k=k, exclude_seen=False)
+        hits = validation.hits(0, codes)
+        return float(np.nanmean(ndcg_at_k(hits, validation.num_relevant(), k=k)))
+
+    return max(days, key=score)

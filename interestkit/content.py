@@ -1,0 +1,174 @@
+"""What items are about: vectors from their text, and interests where the log brings none."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+
+# Words that say how a thing looks or comes, not what it is; themes are never named after them.
+NOT_A_THEME = frozenset(
+    """a an and at by for from in it its la le my no of on or our the this to up with your
+    red pink blue white black green yellow orange purple ivory cream brown grey gray silver gold
+    small medium large mini big set pack packs box boxed piece pieces pair size assorted asst
+    colour color colours design designs new old vintage retro retrospot antique traditional
+    one two three four five six ten dozen""".split()
+)
+
+
+def words_of(text: str | None) -> list[str]:
+    """Lower-case words of a text, in order: runs of letters of any script, two or longer.
+
+    Args:
+        text: A title or query; None has no words.
+
+    Example:
+        >>> words_of("RED Heart T-Light, 12 cm")
+        ['red', 'heart', 'light', 'cm']
+    """
+    return re.findall(r"[^\W\d_]{2,}", (text or "").lower())
+
+
+def themes_from_titles(
+    titles: Sequence[str | None], *, num_themes: int = 30
+) -> list[tuple[str, ...]]:
+    """Themes of each title: the few words that together describe the most titles.
+
+    Greedy maximum coverage: the first theme is the word found in most titles, each next one
+    the word found in most titles that have no theme yet (ties: alphabetical), until
+    `num_themes` are found or no word adds two titles. `NOT_A_THEME` words and words under
+    three letters are passed over. A title carries every theme whose word it contains.
+
+    Args:
+        titles: Titles of the catalogue; None has no theme.
+        num_themes: Largest number of themes, at least 1.
+
+    Returns:
+        Per title its theme words in order of choice; empty where no theme fits.
+
+    Raises:
+        ValueError: If `num_themes` is below 1.
+
+    Example:
+        >>> themes_from_titles(["red heart bag", "big heart", "lunch bag", "blue bag"])
+        [('bag',), (), ('bag',), ('bag',)]
+
+    Source:
+        Nemhauser, Wolsey and Fisher (1978), Mathematical Programming 14: greedy coverage
+        reaches at least 1 - 1/e of the best possible.
+    """
+    if num_themes < 1:
+        raise ValueError(f"num_themes must be at least 1, got {num_themes}")
+    words = [{w for w in words_of(t) if len(w) > 2 and w not in NOT_A_THEME} for t in titles]
+    themes: list[str] = []
+    open_titles = list(range(len(words)))
+    while len(themes) < num_themes:
+        counts = Counter(word for row in open_titles for word in words[row])
+        word, count = min(counts.items(), key=lambda pair: (-pair[1], pair[0]), default=("", 0))
+        if count < 2:
+            break
+        themes.append(word)
+        open_titles = [row for row in open_titles if word not in words[row]]
+    return [tuple(theme for theme in themes if theme in row) for row in words]
+
+
+def clusters_from_behaviour(
+    user: Int[np.ndarray, " events"],
+    item: Int[np.ndarray, " events"],
+    *,
+    num_items: int,
+    num_clusters: int = 20,
+    seed: int = 0,
+) -> Int[np.ndarray, " items"]:
+    """Cluster of each item, from which users touch it: for logs without labels and titles.
+
+    Items are rows of the item-by-user matrix, normalised to length one and reduced to as many
+    directions as there are clusters (truncated SVD); k-means groups them.
+
+    Args:
+        user: User code of each event.
+        item: Item code of each event, in 0..num_items-1.
+        num_items: Size of the catalogue.
+        num_clusters: Number of clusters asked for; smaller catalogues get fewer.
+        seed: Seed of the k-means start.
+
+    Returns:
+        Cluster code of each item, 0 being the cluster with the most events.
+    """
+    from scipy.cluster.vq import kmeans2
+    from scipy.sparse import csr_matrix
+
+    num_clusters = max(1, min(num_clusters, num_items // 3, len(np.unique(user)) - 1))
+    touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
+    touched.resize(num_items, touched.shape[1])
+    touched.data[:] = 1.0
+    reduced = _reduce(_unit_rows(touched), num_clusters)
+    _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(seed), minit="++")
+    events = np.bincount(cluster[item], minlength=num_clusters)
+    rank = np.empty(num_clusters, int)
+    rank[np.lexsort((np.arange(num_clusters), -events))] = np.arange(num_clusters)
+    return rank[cluster]
+
+
+def content_vectors(
+    titles: Sequence[str | None], labels: Sequence[Sequence[str]], *, dim: int = 32
+) -> Float[np.ndarray, "items content"]:
+    """Content vector of each item, from the words of its title and its labels.
+
+    TF-IDF over words and labels that occur twice or more, rows of length one, reduced to
+    `dim` directions by truncated SVD (latent semantic analysis).
+
+    Args:
+        titles: Titles of the catalogue.
+        labels: Interest labels of each item; each counts as a word of its own.
+        dim: Largest number of directions.
+
+    Returns:
+        One row of length one per item; zeros where nothing is known. The number of columns
+        is `dim`, or less where the catalogue is too small, and 0 where nothing is known of
+        any item.
+
+    Source:
+        Deerwester et al. (1990), JASIS 41(6); IDF as log(items / items with the word).
+    """
+    from scipy.sparse import csr_matrix
+
+    rows = [
+        {*words_of(title), *(f"label={label}" for label in names)}
+        for title, names in zip(titles, labels, strict=True)
+    ]
+    counts = Counter(word for row in rows for word in row)
+    vocabulary = {word: i for i, word in enumerate(sorted(w for w in counts if counts[w] > 1))}
+    cells = [
+        (i, vocabulary[w]) for i, row in enumerate(rows) for w in sorted(row & set(vocabulary))
+    ]
+    dim = min(dim, len(vocabulary) - 1, len(rows) - 1)
+    if dim < 1:
+        return np.zeros((len(rows), 0), np.float32)
+    row, column = np.array(cells).T
+    idf = np.log(len(rows) / np.array([counts[word] for word in vocabulary]))
+    words = csr_matrix((idf[column], (row, column)), shape=(len(rows), len(vocabulary)))
+    return _unit_rows(_reduce(_unit_rows(words), dim)).astype(np.float32)
+
+
+def _unit_rows(matrix):
+    """Rows scaled to length one; rows of zeros stay."""
+    from scipy.sparse import diags, issparse
+
+    squares = matrix.multiply(matrix).sum(axis=1) if issparse(matrix) else (matrix**2).sum(axis=1)
+    length = np.sqrt(np.asarray(squares)).ravel()
+    scale = np.divide(1.0, length, out=np.zeros(len(length)), where=length > 1e-6)
+    return diags(scale) @ matrix if issparse(matrix) else matrix * scale[:, None]
+
+
+def _reduce(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
+    """Rows in their `dim` strongest directions; the sign of a direction is fixed."""
+    from scipy.sparse.linalg import svds
+
+    if dim >= min(matrix.shape):
+        return matrix.toarray()
+    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
+    left, strength, right = svds(matrix.astype(np.float64), k=dim, v0=start)
+    sign = np.sign(right[np.arange(dim), np.abs(right).argmax(axis=1)])
+    return (left * (strength * sign))[:, ::-1]

@@ -1,0 +1,349 @@
+"""What the model sees, fitted on training events alone: catalogue, interests, histories."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
+from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.schema import (
+    EVENT_COLUMNS,
+    INTERESTS,
+    ITEM,
+    KIND,
+    KIND_WEIGHTS,
+    SEARCH_PREFIX,
+    TIME,
+    TITLE,
+    USER,
+    check_columns,
+)
+from interestkit.storage import load_folder, save_folder
+
+# Decay of interest and popularity is looked at on three time scales, as shares of the
+# training span: a year gives 7, 30 and 365 days.
+TIME_SCALES = (1 / 50, 1 / 12, 1.0)
+NUM_SNAPSHOTS = 64  # moments at which popularity is kept, evenly spread over training
+
+
+@dataclass(frozen=True, kw_only=True)
+class Features:
+    """Everything that is fitted on training events; made by `fit_features`.
+
+    Args:
+        items: Catalogue in order of code: item, title, interests, events, is_candidate
+            (False for searches, which are never recommended).
+        interests: Names of the interests in order of code.
+        item_interests: Share of each interest in each item; a row sums to 1, or to 0 where
+            an item has no label.
+        content: Content vector of each item.
+        popularity: log(1 + decayed weight of an item's events) before each snapshot, on each
+            time scale.
+        snapshot_seconds: Time of each snapshot, seconds since `origin`.
+        scales_days: The time scales, in days.
+        kind_weights: Weight of an event of each kind, relative to the mean training event.
+        origin: The instant from which seconds are counted.
+        fitted_until: Time of the last event that was fitted on.
+        interest_source: Where the interests come from: "labels", "titles" or "behaviour".
+    """
+
+    items: pl.DataFrame
+    interests: tuple[str, ...]
+    item_interests: Float[np.ndarray, "items interests"]
+    content: Float[np.ndarray, "items content"]
+    popularity: Float[np.ndarray, "snapshots scales items"]
+    snapshot_seconds: Int[np.ndarray, " snapshots"]
+    scales_days: tuple[float, ...]
+    kind_weights: Mapping[str, float]
+    origin: datetime
+    fitted_until: datetime
+    interest_source: str
+
+    def __repr__(self) -> str:
+        return (
+            f"Features({self.num_items:,} items, {self.num_interests} interests from "
+            f"{self.interest_source}, {self.content.shape[1]} content dimensions, "
+            f"fitted until {self.fitted_until:%Y-%m-%d %H:%M})"
+        )
+
+    @property
+    def num_items(self) -> int:
+        """Size of the catalogue, searches included."""
+        return len(self.items)
+
+    @property
+    def num_interests(self) -> int:
+        """Number of interests."""
+        return len(self.interests)
+
+    @cached_property
+    def is_candidate(self) -> Bool[np.ndarray, " items"]:
+        """True for items that may be recommended."""
+        return self.items["is_candidate"].to_numpy()
+
+    def codes(self, items: pl.Series) -> Int[np.ndarray, " events"]:
+        """Catalogue code of each item name; -1 for an item that training never saw."""
+        known = self.items.select(ITEM, code=pl.int_range(pl.len(), dtype=pl.Int32))
+        joined = items.to_frame(ITEM).join(known, on=ITEM, how="left", maintain_order="left")
+        return joined["code"].fill_null(-1).to_numpy()
+
+    def seconds(self, times: pl.Series) -> Int[np.ndarray, " events"]:
+        """Whole seconds from `origin` to each time."""
+        return (times.dt.epoch("s") - int(self.origin.timestamp())).cast(pl.Int32).to_numpy()
+
+    def histories(
+        self,
+        events: pl.DataFrame | Iterable[Mapping[str, object]],
+        *,
+        moments: pl.DataFrame | datetime | None = None,
+    ) -> Histories:
+        """Histories of users, from a table or a plain list of events.
+
+        Only events strictly before a user's moment are taken, and only those with items of
+        the catalogue. Events at one instant keep the order in which they come.
+
+        Args:
+            events: A table with columns user, item, time and optionally kind, or rows such
+                as `{"user": "ann", "item": "42", "time": datetime(...), "kind": "view"}`.
+            moments: Table (user, time) of the users wanted and their moments, or one moment
+                for all. None stands for the instant after each user's last event.
+
+        Returns:
+            One history per user of `moments` (or of `events`), in their order; a user whose
+            items are all unknown has an empty one.
+
+        Raises:
+            ValueError: If a column is missing, or a kind has no weight.
+        """
+        events = _as_events(events)
+        strange = set(events[KIND].unique()) - set(self.kind_weights)
+        if strange:
+            raise ValueError(
+                f"kind must be one of {sorted(self.kind_weights)}, got {sorted(strange)}"
+            )
+        if moments is None:
+            moments = events.group_by(USER, maintain_order=True).agg(
+                pl.col(TIME).max() + pl.duration(seconds=1)
+            )
+        elif isinstance(moments, datetime):
+            moments = events.select(
+                pl.col(USER).unique(maintain_order=True), pl.lit(moments).alias(TIME)
+            )
+        moments = moments.select(
+            USER, moment=pl.col(TIME).cast(EVENT_COLUMNS[TIME])
+        ).with_row_index("code")
+        known = (
+            events.with_columns(item_code=pl.Series(self.codes(events[ITEM])))
+            .filter(pl.col("item_code") >= 0)
+            .join(moments, on=USER, how="inner", maintain_order="left")
+            .filter(pl.col(TIME) < pl.col("moment"))
+            .sort("code", TIME, maintain_order=True)
+        )
+        weights = known[KIND].replace_strict(self.kind_weights, return_dtype=pl.Float32)
+        ends = np.searchsorted(known["code"].to_numpy(), np.arange(len(moments) + 1))
+        return Histories(
+            users=moments[USER].to_numpy(),
+            offsets=ends.astype(np.int32),
+            item=known["item_code"].to_numpy(),
+            seconds=self.seconds(known[TIME]),
+            weight=weights.to_numpy(),
+            moment=self.seconds(moments["moment"]),
+        )
+
+    def pack(self) -> dict:
+        """Tables, arrays and meta for `storage.save_folder`; `Features.unpack` reads them."""
+        meta = {
+            "interests": list(self.interests),
+            "scales_days": list(self.scales_days),
+            "kind_weights": dict(self.kind_weights),
+            "origin": self.origin.isoformat(),
+            "fitted_until": self.fitted_until.isoformat(),
+            "interest_source": self.interest_source,
+        }
+        arrays = {name: getattr(self, name) for name in _ARRAYS}
+        return {"tables": {"items": self.items}, "arrays": arrays, "meta": meta}
+
+    @classmethod
+    def unpack(cls, *, tables: Mapping, arrays: Mapping, meta: Mapping) -> "Features":
+        """Features from what `pack` made."""
+        meta = dict(meta)
+        for name in ("interests", "scales_days"):
+            meta[name] = tuple(meta[name])
+        for name in ("origin", "fitted_until"):
+            meta[name] = datetime.fromisoformat(meta[name])
+        return cls(items=tables["items"], **{name: arrays[name] for name in _ARRAYS}, **meta)
+
+    def save(self, folder: str | Path) -> Path:
+        """The folder, to which the features are written whole; `Features.load` reads it."""
+        return save_folder(folder, kind="features", **self.pack())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Features":
+        """Features that `save` wrote; errors as in `storage.load_folder`."""
+        stored = load_folder(folder, kind="features")
+        return cls.unpack(tables=stored.tables, arrays=stored.arrays, meta=stored.meta)
+
+
+_ARRAYS = ("item_interests", "content", "popularity", "snapshot_seconds")
+
+
+def fit_features(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    *,
+    until: datetime | None = None,
+    min_item_events: int = 5,
+    kind_weights: Mapping[str, float] = KIND_WEIGHTS,
+    num_themes: int = 60,
+    content_dim: int = 32,
+) -> Features:
+    """Catalogue, interests, content vectors and popularity, from training events alone.
+
+    Interests are the labels of the items. Where no item of the catalogue has one they are
+    themes found in the titles (`content.themes_from_titles`), and where there are no titles
+    either, clusters of items that the same users touch (`content.clusters_from_behaviour`).
+
+    Args:
+        events: Training events, canonical columns.
+        items: Items table: item, title, interests. It may hold more items than `events`.
+        until: The end of training: popularity is taken up to there. None stands for the
+            second after the last event.
+        min_item_events: An item with fewer training events does not enter the catalogue:
+            nothing could be learnt of it.
+        kind_weights: Weight of an event of each kind; only their ratios count.
+        num_themes: Largest number of interests where they must be derived.
+        content_dim: Largest number of content dimensions.
+
+    Returns:
+        The fitted features. Item codes run from the most to the least frequent item, ties in
+        the order of the names.
+
+    Raises:
+        ValueError: If there are no events, or no item has `min_item_events`.
+
+    Example:
+        >>> from interestkit.simulation import simulate
+        >>> log = simulate(num_users=50, num_items=30, num_interests=4, seed=1)
+        >>> features = fit_features(log.events.drop_nulls("user").drop_nulls("item"), log.items)
+        >>> features.num_interests, features.interest_source
+        (4, 'labels')
+    """
+    events = _as_events(events)
+    if events.is_empty():
+        raise ValueError("events must hold at least one event to fit features on, got none")
+    until = until or events[TIME].max() + timedelta(seconds=1)
+    catalogue = _catalogue(events, items, min_item_events)
+    labels, source = _interests(catalogue, events, num_themes)
+    catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
+    names = tuple(sorted({label for row in labels for label in row}))
+    code = {name: i for i, name in enumerate(names)}
+    item_interests = np.zeros((len(catalogue), len(names)), np.float32)
+    for row, own in enumerate(labels):
+        item_interests[row, [code[label] for label in own]] = 1 / max(len(own), 1)
+    origin = events[TIME].min()
+    span_days = max((until - origin).total_seconds() / SECONDS_PER_DAY, 1e-3)
+    unfinished = Features(
+        items=catalogue,
+        interests=names,
+        item_interests=item_interests,
+        content=content_vectors(catalogue[TITLE].to_list(), labels, dim=content_dim),
+        popularity=np.zeros((1, 1, len(catalogue)), np.float32),
+        snapshot_seconds=np.zeros(1, np.int32),
+        scales_days=tuple(span_days * share for share in TIME_SCALES),
+        kind_weights=_relative(kind_weights, events),
+        origin=origin,
+        fitted_until=events[TIME].max(),
+        interest_source=source,
+    )
+    return _with_popularity(unfinished, events, until)
+
+
+def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
+    """User, item, time and kind of events that come as a table or as rows."""
+    table = events if isinstance(events, pl.DataFrame) else pl.DataFrame(list(events))
+    if KIND not in table.columns:
+        table = table.with_columns(pl.lit("view").alias(KIND))
+    wanted = {name: EVENT_COLUMNS[name] for name in (USER, ITEM, TIME, KIND)}
+    if not isinstance(events, pl.DataFrame) and set(wanted) <= set(table.columns):
+        times = (
+            pl.col(TIME).dt.replace_time_zone("UTC") if table[TIME].dtype == pl.Datetime else TIME
+        )
+        table = table.with_columns(times).cast(wanted)
+    check_columns(table, wanted, what="events")
+    return table.select(*wanted)
+
+
+def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:
+    """Items with enough events, from the most to the least frequent."""
+    counts = (
+        events.group_by(ITEM)
+        .agg(pl.len().cast(pl.Int32).alias("events"))
+        .filter(pl.col("events") >= min_item_events)
+        .sort(["events", ITEM], descending=[True, False])
+    )
+    if counts.is_empty():
+        raise ValueError(f"no item has min_item_events={min_item_events} training events")
+    return counts.join(items.unique(ITEM), on=ITEM, how="left", maintain_order="left").select(
+        ITEM,
+        TITLE,
+        pl.col(INTERESTS).fill_null([]),
+        "events",
+        is_candidate=~pl.col(ITEM).str.starts_with(SEARCH_PREFIX),
+    )
+
+
+def _interests(
+    catalogue: pl.DataFrame, events: pl.DataFrame, num_themes: int
+) -> tuple[list[tuple[str, ...]], str]:
+    """Interests of each item of the catalogue, and where they come from."""
+    labels = [tuple(dict.fromkeys(row)) for row in catalogue[INTERESTS].to_list()]
+    if any(labels):
+        return labels, "labels"
+    titles = [t if ok else None for t, ok in catalogue.select(TITLE, "is_candidate").iter_rows()]
+    labels = themes_from_titles(titles, num_themes=num_themes)
+    if any(labels):
+        return labels, "titles"
+    code = catalogue.select(ITEM, code=pl.int_range(pl.len()))
+    known = events.join(code, on=ITEM)
+    cluster = clusters_from_behaviour(
+        known[USER].rank("dense").to_numpy() - 1,
+        known["code"].to_numpy(),
+        num_items=len(catalogue),
+        num_clusters=num_themes,
+    )
+    return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
+
+
+def _relative(kind_weights: Mapping[str, float], events: pl.DataFrame) -> dict[str, float]:
+    """Weights of which the training events have mean 1, so that a log of one kind counts events."""
+    mean = events[KIND].replace_strict(dict(kind_weights), return_dtype=pl.Float64).mean()
+    return {kind: weight / mean for kind, weight in kind_weights.items()}
+
+
+def _with_popularity(features: Features, events: pl.DataFrame, until: datetime) -> Features:
+    """The features with popularity at `NUM_SNAPSHOTS` even steps and at the end of training."""
+    code = features.codes(events[ITEM])
+    known = events.filter(pl.Series(code >= 0))
+    code, seconds = code[code >= 0], features.seconds(known[TIME])
+    weight = known[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
+    end = int((until - features.origin).total_seconds())
+    edges = np.linspace(0, end, NUM_SNAPSHOTS + 1).astype(np.int32)
+    step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, NUM_SNAPSHOTS - 1)
+    cell = step * features.num_items + code
+    shape = (NUM_SNAPSHOTS, features.num_items)
+    popularity = np.zeros((NUM_SNAPSHOTS + 1, len(features.scales_days), features.num_items))
+    for scale, days in enumerate(features.scales_days):
+        decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
+        added = np.bincount(cell, weight.to_numpy() * decayed, minlength=shape[0] * shape[1])
+        kept = np.exp(-np.diff(edges) / SECONDS_PER_DAY / days)
+        for snapshot, row in enumerate(added.reshape(shape)):
+            popularity[snapshot + 1, scale] = popularity[snapshot, scale] * kept[snapshot] + row
+    return replace(
+        features, popularity=np.log1p(popularity).astype(np.float32), snapshot_seconds=edges
+    )

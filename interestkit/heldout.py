@@ -1,0 +1,146 @@
+"""What users really did after the moment of prediction: the truth that models are judged by."""
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import polars as pl
+from jaxtyping import Bool, Float, Int
+
+from interestkit.content import words_of
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.schema import INTERESTS, ITEM, SEARCH_PREFIX, TIME, TITLE, USER
+from interestkit.splitting import Split
+
+
+@dataclass(frozen=True, kw_only=True)
+class HeldOut:
+    """The judged users of one part of a split, their histories, and what came after.
+
+    Args:
+        part: "validation" or "test".
+        histories: History of each judged user.
+        relevant: Distinct items of each user after the moment: columns user_code, code (-1 for
+            an item that is not in the catalogue, which nobody can recommend), is_seen (the
+            user had it before).
+        interest_shares: Share of each interest in the user's later events; a row of zeros
+            where none of them carries a label.
+        next_interests: True for interests of the user's first later event; events at the same
+            instant, such as the lines of one basket, count together.
+    """
+
+    part: str
+    histories: Histories
+    relevant: pl.DataFrame
+    interest_shares: Float[np.ndarray, "users interests"]
+    next_interests: Bool[np.ndarray, "users interests"]
+
+    def __len__(self) -> int:
+        return len(self.histories)
+
+    def __repr__(self) -> str:
+        unknown = (self.relevant["code"] < 0).mean()
+        return f"HeldOut({self.part!r}, {len(self):,} users, {unknown:.1%} of items unknown)"
+
+    def num_relevant(self, *, new_only: bool = False) -> Int[np.ndarray, " users"]:
+        """Distinct later items of each user, or only those that the user never had before."""
+        rows = self.relevant.filter(~pl.col("is_seen")) if new_only else self.relevant
+        return np.bincount(rows["user_code"], minlength=len(self)).astype(np.int32)
+
+    @cached_property
+    def _keys(self) -> Int[np.ndarray, " pairs"]:
+        known = self.relevant.filter(pl.col("code") >= 0)
+        return np.sort(known.select(self._key("user_code", "code")).to_series().to_numpy())
+
+    @staticmethod
+    def _key(user: str, code: str) -> pl.Expr:
+        return pl.col(user).cast(pl.Int64) * 2**32 + pl.col(code)
+
+    def hits(
+        self, first_user: int, codes: Int[np.ndarray, "users ranks"]
+    ) -> Bool[np.ndarray, "users ranks"]:
+        """True where a listed item is one of the user's later items.
+
+        Args:
+            first_user: Number of the user in row 0 of `codes`; the rows are consecutive users.
+            codes: Catalogue codes; negative where the list is empty.
+        """
+        users = np.arange(first_user, first_user + len(codes), dtype=np.int64)[:, None]
+        keys = users * 2**32 + codes
+        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
+        return (self._keys[place] == keys) & (codes >= 0) if len(self._keys) else codes < -1
+
+
+def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
+    """Histories of the judged users of a part, and what they did afterwards.
+
+    Args:
+        features: Features fitted on events before the moments of that part.
+        split: The split.
+        part: "validation" or "test".
+
+    Returns:
+        One row per user who has an event before the moment; searches are no later items.
+
+    Raises:
+        ValueError: If no user can be judged, or if the features have seen the part.
+    """
+    before, judged = split.before(part), split.judged_users(part)
+    if judged.is_empty():
+        raise ValueError(f"{part} has no user with an event before the moment of prediction")
+    all_moments = split.moments_test if part == "test" else split.moments_validation
+    moments = judged.to_frame(USER).join(all_moments, on=USER, maintain_order="left")
+    if split.method == "temporal" and features.fitted_until >= moments[TIME].min():
+        raise ValueError(
+            f"features must be fitted before {moments[TIME].min()} to judge {part}, "
+            f"got features fitted until {features.fitted_until}"
+        )
+    code = moments.select(USER, user_code=pl.int_range(pl.len(), dtype=pl.Int32))
+    later = getattr(split, part).join(code, on=USER, maintain_order="left")
+    later = later.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX))
+    later = later.with_columns(code=pl.Series(features.codes(later[ITEM]), dtype=pl.Int32))
+    pairs = later.unique([USER, ITEM], maintain_order=True)
+    seen = before.select(USER, ITEM, is_seen=True).unique()
+    pairs = pairs.join(seen, on=[USER, ITEM], how="left", maintain_order="left")
+    shares, first = _interests_of(features, split.items, later, len(moments))
+    return HeldOut(
+        part=part,
+        histories=features.histories(before, moments=moments),
+        relevant=pairs.select("user_code", "code", pl.col("is_seen").fill_null(False)),
+        interest_shares=shares,
+        next_interests=first,
+    )
+
+
+def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, num_users: int):
+    """Interest shares of each user's events, and the interests of the first of them."""
+    distinct = later.select(pl.col(ITEM).unique(maintain_order=True))
+    table = distinct.join(items, on=ITEM, how="left", maintain_order="left")
+    vectors = _label_vectors(features, table)
+    row = table.select(ITEM, row=pl.int_range(pl.len()))
+    events = later.join(row, on=ITEM, maintain_order="left").with_columns(
+        is_first=pl.col(TIME) == pl.col(TIME).min().over(USER)
+    )
+    shares = np.zeros((num_users, features.num_interests), np.float32)
+    np.add.at(shares, events["user_code"].to_numpy(), vectors[events["row"].to_numpy()])
+    first = np.zeros_like(shares)
+    rows = events.filter("is_first")
+    np.add.at(first, rows["user_code"].to_numpy(), vectors[rows["row"].to_numpy()])
+    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12), first > 0
+
+
+def _label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:
+    """Interest shares of items, catalogue or not: an item too rare to learn keeps its label."""
+    codes = features.codes(table[ITEM])
+    vectors = np.where((codes >= 0)[:, None], features.item_interests[codes], np.float32(0))
+    if features.interest_source == "behaviour":
+        return vectors
+    number = {name: i for i, name in enumerate(features.interests)}
+    column = INTERESTS if features.interest_source == "labels" else TITLE
+    for row in np.flatnonzero(codes < 0):
+        labels = table[column][int(row)]
+        labels = words_of(labels) if column == TITLE else (labels if labels is not None else [])
+        own = [number[label] for label in dict.fromkeys(labels) if label in number]
+        vectors[row, own] = 1 / max(len(own), 1)
+    return vectors

@@ -1,0 +1,97 @@
+"""Histories: each user's events before a moment of prediction, as flat arrays."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+SECONDS_PER_DAY = 86_400
+
+
+@dataclass(frozen=True, kw_only=True)
+class Histories:
+    """Events of each user before the moment of prediction, oldest first, as flat arrays.
+
+    Args:
+        users: Names of the users.
+        offsets: Events of user n are offsets[n]..offsets[n + 1] - 1.
+        item: Catalogue code of each event.
+        seconds: Time of each event, in seconds since `Features.origin`.
+        weight: Weight of each event, from its kind.
+        moment: Moment of prediction of each user, in the same seconds.
+    """
+
+    users: np.ndarray
+    offsets: Int[np.ndarray, " users_and_one"]
+    item: Int[np.ndarray, " events"]
+    seconds: Int[np.ndarray, " events"]
+    weight: Float[np.ndarray, " events"]
+    moment: Int[np.ndarray, " users"]
+
+    def __len__(self) -> int:
+        return len(self.users)
+
+    def __repr__(self) -> str:
+        return f"Histories({len(self):,} users, {len(self.item):,} events)"
+
+    @property
+    def lengths(self) -> Int[np.ndarray, " users"]:
+        """Number of events of each user."""
+        return np.diff(self.offsets)
+
+    @cached_property
+    def user(self) -> Int[np.ndarray, " events"]:
+        """User code of each event."""
+        return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
+
+    @cached_property
+    def starts_moment(self) -> Bool[np.ndarray, " events"]:
+        """True where an event is the first of its user at that instant."""
+        same = (self.user[1:] == self.user[:-1]) & (self.seconds[1:] == self.seconds[:-1])
+        return np.append(True, ~same)[: len(self.item)]
+
+    def seen(self, user: int) -> Int[np.ndarray, " seen"]:
+        """Codes of the items in the history of user number `user`, each once, ascending."""
+        return np.unique(self.item[self.offsets[user] : self.offsets[user + 1]])
+
+    def running_counts(
+        self, scales_days: Iterable[float]
+    ) -> tuple[Int[np.ndarray, " events"], Float[np.ndarray, "events scales"]]:
+        """How often a user had touched an item at each event, and when they do so next.
+
+        Args:
+            scales_days: Time constants in days: an event of age a counts exp(-a / scale).
+
+        Returns:
+            The position of the user's next event with the same item (a very large number
+            where there is none), and the decayed sum of weights of the user's events with
+            this item up to and including each event.
+        """
+        scales = np.fromiter(scales_days, float)
+        order = np.lexsort((np.arange(len(self.item)), self.item, self.user))
+        again = np.zeros(len(order), bool)
+        again[1:] = (self.user[order[1:]] == self.user[order[:-1]]) & (
+            self.item[order[1:]] == self.item[order[:-1]]
+        )
+        following = np.full(len(order), np.iinfo(np.int32).max, np.int32)
+        following[order[:-1][again[1:]]] = order[1:][again[1:]]
+        days = self.seconds[order] / SECONDS_PER_DAY
+        counts = np.repeat(self.weight[order, None], len(scales), axis=1).astype(np.float32)
+        for now in _by_repetition(again):
+            decay = np.exp(-(days[now] - days[now - 1])[:, None] / scales)
+            counts[now] += counts[now - 1] * decay.astype(np.float32)
+        unsorted = np.empty_like(counts)
+        unsorted[order] = counts
+        return following, unsorted
+
+
+def _by_repetition(again: Bool[np.ndarray, " events"]) -> Iterable[np.ndarray]:
+    """Positions of all second, then all third ... elements of the runs that `again` marks."""
+    position = np.arange(len(again))
+    repetition = position - np.maximum.accumulate(np.where(again, 0, position))
+    order = np.argsort(repetition, kind="stable")
+    bounds = np.searchsorted(repetition[order], np.arange(1, repetition.max(initial=0) + 2))
+    return (order[a:b] for a, b in pairwise(bounds))

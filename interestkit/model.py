@@ -1,0 +1,317 @@
+"""The interest model: one MLP user tower, with heads for interests, new items and repeats.
+
+A user's history becomes one vector. The probability of the next item is a mixture: with the
+probability of a *repeat* it is an item of the history, chosen by how often and how lately the
+user had it; otherwise it is a *new* item, chosen by the product of user and item vector, item
+bias and recent popularity. This split follows RepeatNet (Ren et al. 2019, AAAI); all parts are
+trained together. Interests are a softmax over labels around the user's own shares.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+SECONDS_PER_DAY = 86_400.0
+# Which parts of the item vectors count: learned per item, and projected from content.
+PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
+HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers
+_UNSEEN_COUNT = 0.02  # stands for "no event" inside logarithms of decayed counts
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """Shape of the model; saved beside its weights.
+
+    Args:
+        num_items: Size of the catalogue.
+        num_interests: Number of interests.
+        content_dim: Columns of the content vectors; 0 where there are none.
+        scales_days: Time scales of decay, in days.
+        item_dim: Length of user and item vectors.
+        hidden: Widths of the hidden layers.
+        dropout: Share of tower inputs and hidden units dropped in training.
+        event_dropout: Share of history events hidden from the tower in training.
+        history_length: Newest events that are pooled into the user vector.
+        repeat_length: Newest events whose items can be repeated, and that are counted.
+    """
+
+    num_items: int
+    num_interests: int
+    content_dim: int
+    scales_days: tuple[float, ...]
+    item_dim: int = 64
+    hidden: tuple[int, ...] = (100, 100)
+    dropout: float = 0.3
+    event_dropout: float = 0.1
+    history_length: int = 128
+    repeat_length: int = 512
+
+    def __post_init__(self) -> None:
+        for name in ("num_items", "num_interests", "item_dim", "history_length", "repeat_length"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("dropout", "event_dropout"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not self.hidden or min(self.hidden) < 1:
+            raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
+
+
+class Log(NamedTuple):
+    """Events of all users on the device, sorted by user and time."""
+
+    item: Int[Array, " events"]
+    seconds: Int[Array, " events"]
+    weight: Float[Array, " events"]
+    following: Int[Array, " events"]  # position of the user's next event with this item
+    counts: Float[Array, "events scales"]  # decayed sum of the user's events with this item
+
+
+class Catalogue(NamedTuple):
+    """What is known of each item, on the device."""
+
+    content: Float[Array, "items content"]
+    interest_codes: Int[Array, "items labels"]  # padded with num_interests
+    interest_shares: Float[Array, "items labels"]
+    is_candidate: Bool[Array, " items"]
+    popularity: Float[Array, "snapshots scales items"]
+    snapshot_seconds: Int[Array, " snapshots"]
+
+
+class Moment(NamedTuple):
+    """Whom to predict, and when: a history is the events start..end - 1 of the log."""
+
+    start: Int[Array, " batch"]
+    end: Int[Array, " batch"]
+    seconds: Int[Array, " batch"]
+
+
+class Prediction(NamedTuple):
+    """What the model says about a batch of moments, all but the scores of new items."""
+
+    user: Float[Array, "batch dim"]  # user vector
+    repeat: Float[Array, "batch repeats"]  # log-probability among the items of the history
+    repeat_items: Int[Array, "batch repeats"]  # their codes; num_items where there is none
+    repeat_logit: Float[Array, " batch"]  # log-odds of a repeat
+    interests: Float[Array, "batch interests"]  # log-probabilities
+    snapshot: Int[Array, " batch"]  # last snapshot of popularity that is not after the moment
+
+
+class MLP(nnx.Module):
+    """Fully connected layers with ReLU between them, and dropout after each ReLU.
+
+    Args:
+        num_inputs: Width of the input.
+        hidden: Widths of the hidden layers.
+        num_outputs: Width of a last linear layer; None ends with the last hidden layer.
+        dropout: Share of hidden units dropped in training.
+        rngs: Random keys for the weights.
+    """
+
+    def __init__(self, num_inputs, hidden, num_outputs=None, *, dropout=0.0, rngs: nnx.Rngs):
+        widths = (num_inputs, *hidden)
+        self.layers = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(widths))
+        self.last = nnx.Linear(widths[-1], num_outputs, rngs=rngs) if num_outputs else None
+        self.dropout = nnx.Dropout(dropout)
+
+    def __call__(self, x, *, rngs: nnx.Rngs | None = None):
+        """Outputs for inputs x (batch, inputs); dropout only where `rngs` is given."""
+        for layer in self.layers:
+            x = self.dropout(nnx.relu(layer(x)), deterministic=rngs is None, rngs=rngs)
+        return x if self.last is None else self.last(x)
+
+
+class InterestModel(nnx.Module):
+    """The user tower and its heads; `Prediction` says what comes out.
+
+    Args:
+        config: The shape.
+        rngs: Random keys for the weights.
+    """
+
+    def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
+        self.config = config
+        scales, dim = len(config.scales_days), config.item_dim
+        normal = nnx.initializers.normal(0.05)
+        self.item_vectors = nnx.Param(normal(rngs.params(), (config.num_items, dim)))
+        self.item_bias = nnx.Param(jnp.zeros(config.num_items))
+        self.content = nnx.Linear(max(config.content_dim, 1), dim, use_bias=False, rngs=rngs)
+        self.popularity_weight = nnx.Param(jnp.full(scales, 1 / scales))
+        self.log_decay_days = nnx.Param(jnp.log(jnp.array(config.scales_days)))
+        inputs = dim * (scales + 1) + scales * (config.num_interests + 2)
+        self.tower = MLP(inputs, config.hidden, dropout=config.dropout, rngs=rngs)
+        self.input_dropout = nnx.Dropout(config.dropout)
+        self.user_vector = nnx.Linear(config.hidden[-1], dim, use_bias=False, rngs=rngs)
+        self.repeat_gate = nnx.Linear(config.hidden[-1], 1, rngs=rngs)
+        self.repeat_score = MLP(2 * scales + 2, (32,), 1, rngs=rngs)
+        self.repeat_count_weight = nnx.Param(jnp.full(scales, 1.2 / scales))
+        self.repeat_item_bias = nnx.Param(jnp.zeros(config.num_items))
+        self.interest_correction = nnx.Linear(
+            config.hidden[-1], config.num_interests, kernel_init=nnx.initializers.zeros, rngs=rngs
+        )
+        self.interest_prior = nnx.Param(jnp.zeros(config.num_interests))
+        self.interest_mixture = nnx.Param(jnp.array([-1.0] * (scales - 1) + [0.0, 2.0]))
+        self.interest_sharpness = nnx.Param(jnp.array(1.0))
+
+    def __call__(
+        self,
+        log: Log,
+        catalogue: Catalogue,
+        moment: Moment,
+        *,
+        parts: Float[Array, " parts"],
+        rngs: nnx.Rngs | None = None,
+    ) -> Prediction:
+        """Predictions for a batch of moments; dropout only where `rngs` is given."""
+        vectors = self.vectors(catalogue, parts)
+        repeats = self._repeats(log, moment)
+        sums, shares, totals = self._interest_shares(catalogue, repeats)
+        state = self._state(log, moment, vectors, shares, totals, rngs)
+        can_repeat = repeats.is_real & catalogue.is_candidate[repeats.item]
+        repeats = repeats._replace(is_real=can_repeat)
+        snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
+        return Prediction(
+            user=self.user_vector(state),
+            repeat=self._score_repeats(catalogue, snapshot, repeats, totals),
+            repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
+            repeat_logit=jnp.where(can_repeat.any(axis=1), self.repeat_gate(state)[:, 0], HIDDEN),
+            interests=self._score_interests(state, sums),
+            snapshot=snapshot,
+        )
+
+    def score_new(
+        self, said: Prediction, catalogue: Catalogue, codes: Int[Array, " items"] | None, *, parts
+    ) -> Float[Array, "batch items"]:
+        """Scores of items as the next new one, before any are hidden; None stands for all items.
+
+        User vector times item vector, plus item bias and weighted log-popularity (both left out
+        of content-based scores, which know the user's own history alone).
+        """
+        vectors, bias = self.vectors(catalogue, parts), self.item_bias[...]
+        popularity = catalogue.popularity
+        if codes is not None:
+            vectors, bias, popularity = vectors[codes], bias[codes], popularity[:, :, codes]
+        weighted = jnp.einsum("nsi,s->ni", popularity, self.popularity_weight[...])
+        rows = jax.nn.one_hot(said.snapshot, len(weighted)) @ weighted  # faster than gathering
+        return said.user @ vectors.T + parts[0] * (bias[None, :] + rows)
+
+    def vectors(self, catalogue: Catalogue, parts) -> Float[Array, "items dim"]:
+        """Item vectors: the learned part and the part projected from content."""
+        vectors = parts[0] * self.item_vectors
+        if self.config.content_dim:
+            vectors = vectors + parts[1] * self.content(catalogue.content)
+        return vectors
+
+    def _repeats(self, log: Log, moment: Moment) -> "_Repeats":
+        """Distinct items among the newest `repeat_length` events, with decayed counts."""
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.repeat_length)[None, :]
+        is_real = at >= moment.start[:, None]
+        at = jnp.maximum(at, 0)
+        is_real &= log.following[at] >= moment.end[:, None]  # the last event with its item
+        age = _days(moment.seconds[:, None] - log.seconds[at])
+        decay = jnp.exp(-age[..., None] / jnp.array(self.config.scales_days)[None, None, :])
+        counts = log.counts[at] * decay * is_real[..., None]
+        return _Repeats(log.item[at], is_real, age, counts)
+
+    def _interest_shares(self, catalogue: Catalogue, repeats: "_Repeats"):
+        """Decayed share of each interest in the history, and the decayed sums of weights."""
+        codes = catalogue.interest_codes[repeats.item].reshape(len(repeats.item), -1)
+        rows = jnp.arange(len(codes))[:, None]
+        parts = catalogue.interest_shares[repeats.item]
+        num_scales = repeats.counts.shape[-1]
+        sums = jnp.stack(
+            [
+                jnp.zeros((len(codes), self.config.num_interests))
+                .at[rows, codes]
+                .add((repeats.counts[..., scale, None] * parts).reshape(codes.shape), mode="drop")
+                for scale in range(num_scales)
+            ],
+            axis=1,
+        )
+        shares = sums / jnp.maximum(sums.sum(axis=2, keepdims=True), 1e-6)
+        return sums, shares, repeats.counts.sum(axis=1)
+
+    def _state(self, log, moment, vectors, shares, totals, rngs) -> Float[Array, "batch hidden"]:
+        """The last hidden layer: what the tower makes of pooled history, shares and counts."""
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
+        is_real = at >= moment.start[:, None]
+        at = jnp.maximum(at, 0)
+        last = jnp.where(is_real[:, :1], vectors[log.item[at[:, 0]]], 0.0)
+        if rngs is not None and self.config.event_dropout:
+            kept = 1 - self.config.event_dropout
+            is_real &= jax.random.bernoulli(rngs.dropout(), kept, is_real.shape)
+        age = _days(moment.seconds[:, None] - log.seconds[at])
+        decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
+        weight = decay * (is_real * log.weight[at])[..., None]
+        share = weight / (weight.sum(axis=1, keepdims=True) + 1e-3)
+        pooled = jnp.einsum("bls,bld->bsd", share, vectors[log.item[at]])
+        inputs = [pooled, jnp.sqrt(shares + 1e-6)]
+        flat = [part.reshape(len(at), -1) for part in inputs]
+        amounts = [jnp.log1p(totals), jnp.log1p(weight.sum(axis=1))]
+        x = jnp.concatenate([*flat, last, *amounts], axis=1)
+        return self.tower(self.input_dropout(x, deterministic=rngs is None, rngs=rngs), rngs=rngs)
+
+    def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
+        """Log-probability of each repeatable item, given that the next event is a repeat."""
+        counts = jnp.log(repeats.counts + _UNSEEN_COUNT)
+        total = jnp.broadcast_to(jnp.log1p(totals[:, None, -1:]), (*repeats.age.shape, 1))
+        features = [
+            counts,
+            jnp.log1p(repeats.age)[..., None] / 3,
+            total / 3,
+            jnp.moveaxis(catalogue.popularity, 1, 2)[snapshot[:, None], repeats.item] / 3,
+        ]
+        score = self.repeat_score(jnp.concatenate(features, axis=-1))[..., 0]
+        score += counts @ self.repeat_count_weight[...] + self.repeat_item_bias[repeats.item]
+        return jax.nn.log_softmax(jnp.where(repeats.is_real, score, HIDDEN), axis=1)
+
+    def _score_interests(self, state, sums) -> Float[Array, "batch interests"]:
+        """Softmax around a mixture of the user's own shares and everybody's."""
+        mixture = jnp.exp(self.interest_mixture[...])
+        prior = jax.nn.softmax(self.interest_prior[...])
+        own = jnp.einsum("bsk,s->bk", sums, mixture[:-1]) + mixture[-1] * prior[None, :]
+        sharpness = 1.0
+        logits = sharpness * jnp.log(own + 1e-6) + (1 - sharpness) * jnp.log(prior + 1e-6)[None, :]
+        return jax.nn.log_softmax(logits + self.interest_correction(state), axis=1)
+
+
+class _Repeats(NamedTuple):
+    item: Int[Array, "batch repeats"]
+    is_real: Bool[Array, "batch repeats"]
+    age: Float[Array, "batch repeats"]  # days since the user last had it
+    counts: Float[Array, "batch repeats scales"]  # decayed to the moment; 0 on padding
+
+
+def _days(seconds: Int[Array, "batch events"]) -> Float[Array, "batch events"]:
+    return jnp.maximum(seconds, 0) / SECONDS_PER_DAY
+
+
+def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
+    """Scores with those of some items set to `HIDDEN`; codes past the last item hide nothing."""
+    return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
+
+
+def item_log_probabilities(
+    new: Float[Array, "batch items"], said: Prediction, catalogue: Catalogue
+) -> Float[Array, "batch items"]:
+    """Log-probability of each item to be next; -inf for items that are no candidates.
+
+    The mixture of new and repeated items: log P(new) + log P(item | new) for items that the
+    user has not had, log P(repeat) + log P(item | repeat) for those that they have.
+
+    Args:
+        new: What `InterestModel.score_new` says of all items.
+        said: The prediction for the same moments.
+        catalogue: The catalogue.
+    """
+    possible = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), said.repeat_items)
+    new = jax.nn.log_softmax(possible, axis=1) + jax.nn.log_sigmoid(-said.repeat_logit)[:, None]
+    new = jnp.where(possible > HIDDEN / 2, new, -jnp.inf)
+    repeat = said.repeat + jax.nn.log_sigmoid(said.repeat_logit)[:, None]
+    rows = jnp.arange(len(new))[:, None]
+    return new.at[rows, said.repeat_items].set(repeat, mode="drop")

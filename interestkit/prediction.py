@@ -1,0 +1,243 @@
+"""Interest probabilities and ranked items for users, known or new, in blocks of fixed size."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from flax import nnx
+from jaxtyping import Float, Int
+
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.model import (
+    HIDDEN,
+    PARTS,
+    Catalogue,
+    InterestModel,
+    Log,
+    ModelConfig,
+    Moment,
+    hide,
+    item_log_probabilities,
+)
+from interestkit.ranking import top_k
+from interestkit.schema import USER
+from interestkit.storage import load_folder, save_folder
+from interestkit.training import device_catalogue
+
+BLOCK = 128  # users scored at a time
+_SMALLEST_LOG = 4096  # events of a block are padded to a power of two, at least this
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Predictor:
+    """A trained model with the features that it was trained on.
+
+    Args:
+        features: The features.
+        model: The model.
+        mode: "hybrid", "collaborative" (learned item vectors and popularity alone) or
+            "content" (item vectors from content alone).
+
+    Raises:
+        ValueError: If `mode` is another one.
+    """
+
+    features: Features
+    model: InterestModel
+    mode: str = "hybrid"
+
+    def __post_init__(self) -> None:
+        if self.mode not in PARTS:
+            raise ValueError(f"mode must be one of {', '.join(PARTS)}, got {self.mode!r}")
+
+    def __repr__(self) -> str:
+        return f"Predictor({self.mode}, {self.features!r})"
+
+    def in_mode(self, mode: str) -> "Predictor":
+        """The same model, scoring with other parts of the item vectors."""
+        return replace(self, mode=mode)
+
+    def rank(
+        self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
+    ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+        """Codes of the k most probable next items of each user, and their log-probabilities.
+
+        Args:
+            histories: Whom to rank for.
+            k: Length of the list, 1 <= k <= items.
+            exclude_seen: Rank only items that are not in the user's history; probabilities
+                are then given that the next item is a new one.
+
+        Returns:
+            Codes and natural logarithms of probabilities, best first; code -1 and -inf where
+            no item is left. Of equal probabilities the lower code comes first.
+
+        Raises:
+            ValueError: If `k` is outside 1..items.
+        """
+        check_k(k, self.features)
+        seen_length = _power_of_two(int(histories.lengths.max(initial=1)))
+        blocks = [
+            _rank_block(*self._program(), block, self._parts, k, seen_length, exclude_seen)
+            for block in self._blocks(histories)
+        ]
+        codes, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+        return codes[: len(histories)], scores[: len(histories)]
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest in what each user does next; a row sums to 1."""
+        blocks = [
+            _interests_block(*self._program(), block, self._parts)
+            for block in self._blocks(histories)
+        ]
+        return np.concatenate(blocks)[: len(histories)]
+
+    def save(self, folder: str | Path) -> Path:
+        """The folder, to which model and features are written together."""
+        packed = self.features.pack()
+        weights = {f"weights.{name}": array for name, array in _flat(self._split[1]).items()}
+        return save_folder(
+            folder,
+            kind="model",
+            tables=packed["tables"],
+            arrays=packed["arrays"] | weights,
+            meta={
+                "features": packed["meta"],
+                "model": asdict(self.model.config),
+                "mode": self.mode,
+            },
+        )
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Predictor":
+        """What `save` wrote; errors as in `storage.load_folder`."""
+        stored = load_folder(folder, kind="model")
+        settings = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in stored.meta["model"].items()
+        }
+        model = InterestModel(ModelConfig(**settings), rngs=nnx.Rngs(0))
+        graph, state = nnx.split(model)
+        arrays = {name: stored.arrays[f"weights.{name}"] for name in _flat(state)}
+        paths = jax.tree_util.tree_flatten_with_path(state)[0]
+        leaves = [jnp.asarray(arrays[_name(path)]) for path, _ in paths]
+        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        return cls(
+            features=Features.unpack(
+                tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]
+            ),
+            model=nnx.merge(graph, state),
+            mode=stored.meta["mode"],
+        )
+
+    @cached_property
+    def _split(self) -> tuple[nnx.GraphDef, nnx.State]:
+        return nnx.split(self.model)
+
+    @cached_property
+    def _catalogue(self) -> Catalogue:
+        return device_catalogue(self.features)
+
+    def _program(self) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
+        return (*self._split, self._catalogue)
+
+    @property
+    def _parts(self) -> Float[jax.Array, " parts"]:
+        return jnp.array(PARTS[self.mode])
+
+    def _blocks(self, histories: Histories) -> Iterator[tuple[Log, Moment]]:
+        """Blocks of users with their part of the log; all have one shape."""
+        following, counts = histories.running_counts(self.features.scales_days)
+        starts = range(0, len(histories), BLOCK)
+        bounds = [histories.offsets[[a, min(a + BLOCK, len(histories))]] for a in starts]
+        size = max([_SMALLEST_LOG, *(int(b - a) for a, b in bounds)])
+        size = _power_of_two(size)
+        for row, (first, last) in zip(starts, bounds, strict=True):
+            events = slice(first, last)
+            arrays = (
+                histories.item[events],
+                histories.seconds[events],
+                histories.weight[events],
+                np.maximum(following[events] - first, 0),
+                counts[events],
+            )
+            log = Log(*(_pad(array, size) for array in arrays))
+            users = slice(row, row + BLOCK)
+            offsets = histories.offsets[row : row + BLOCK + 1] - first
+            moment = (offsets[:-1], offsets[1:], histories.moment[users])
+            yield log, Moment(*(_pad(array, BLOCK) for array in moment))
+
+
+@partial(jax.jit, static_argnums=(0, 5, 6, 7))
+def _rank_block(graph, state, catalogue, block, parts, k, seen_length, exclude_seen):
+    log, moment = block
+    model = nnx.merge(graph, state)
+    said = model(log, catalogue, moment, parts=parts)
+    new = model.score_new(said, catalogue, None, parts=parts)
+    if exclude_seen:
+        at = moment.end[:, None] - 1 - jnp.arange(seen_length)[None, :]
+        seen = jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], new.shape[1])
+        left = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), seen)
+        scores = jnp.where(left > HIDDEN / 2, jax.nn.log_softmax(left, axis=1), -jnp.inf)
+    else:
+        scores = item_log_probabilities(new, said, catalogue)
+    best, codes = top_k(scores, k)
+    return codes, best
+
+
+@partial(jax.jit, static_argnums=0)
+def _interests_block(graph, state, catalogue, block, parts):
+    return jnp.exp(nnx.merge(graph, state)(*block[:1], catalogue, block[1], parts=parts).interests)
+
+
+def check_k(k: int, features: Features) -> None:
+    """Raise ValueError unless `k` is in 1..items."""
+    if not 1 <= k <= features.num_items:
+        raise ValueError(f"k must be in 1..{features.num_items} (the catalogue), got {k}")
+
+
+def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFrame:
+    """Interest probabilities as a tidy table.
+
+    Args:
+        predictor: The model.
+        histories: Whom to predict.
+
+    Returns:
+        Columns user, interest, probability; for each user from the most to the least probable.
+    """
+    probabilities = predictor.interests(histories)
+    names = np.array(predictor.features.interests)
+    table = pl.DataFrame(
+        {
+            USER: np.repeat(histories.users, len(names)),
+            "interest": np.tile(names, len(histories)),
+            "probability": probabilities.ravel(),
+            "row": np.repeat(np.arange(len(histories)), len(names)),
+        }
+    )
+    order = ["row", "probability", "interest"]
+    return table.sort(order, descending=[False, True, False]).drop("row")
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << max(number - 1, 0).bit_length()
+
+
+def _pad(array: np.ndarray, size: int) -> np.ndarray:
+    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)])
+
+
+def _flat(state: nnx.State) -> dict[str, np.ndarray]:
+    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
+    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+
+
+def _name(path) -> str:
+    return jax.tree_util.keystr(path, simple=True, separator=".")

@@ -1,0 +1,388 @@
+"""One HTML file about a run, which needs nothing from the network, and its table as text."""
+
+import html
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from interestkit import __version__
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MARKER = "papermill-error-cell-tag"
+TAGS = frozenset(
+    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 h5 "
+    "h6 hr i img li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th "
+    "thead tr u ul var".split()
+)
+ATTRIBUTES = ("class", "style", "title", "colspan", "rowspan", "scope", "open", "start")
+POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def read_results(folder: Path) -> dict[str, Any] | None:
+    """The results that the evaluation notebook wrote to the run folder, None before it ran.
+
+    Returns:
+        {"data": name, "split": method, "table": rows}; a row has target ("items" or
+        "interests"), model, metric, value, low, high, seeds and users.
+
+    Raises:
+        ValueError: If results.json is not of that form.
+    """
+    path = folder / "results.json"
+    if not path.is_file():
+        return None
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        list(_grids(results["table"]))
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path} has not the form of results: {error!r}") from error
+    return results
+
+
+def results_text(results: Mapping[str, Any]) -> str:
+    """The results as plain text: for each target a small table of models by metrics.
+
+    A cell is the value ± half the width of its interval.
+
+    Example:
+        >>> row = {"target": "items", "model": "popular", "metric": "ndcg@10", "users": 9}
+        >>> row |= {"value": 0.25, "low": 0.23, "high": 0.27, "seeds": 1}
+        >>> print(results_text({"table": [row]}))
+        items (9 users, 1 seed)
+        model          ndcg@10
+        popular  0.250 ± 0.020
+    """
+    grids = [f"{title}\n{align(rows)}" for title, rows in _grids(results["table"])]
+    return "\n\n".join(grids)
+
+
+def align(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of text in columns; a column of numbers, by its cells below the first, to the right.
+
+    Example:
+        >>> print(align([["name", "users"], ["tiny", "12"], ["larger", "1,200"]]))
+        name    users
+        tiny       12
+        larger  1,200
+    """
+    columns = []
+    for column in zip(*rows, strict=True):
+        width = max(map(len, column))
+        right = all(re.match(r"[-−]?\d|–|$", cell) for cell in column[1:])
+        columns.append([cell.rjust(width) if right else cell.ljust(width) for cell in column])
+    return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
+
+
+def outdated_note(folder: Path) -> str:
+    """Which executed notebooks are older than one with a lower number; empty when none is."""
+    ends = [(path.stem, _ended(notebook)) for path, notebook in _executed(folder)]
+    older = [
+        name for at, (name, end) in enumerate(ends) if any(before > end for _, before in ends[:at])
+    ]
+    if not older:
+        return ""
+    return (
+        f"note: {', '.join(older)} ran before the newest run of an earlier notebook; "
+        f"--from {older[0][:2]} brings all up to date"
+    )
+
+
+def write_report(folder: Path) -> Path:
+    """Write `report.html` on all executed notebooks in a run folder.
+
+    The file has a table of contents, the results, each notebook with its text, code (folded)
+    and outputs, and the environment. It holds no script, loads nothing, and a policy in its
+    head forbids both; HTML from outputs keeps layout tags only.
+
+    Returns:
+        The path of the report.
+    """
+    notebooks = list(_executed(folder))
+    parts, contents = [], []
+    for path, notebook in notebooks:
+        part, headings = _section(path.stem, notebook)
+        parts.append(part)
+        contents.append(headings)
+    text = _page(
+        folder.name, _notices(folder) + _results(folder), parts, contents, _environment(notebooks)
+    )
+    target = folder / "report.html"
+    draft = target.with_suffix(".html.part")
+    draft.write_text(text, encoding="utf-8")
+    draft.replace(target)
+    return target
+
+
+def _grids(table: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[list[str]]]]:
+    """For each target a title and rows of text, the first of them the header."""
+    for target in dict.fromkeys(row["target"] for row in table):
+        rows = [row for row in table if row["target"] == target]
+        metrics = list(dict.fromkeys(row["metric"] for row in rows))
+        cells = {(row["model"], row["metric"]): _cell(row) for row in rows}
+        models = dict.fromkeys(row["model"] for row in rows)
+        counts = (_count(rows, "users", "user"), _count(rows, "seeds", "seed"))
+        grid = [[str(m), *(cells.get((m, metric), "–") for metric in metrics)] for m in models]
+        title = f"{target} ({', '.join(filter(None, counts))})".replace(" ()", "")
+        yield title, [["model", *map(str, metrics)], *grid]
+
+
+def _cell(row: Mapping[str, Any]) -> str:
+    value, low, high = (row.get(name) for name in ("value", "low", "high"))
+    if value is None or math.isnan(value):
+        return "–"
+    digits = 3 if abs(value) < 100 else 1
+    if low is None or high is None or math.isnan(high - low):
+        return f"{value:.{digits}f}"
+    return f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+
+
+def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:
+    """Such as "1,200 users"; "1–3 seeds" where the rows differ."""
+    found = sorted({row[name] for row in rows if row.get(name) is not None})
+    if not found:
+        return ""
+    ends = "–".join(f"{count:,}" for count in dict.fromkeys((found[0], found[-1])))
+    return f"{ends} {word}{'' if found == [1] else 's'}"
+
+
+def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
+    """The executed notebooks of a run folder, in order."""
+    import nbformat
+
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        yield path, nbformat.read(path, as_version=4)
+
+
+def _ended(notebook: Any) -> datetime:
+    end = notebook.metadata.get("papermill", {}).get("end_time") or "1970-01-01T00:00:00+00:00"
+    return datetime.fromisoformat(end)
+
+
+def _notices(folder: Path) -> str:
+    """What a reader must know before the results: failures and outdated notebooks."""
+    failed = [
+        f"{path.stem} did not finish; its section below says why"
+        for path, notebook in _executed(folder)
+        if "interestkit" in notebook.metadata
+    ]
+    notices = filter(None, [*failed, outdated_note(folder)])
+    return "".join(f'<p class="failure">{html.escape(notice)}</p>' for notice in notices)
+
+
+def _results(folder: Path) -> str:
+    """The results as HTML tables, or one line that says why there are none."""
+    try:
+        results = read_results(folder)
+    except ValueError as error:
+        return f'<p class="failure">{html.escape(str(error))}</p>'
+    if results is None:
+        return "<p>There are no results yet: the evaluation notebook has not written any.</p>"
+    facts = ", ".join(f"{key}: {results[key]}" for key in ("data", "split") if key in results)
+    tables = [_table(rows, title) for title, rows in _grids(results["table"])]
+    note = "Each cell is the value ± half the width of its interval."
+    return f"<p>{html.escape(facts)}. {note}</p>" + "".join(tables)
+
+
+def _table(rows: Sequence[Sequence[str]], title: str = "") -> str:
+    head, *body = [[html.escape(cell) for cell in row] for row in rows]
+    caption = f"<caption>{html.escape(title)}</caption>" if title else ""
+    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in body]
+    return (
+        f'<div class="wide"><table class="grid">{caption}<thead><tr>'
+        + "".join(f"<th>{cell}</th>" for cell in head)
+        + "</tr></thead><tbody>"
+        + "".join(f"<tr>{line}</tr>" for line in lines)
+        + "</tbody></table></div>"
+    )
+
+
+def _environment(notebooks: Sequence[tuple[Path, Any]]) -> str:
+    """Versions, devices and seconds per notebook as HTML tables."""
+    rows = [["interestkit", __version__], ["Python", platform.python_version()]]
+    for name in PACKAGES:
+        try:
+            rows.append([name, importlib.metadata.version(name)])
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    rows += [["system", platform.platform()], ["device", _device()]]
+    times = [["notebook", "seconds", "ended (UTC)", ""]]
+    for path, notebook in notebooks:
+        seconds = notebook.metadata.get("papermill", {}).get("duration") or math.nan
+        failed = "did not finish" if "interestkit" in notebook.metadata else ""
+        times.append([path.stem, f"{seconds:.1f}", f"{_ended(notebook):%Y-%m-%d %H:%M:%S}", failed])
+    return _table(times, "Notebooks") + _table([["", "version"], *rows], "Software and device")
+
+
+def _device() -> str:
+    """What JAX computes on here."""
+    try:
+        import jax
+
+        devices = jax.devices()
+    except (ImportError, RuntimeError) as error:
+        return f"no JAX device: {str(error).splitlines()[0]}"
+    kinds = dict.fromkeys(device.device_kind for device in devices)
+    return f"{len(devices)} × {', '.join(kinds)} ({os.cpu_count()} processor cores)"
+
+
+def _section(name: str, notebook: Any) -> tuple[str, list[tuple[int, str, str]]]:
+    """One notebook as HTML, and its headings as (level, anchor, HTML text)."""
+    headings: list[tuple[int, str, str]] = []
+    markdown = _markdown(name, headings)
+    parts = [_rendered(cell, markdown) for cell in notebook.cells]
+    seconds = notebook.metadata.get("papermill", {}).get("duration")
+    facts = f"{name}.ipynb" + (f" · {seconds:.1f} s" if seconds else "")
+    failure = notebook.metadata.get("interestkit", {}).get("failure")
+    banner = f'<pre class="failure">{html.escape(failure)}</pre>' if failure else ""
+    if not headings or headings[0][0] != 2:
+        headings.insert(0, (2, name, html.escape(name)))
+        banner = f"<h2>{html.escape(name)}</h2>{banner}"
+    body = "\n".join(filter(None, parts))
+    start = f'<section id="{name}"><p class="facts">{html.escape(facts)}</p>'
+    return f"{start}{banner}{body}</section>", headings
+
+
+def _markdown(name: str, headings: list[tuple[int, str, str]]) -> Any:
+    """A function from Markdown to safe HTML; headings go one level down and into the list."""
+    import mistune
+
+    class Renderer(mistune.HTMLRenderer):
+        def heading(self, text: str, level: int, **_: Any) -> str:
+            level = min(level + 1, 6)
+            anchor = f"{name}-{len(headings)}"
+            headings.append((level, anchor, re.sub("<[^>]*>", "", text)))
+            return f'<h{level} id="{anchor}">{text}</h{level}>\n'
+
+        def inline_math(self, text: str) -> str:
+            return f'<code class="math">{html.escape(text)}</code>'
+
+        def block_math(self, text: str) -> str:
+            return f'<pre class="math">{html.escape(text)}</pre>'
+
+    plugins = ["table", "strikethrough", "math"]
+    render = mistune.create_markdown(renderer=Renderer(escape=False), plugins=plugins)
+    local = re.compile(r'href="(\d\d_[\w.-]+)\.ipynb"')
+    return lambda text: _safe(local.sub(r'href="#\1"', render(text)))
+
+
+def _safe(text: str) -> str:
+    """HTML with layout tags only: no script, no style sheet, no form, no picture from afar."""
+    import bleach
+    from bleach.css_sanitizer import CSSSanitizer
+
+    text = re.sub(r"(?is)<(style|script|svg|math)\b.*?</\1\s*>", "", text)
+    return bleach.clean(
+        text,
+        tags=TAGS,
+        attributes=_may_stay,
+        protocols=["data", "http", "https", "mailto"],
+        css_sanitizer=CSSSanitizer(),
+        strip=True,
+    )
+
+
+def _may_stay(tag: str, name: str, value: str) -> bool:
+    """Whether an attribute stays: layout, anchors of headings, links, pictures in the file."""
+    if name == "id":
+        return bool(re.fullmatch(r"h\d", tag))
+    if (tag, name) == ("a", "href"):
+        return value.startswith(("#", "http://", "https://", "mailto:"))
+    if (tag, name) == ("img", "src"):
+        return value.startswith("data:image/")
+    return name in ATTRIBUTES or (tag, name) == ("img", "alt")
+
+
+def _rendered(cell: Any, markdown: Any) -> str:
+    """One cell as HTML; empty for raw cells and for the marks that papermill leaves."""
+    tags = cell.metadata.get("tags", [])
+    if MARKER in tags or not cell.source.strip():
+        return ""
+    if cell.cell_type == "markdown":
+        return f'<div class="text">{markdown(cell.source)}</div>'
+    if cell.cell_type != "code":
+        return ""
+    from pygments import highlight
+    from pygments.formatters import HtmlFormatter
+    from pygments.lexers import PythonLexer
+
+    source, given = cell.source.strip(), "injected-parameters" in tags
+    if given:  # where the run lies says nothing to the reader of a report
+        source = re.sub(r"(?m)^(# Parameters|RUN = .*)\n?", "", source)
+    code = highlight(source, PythonLexer(), HtmlFormatter(cssclass="code"))
+    first = "parameters of this run" if given else source.split("\n")[0]
+    opened = " open" if given else ""
+    summary = f"<summary><code>{html.escape(first)}</code></summary>"
+    outputs = "".join(_output(output, markdown) for output in cell.outputs)
+    if not source:
+        return outputs
+    return f"<details{opened}>{summary}{code}</details>{outputs}"
+
+
+def _output(output: Any, markdown: Any) -> str:
+    """One output as HTML: a figure, a table, or text."""
+    if output.output_type == "stream":
+        return _plain(output.text, output.name)
+    if output.output_type == "error":
+        return _plain("\n".join(output.traceback) or f"{output.ename}: {output.evalue}", "error")
+    data = output.data
+    for kind in ("image/png", "image/jpeg"):
+        if kind in data:
+            encoded = re.sub(r"[^A-Za-z0-9+/=]", "", data[kind])
+            return f'<p class="figure"><img alt="figure" src="data:{kind};base64,{encoded}"></p>'
+    if WIDGET in data:
+        return '<p class="note">Open the notebook to use the control that stands here.</p>'
+    if "text/html" in data:
+        return f'<div class="output wide">{_safe(data["text/html"])}</div>'
+    if "text/markdown" in data:
+        return f'<div class="output">{markdown(data["text/markdown"])}</div>'
+    return _plain(data.get("text/plain", ""), "stdout")
+
+
+def _plain(text: str, kind: str) -> str:
+    """Terminal text: colours go, and of a line that was written over the last state stays."""
+    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
+    text = re.sub(r"[^\n]*\r(?!\n|$)", "", text).strip("\n")
+    return f'<pre class="output {kind}">{html.escape(text)}</pre>' if text.strip() else ""
+
+
+def _page(
+    title: str,
+    results: str,
+    parts: Sequence[str],
+    contents: Sequence[Sequence[tuple[int, str, str]]],
+    environment: str,
+) -> str:
+    """The whole page around its parts."""
+    from pygments.formatters import HtmlFormatter
+
+    entries = "".join(_contents(headings) for headings in contents)
+    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    style += HtmlFormatter(style="friendly").get_style_defs(".code")
+    name = html.escape(title)
+    return f"""<!DOCTYPE html>
+<html lang="en"><head><meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{POLICY}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{name} – interestkit</title><style>{style}</style></head><body>
+<nav aria-label="Contents"><p class="brand">interestkit</p><ol><li><a href="#results">Results</a>
+</li>{entries}<li><a href="#environment">Environment</a></li></ol></nav>
+<main><header><p class="facts">Report of a run · {datetime.now():%Y-%m-%d %H:%M}</p>
+<h1>{name}</h1></header><section id="results"><h2>Results</h2>{results}</section>
+{"".join(parts)}<section id="environment"><h2>Environment</h2>{environment}</section>
+</main></body></html>
+"""
+
+
+def _contents(headings: Sequence[tuple[int, str, str]]) -> str:
+    """The entry of one notebook with its sections."""
+    (_, anchor, title), *rest = headings
+    inner = "".join(f'<li><a href="#{a}">{text}</a></li>' for level, a, text in rest if level == 3)
+    return f'<li><a href="#{anchor}">{title}</a>' + (f"<ol>{inner}</ol></li>" if inner else "</li>")

@@ -1,0 +1,126 @@
+"""Column names, event kinds and the table checks that name file, row, column and value."""
+
+from collections.abc import Iterable, Mapping
+from typing import NoReturn
+
+import polars as pl
+
+USER = "user"
+ITEM = "item"
+TIME = "time"
+KIND = "kind"
+VALUE = "value"
+TEXT = "text"
+TITLE = "title"
+INTERESTS = "interests"
+SESSION = "session"
+
+KINDS = ("view", "search", "click", "like", "share", "follow", "purchase", "rating")
+
+# How much one event of a kind says about interest, relative to a view. The order (looking,
+# then reacting, then telling others or paying) is a convention, not a measurement: a log
+# with one kind is not affected, and any other log may bring weights of its own.
+KIND_WEIGHTS = {
+    "view": 1.0,
+    "search": 1.5,
+    "click": 1.0,
+    "like": 2.0,
+    "share": 4.0,
+    "follow": 3.0,
+    "purchase": 4.0,
+    "rating": 2.0,
+}
+
+# Names under which columns and kinds are known elsewhere, in lower case, without "_", "-", " ".
+COLUMN_ALIASES = {
+    USER: "user userid visitorid customerid personid memberid householdid accountid".split(),
+    ITEM: "item itemid movieid productid stockcode contentid articleid bookid trackid".split(),
+    TIME: "time timestamp datetime date eventtime unixtime invoicedate createdat".split(),
+    KIND: "kind event eventtype eventkind action behavior behaviour".split(),
+    VALUE: "value rating quantity".split(),
+    TEXT: "text query searchquery searchterm".split(),
+    TITLE: "title name itemname productname".split(),
+    INTERESTS: "interests genres genre category categories topics department".split(),
+}
+KIND_ALIASES = {
+    "view": "view views pageview pv read watch play listen".split(),
+    "search": "search query".split(),
+    "click": "click tap".split(),
+    "like": "like favorite favourite fav bookmark wishlist addtocart cart save upvote".split(),
+    "share": "share comment commentcreated reply repost retweet".split(),
+    "follow": "follow subscribe".split(),
+    "purchase": "purchase transaction buy order sale".split(),
+    "rating": "rating rate review".split(),
+}
+
+SEARCH_PREFIX = "search:"  # starts the made-up item of a search that names no item
+
+EVENT_COLUMNS = {
+    USER: pl.String,
+    ITEM: pl.String,
+    TIME: pl.Datetime("us", "UTC"),
+    KIND: pl.String,
+    VALUE: pl.Float64,
+    TEXT: pl.String,
+}
+ITEM_COLUMNS = {ITEM: pl.String, TITLE: pl.String, INTERESTS: pl.List(pl.String)}
+
+
+def check_columns(table: pl.DataFrame, columns: Mapping[str, pl.DataType], *, what: str) -> None:
+    """Check that a table has every named column with its type; more columns are fine.
+
+    Args:
+        table: The table to check.
+        columns: Column name -> Polars type, such as `EVENT_COLUMNS`.
+        what: Name of the table in the message, such as "events".
+
+    Raises:
+        ValueError: If a column is missing or has another type.
+
+    Example:
+        >>> check_columns(pl.DataFrame({"user": [1]}), {"user": pl.String}, what="events")
+        Traceback (most recent call last):
+        ValueError: events: column 'user' must be String, got Int64
+    """
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"{what}: columns {missing} are missing, got {table.columns}")
+    for name, dtype in columns.items():
+        if table.schema[name] != dtype:
+            raise ValueError(f"{what}: column {name!r} must be {dtype}, got {table.schema[name]}")
+
+
+def check_kinds(kinds: Iterable[str | None], *, what: str) -> None:
+    """Check that every event kind is one of `KINDS`.
+
+    Args:
+        kinds: Kinds that occur in a table.
+        what: Name of the table in the message, such as "events".
+
+    Raises:
+        ValueError: If a kind is not one of `KINDS`.
+    """
+    strange = sorted({str(kind) for kind in kinds} - set(KINDS))
+    if strange:
+        raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, got {strange}")
+
+
+def raise_bad_value(*, source: str, row: int, column: str, value: object, allowed: str) -> NoReturn:
+    """Report one value that cannot be read.
+
+    Args:
+        source: File or table that holds the value.
+        row: Row of the value; the first data row is 1, a header is not counted.
+        column: Column as the source names it.
+        value: The value that came.
+        allowed: What the column may hold, in words.
+
+    Raises:
+        ValueError: Always.
+
+    Example:
+        >>> raise_bad_value(source="a.csv", row=17, column="t", value="x", allowed="a number")
+        Traceback (most recent call last):
+        ValueError: a.csv, row 17, column 't': must be a number, got 'x'
+    """
+    raise ValueError(f"{source}, row {row}, column {column!r}: must be {allowed}, got {value!r}")

@@ -1,0 +1,334 @@
+"""Cutting a log into what may be learnt from and what is held out, along time."""
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from interestkit import schema
+from interestkit.events import EventLog
+from interestkit.schema import ITEM, TIME, USER
+from interestkit.storage import load_folder, save_folder
+
+_SHARE = "new_item_share"
+_TABLES = ("train", "validation", "test", "items", "moments_validation", "moments_test")
+
+
+class SplitWarning(UserWarning):
+    """A split leaves so few users to judge that results would be mostly chance."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Split:
+    """A log in three parts, and the moment at which each user of a part is predicted.
+
+    Args:
+        train: Events to learn from, sorted by user and time; events of a user at one moment
+            keep the order of the log. So are `validation` and `test`.
+        validation: Events to choose settings on.
+        test: Events to report on.
+        items: One row per item of the log.
+        moments_validation: Each user of `validation`, with the time before which events may be
+            known when that user is predicted (columns user and time). After a split in time it
+            is the same for all.
+        moments_test: The same for `test`.
+        method: "temporal" or "leave-last-out".
+        name: Name of the log.
+
+    Raises:
+        ValueError: If a table lacks a column or `method` is another one.
+    """
+
+    train: pl.DataFrame
+    validation: pl.DataFrame
+    test: pl.DataFrame
+    items: pl.DataFrame
+    moments_validation: pl.DataFrame
+    moments_test: pl.DataFrame
+    method: str
+    name: str
+
+    def __post_init__(self) -> None:
+        for part in ("train", "validation", "test"):
+            schema.check_columns(getattr(self, part), schema.EVENT_COLUMNS, what=part)
+        schema.check_columns(self.items, schema.ITEM_COLUMNS, what="items")
+        moment = {USER: pl.String, TIME: schema.EVENT_COLUMNS[TIME]}
+        for table in ("moments_validation", "moments_test"):
+            schema.check_columns(getattr(self, table), moment, what=table)
+        if self.method not in ("temporal", "leave-last-out"):
+            raise ValueError(f"method must be temporal or leave-last-out, got {self.method!r}")
+
+    def __repr__(self) -> str:
+        parts = ", ".join(
+            f"{part} {len(getattr(self, part)):,}" for part in ("train", "validation", "test")
+        )
+        return f"Split({self.name!r}, {self.method}: {parts} events)"
+
+    def before(self, part: str) -> pl.DataFrame:
+        """Events that may be known when the users of a part are predicted.
+
+        For "validation" these come from `train`, for "test" from `train` and `validation`. Of
+        a user of the part only events strictly before the user's moment are among them.
+
+        Args:
+            part: "validation" or "test".
+
+        Returns:
+            Events, sorted by user and time.
+
+        Raises:
+            ValueError: If `part` is another one.
+        """
+        moments = self._moments(part).rename({TIME: "moment"})
+        return (
+            self._parts_before(part)
+            .lazy()
+            .join(moments.lazy(), on=USER, how="left", maintain_order="left")
+            .filter(pl.col("moment").is_null() | (pl.col(TIME) < pl.col("moment")))
+            .drop("moment")
+            .sort(USER, TIME, maintain_order=True)
+            .collect()
+        )
+
+    def judged_users(self, part: str) -> pl.Series:
+        """Users of a part who have an event before their moment, so that they can be predicted.
+
+        Args:
+            part: "validation" or "test".
+
+        Returns:
+            Their names, sorted.
+
+        Raises:
+            ValueError: If `part` is another one.
+        """
+        first = self._parts_before(part).group_by(USER).agg(pl.col(TIME).min().alias("first"))
+        users = self._moments(part).join(first, on=USER)
+        return users.filter(pl.col("first") < pl.col(TIME))[USER].sort()
+
+    def summary(self) -> pl.DataFrame:
+        """Size and time of the parts.
+
+        Returns:
+            One row per part: part, start, end (times of its first and last event), events,
+            users, items, judged_users, and new_item_share (the share of its events on items
+            without an event in the parts before); the last two are null for "train".
+        """
+        rows = [self._summarise("train", self.train)]
+        for part in ("validation", "test"):
+            events, old = getattr(self, part), self._parts_before(part)[ITEM].unique()
+            share = (~events[ITEM].is_in(old.implode())).mean()
+            row = self._summarise(part, events)
+            rows.append({**row, "judged_users": len(self.judged_users(part)), _SHARE: share})
+        return pl.DataFrame(rows, schema_overrides={"judged_users": pl.Int64, _SHARE: pl.Float64})
+
+    def save(self, folder: str | Path) -> Path:
+        """The folder, with the split written into it by `storage.save_folder`.
+
+        Args:
+            folder: Where to write; a split that was saved there is replaced.
+        """
+        tables = {table: getattr(self, table) for table in _TABLES}
+        meta = {"method": self.method, "name": self.name}
+        return save_folder(folder, kind="split", tables=tables, meta=meta)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "Split":
+        """The split that `save` wrote.
+
+        Args:
+            folder: Where it was written.
+
+        Raises:
+            FileNotFoundError: If there is no such folder.
+            ValueError: If the folder holds something else or is damaged.
+        """
+        stored = load_folder(folder, kind="split")
+        return cls(**stored.tables, **stored.meta)
+
+    def _moments(self, part: str) -> pl.DataFrame:
+        if part not in ("validation", "test"):
+            raise ValueError(f"part must be 'validation' or 'test', got {part!r}")
+        return self.moments_validation if part == "validation" else self.moments_test
+
+    def _parts_before(self, part: str) -> pl.DataFrame:
+        return self.train if part == "validation" else pl.concat([self.train, self.validation])
+
+    @staticmethod
+    def _summarise(part: str, events: pl.DataFrame) -> dict[str, object]:
+        return {
+            "part": part,
+            "start": events[TIME].min(),
+            "end": events[TIME].max(),
+            "events": len(events),
+            "users": events[USER].n_unique(),
+            "items": events[ITEM].n_unique(),
+            "judged_users": None,
+            _SHARE: None,
+        }
+
+
+def temporal_split(
+    log: EventLog,
+    *,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    min_judged: int = 200,
+) -> Split:
+    """The log cut at two moments that are the same for all users.
+
+    With n events in the order of time, the test part begins at the time of event number
+    n - round(n test_share) (the first has number 0), the validation part at that of event
+    number n - round(n (validation_share + test_share)). All events at one moment go to the
+    same part, the later one where the cut meets them; so no event in `train` is at or after
+    any event that is held out.
+
+    Args:
+        log: A cleaned log: every event has user, item and time.
+        validation_share: Share of the events to choose settings on, in (0, 1).
+        test_share: Share of the events to report on, in (0, 1); with `validation_share` it
+            makes less than 1. Ties can make both parts larger.
+        min_judged: Warn if fewer users than this can be judged in a part.
+
+    Raises:
+        ValueError: If a share is outside its limits, the log is not clean, or a part would be
+            empty.
+
+    Warns:
+        SplitWarning: If fewer than `min_judged` users of a part have an event before it.
+
+    Example:
+        >>> from interestkit.simulation import simulate
+        >>> log = simulate(num_users=100, num_bots=0, faults=0)
+        >>> temporal_split(log, min_judged=50)
+        Split('simulated', temporal: train ..., validation ..., test ... events)
+
+    Source:
+        Meng et al. (2020), Exploring data splitting strategies for the evaluation of
+        recommendation models, RecSys, doi:10.1145/3383313.3418479 (global temporal split).
+    """
+    for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {share}")
+    if validation_share + test_share >= 1:
+        both = f"{validation_share} + {test_share}"
+        raise ValueError(f"validation_share + test_share must be below 1, got {both}")
+    _check_clean(log)
+    times = log.events[TIME].sort()
+    shares = (validation_share + test_share, test_share)
+    first_validation, first_test = (
+        times[min(len(times) - 1, len(times) - round(len(times) * share))] for share in shares
+    )
+    time = pl.col(TIME)
+    split = _make_split(
+        log,
+        train=time < first_validation,
+        validation=(time >= first_validation) & (time < first_test),
+        test=time >= first_test,
+        moments={"validation": pl.lit(first_validation), "test": pl.lit(first_test)},
+        method="temporal",
+    )
+    empty = [part for part in ("train", "validation") if len(getattr(split, part)) == 0]
+    if empty:
+        raise ValueError(
+            f"{' and '.join(empty)} would be empty: the {len(times)} events are at too few "
+            f"different moments ({times.n_unique()}) for these shares"
+        )
+    _warn_if_few(split, min_judged)
+    return split
+
+
+def leave_last_out(log: EventLog) -> Split:
+    """The log without each user's last event (test) and the one before it (validation).
+
+    This leaks across users: when a user is predicted, `train` holds what others did later,
+    such as how popular an item became. Numbers from it can be set beside published ones of the
+    same protocol, and never beside those of a split in time.
+
+    The last of several events at one moment is the one that comes last in the log. `before`
+    leaves out the others at that moment, as in a basket, though they are in `train`. Users
+    with fewer than three events stay in `train` with all of them.
+
+    Args:
+        log: A cleaned log: every event has user, item and time.
+
+    Raises:
+        ValueError: If the log is not clean, or no user has three events.
+
+    Example:
+        >>> from interestkit.simulation import simulate
+        >>> split = leave_last_out(simulate(num_users=9, num_bots=0, faults=0))
+        >>> len(split.test), split.test["user"].n_unique()
+        (9, 9)
+
+    Source:
+        Kang and McAuley (2018), Self-attentive sequential recommendation, ICDM,
+        doi:10.1109/ICDM.2018.00035.
+    """
+    _check_clean(log)
+    from_end = pl.int_range(pl.len(), 0, -1).over(USER)  # 1 for the last event in time
+    is_long = pl.len().over(USER) >= 3
+    split = _make_split(
+        log,
+        train=~is_long | (from_end > 2),
+        validation=is_long & (from_end == 2),
+        test=is_long & (from_end == 1),
+        moments={"validation": pl.col(TIME), "test": pl.col(TIME)},
+        method="leave-last-out",
+    )
+    if len(split.test) == 0:
+        raise ValueError("no user of the log has three events, so none can be held out")
+    return split
+
+
+def _check_clean(log: EventLog) -> None:
+    if log.num_events == 0:
+        raise ValueError("the log has no events")
+    missing = log.events.select(pl.col(USER, ITEM, TIME).null_count()).row(0, named=True)
+    lost = [f"{count:,} without {column}" for column, count in missing.items() if count]
+    if lost:
+        raise ValueError(
+            f"every event must have user, item and time, got {', '.join(lost)}; "
+            "clean the log before it is split"
+        )
+
+
+def _make_split(
+    log: EventLog,
+    *,
+    train: pl.Expr,
+    validation: pl.Expr,
+    test: pl.Expr,
+    moments: dict[str, pl.Expr],
+    method: str,
+) -> Split:
+    """The split whose parts are the events, sorted by user and time, that meet a condition."""
+    events = log.events.select(list(schema.EVENT_COLUMNS)).sort(USER, TIME, maintain_order=True)
+    conditions = {"train": train, "validation": validation, "test": test}
+    parts = {part: events.filter(condition) for part, condition in conditions.items()}
+    when = {
+        f"moments_{part}": parts[part]
+        .select(USER, moment.cast(schema.EVENT_COLUMNS[TIME]).alias(TIME))
+        .unique(USER, keep="first", maintain_order=True)
+        for part, moment in moments.items()
+    }
+    return Split(**parts, **when, items=log.items, method=method, name=log.name)
+
+
+def _warn_if_few(split: Split, min_judged: int) -> None:
+    few = []
+    for part in ("validation", "test"):
+        num_judged = len(split.judged_users(part))
+        if num_judged < min_judged:
+            num_users = getattr(split, part)[USER].n_unique()
+            few.append(f"{num_judged:,} of {num_users:,} {part} users")
+    if few:
+        warnings.warn(
+            f"only {' and '.join(few)} of {split.name!r} can be judged, fewer than {min_judged}: "
+            "a user without an event before the cut cannot be, because the whole life of that "
+            "user in the log is on one side of it. Intervals will be wide; consider "
+            "leave_last_out(log), which judges most users but leaks across them",
+            SplitWarning,
+            stacklevel=3,
+        )

@@ -1,0 +1,227 @@
+"""Folders of tables and arrays that are saved whole, checked when read, and never half there."""
+
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+FORMAT_VERSION = 1
+_MANIFEST = "manifest.json"
+_ARRAYS = "arrays.npz"
+_PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """What a saved folder holds.
+
+    Args:
+        tables: Tables by name.
+        arrays: NumPy arrays by name.
+        meta: Settings and facts as JSON knows them: a tuple comes back as a list.
+    """
+
+    tables: Mapping[str, pl.DataFrame]
+    arrays: Mapping[str, np.ndarray]
+    meta: Mapping[str, object]
+
+
+def save_folder(
+    folder: str | Path,
+    *,
+    kind: str,
+    tables: Mapping[str, pl.DataFrame] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+    meta: Mapping[str, object] | None = None,
+) -> Path:
+    """The folder, written so that an interruption leaves what was there before.
+
+    All files are written to a hidden folder beside it, which takes the name of `folder` only
+    when it is complete. Tables become NAME.parquet, arrays one arrays.npz without pickle, and
+    manifest.json holds kind, format version, meta and the sha256 of each file.
+
+    Args:
+        folder: Where to write. A folder that was saved earlier is replaced.
+        kind: What is saved, such as "split"; `load_folder` asks for it again.
+        tables: Tables by name; a name has letters, digits, "_" and "-" only.
+        arrays: Arrays by name, of numbers, bools, text or times.
+        meta: Settings and facts that JSON can hold.
+
+    Raises:
+        ValueError: If a name, an array or `meta` cannot be stored, or if `folder` holds files
+            that `save_folder` has not written there (they would be lost).
+
+    Example:
+        >>> import tempfile
+        >>> folder = save_folder(Path(tempfile.mkdtemp()) / "run", kind="demo", meta={"k": 10})
+        >>> load_folder(folder, kind="demo").meta
+        {'k': 10}
+    """
+    folder = Path(folder)
+    tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
+    manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
+    _check_content(tables, arrays, manifest)
+    _restore_previous(folder)
+    _check_replaceable(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.saving-", dir=folder.parent) as aside:
+        fresh = Path(aside) / folder.name
+        fresh.mkdir()
+        _write(fresh, tables, arrays, manifest)
+        _swap_in(fresh, folder)
+    return folder
+
+
+def load_folder(folder: str | Path, *, kind: str) -> Stored:
+    """What `save_folder` wrote, after its kind and the sha256 of every file are checked.
+
+    Args:
+        folder: A folder that `save_folder` wrote.
+        kind: The kind that it must have.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If it has another kind or a newer format, or if a file is missing or
+            damaged; the message names the file.
+    """
+    folder = Path(folder)
+    _restore_previous(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder, so no {kind} can be read")
+    manifest = _read_manifest(folder)
+    if manifest["kind"] != kind:
+        raise ValueError(f"{folder}: must hold kind {kind!r}, got {manifest['kind']!r}")
+    if manifest["format"] > FORMAT_VERSION:
+        raise ValueError(
+            f"{folder}: format must be at most {FORMAT_VERSION}, got {manifest['format']}; "
+            "it was saved by a newer version of interestkit"
+        )
+    for name, expected in manifest["files"].items():
+        _check_file(folder / name, expected)
+    tables = [name for name in manifest["files"] if name != _ARRAYS]
+    return Stored(
+        tables={Path(name).stem: pl.read_parquet(folder / name) for name in tables},
+        arrays=_read_arrays(folder / _ARRAYS) if _ARRAYS in manifest["files"] else {},
+        meta=manifest["meta"],
+    )
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
+
+    Args:
+        path: The file.
+    """
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _check_content(
+    tables: Mapping[str, pl.DataFrame], arrays: Mapping[str, np.ndarray], manifest: Mapping
+) -> None:
+    strange = [name for name in tables if not re.fullmatch(r"[A-Za-z0-9_-]+", name)]
+    if strange:
+        raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
+    for name, array in arrays.items():
+        if array.dtype.kind not in _PLAIN_DTYPES:
+            raise ValueError(
+                f"array {name!r} must hold numbers, bools, text or times, got {array.dtype}"
+            )
+    try:
+        json.dumps(manifest)
+    except TypeError as error:
+        raise ValueError(f"meta must hold what JSON can: {error}") from error
+
+
+def _check_replaceable(folder: Path) -> None:
+    """Refuse to replace a folder with files of somebody else; hidden ones do not count."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    ours = {_MANIFEST, *_read_manifest(folder)["files"]} if _MANIFEST in there else set()
+    if there - ours:
+        raise ValueError(
+            f"{folder}: must be new, empty or written by save_folder, got a folder with "
+            f"{sorted(there - ours)}, which would be lost"
+        )
+
+
+def _write(
+    folder: Path,
+    tables: Mapping[str, pl.DataFrame],
+    arrays: Mapping[str, np.ndarray],
+    manifest: dict,
+) -> None:
+    for name, table in tables.items():
+        table.write_parquet(folder / f"{name}.parquet")
+    if arrays:
+        with zipfile.ZipFile(folder / _ARRAYS, "w") as archive:  # as np.savez, but any name will do
+            for name, array in arrays.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+    files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
+    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
+    (folder / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _swap_in(fresh: Path, folder: Path) -> None:
+    """Give `fresh` the name of `folder`; what was there goes, but not before that has worked."""
+    previous = _previous(folder)
+    if folder.exists():
+        folder.rename(previous)
+    try:
+        fresh.rename(folder)
+    except BaseException:
+        _restore_previous(folder)
+        raise
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _previous(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.previous")
+
+
+def _restore_previous(folder: Path) -> None:
+    """Undo a swap that stopped between its two steps, or clear up after one that did not."""
+    previous = _previous(folder)
+    if previous.is_dir() and not folder.exists():
+        previous.rename(folder)
+    shutil.rmtree(previous, ignore_errors=True)
+
+
+def _read_manifest(folder: Path) -> dict:
+    path = folder / _MANIFEST
+    if not path.is_file():
+        raise ValueError(f"{folder}: {_MANIFEST} is missing, so save_folder did not write this")
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if not {"kind", "format", "meta", "files"} <= manifest.keys():
+            raise ValueError("a field is missing")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
+    return manifest
+
+
+def _check_file(path: Path, expected: str) -> None:
+    if not path.is_file():
+        raise ValueError(f"{path}: the file is missing; save the folder again")
+    actual = sha256_of(path)
+    if actual != expected:
+        raise ValueError(
+            f"{path}: the file is damaged; its sha256 must be {expected}, got {actual}"
+        )
+
+
+def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as stored:
+        return dict(stored)

@@ -1,0 +1,258 @@
+"""The report of a run: it needs no network, lets no output do harm, and shows the results."""
+
+import json
+import re
+from html.parser import HTMLParser
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from interestkit.report import align, outdated_note, read_results, results_text, write_report
+
+PIXEL = (
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR4"
+    "nGNgYGBgAAAABQABpfZFQAAAAABJRU5ErkJggg=="
+)
+HOSTILE = "<script>alert('title')</script>"
+
+
+def code(source, *outputs, **metadata):
+    return new_code_cell(source, outputs=list(outputs), metadata=metadata)
+
+
+def display(**data):
+    mimes = {name.replace("_", "/", 1): value for name, value in data.items()}
+    return new_output("display_data", data=mimes)
+
+
+def save(folder, name, *cells, end="2026-01-01T00:00:05+00:00", seconds=5.0, **metadata):
+    """An executed notebook as papermill leaves it."""
+    notebook = new_notebook(cells=list(cells))
+    notebook.metadata["papermill"] = {"end_time": end, "duration": seconds}
+    notebook.metadata.update(metadata)
+    nbformat.write(notebook, folder / f"{name}.ipynb")
+
+
+def row(target="items", model="popular", metric="ndcg@10", value=0.25, half=0.02, **more):
+    bounds = {"low": value - half, "high": value + half} if half is not None else {}
+    return {"target": target, "model": model, "metric": metric, "value": value, **bounds, **more}
+
+
+def report_of(folder, *cells, **metadata):
+    save(folder, "01_first", *cells, **metadata)
+    return write_report(folder).read_text(encoding="utf-8")
+
+
+class Page(HTMLParser):
+    """The tags with their attributes, the ids, and whether tags are balanced."""
+
+    EMPTY = ("meta", "img", "br", "hr", "col", "link", "input")
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open = [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append((tag, dict(attributes)))
+        if tag not in self.EMPTY:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        if self.open.pop() != tag:
+            raise ValueError(f"</{tag}> closes nothing")
+
+
+@pytest.fixture
+def full_report(tmp_path):
+    """A report with every kind of output, some of them hostile."""
+    link = "[next](02_next.ipynb) and [far](https://example.org) and $x < y$"
+    save(
+        tmp_path,
+        "01_first",
+        new_markdown_cell(f"# Title & more\n\n{link} {HOSTILE} ![far](https://example.org/a.png)"),
+        code("RUN = 'x'\nSIZE = 1", tags=["parameters"]),
+        code("# Parameters\nSIZE = 7\nRUN = '/secret/place'\n", tags=["injected-parameters"]),
+        new_markdown_cell("## 1. Section\n\n| a |\n|---|\n| 1 |"),
+        code("print(1)", new_output("stream", name="stdout", text=f"10 %\r20 %\n{HOSTILE}\n")),
+        code("figure", display(image_png=PIXEL, text_plain="<Figure>")),
+        code("table", display(text_html=f"<style>td {{}}</style><table><td>cell{HOSTILE}</td>")),
+        code(
+            "evil",
+            display(
+                text_html='<b onclick="x()">bold</b><img src="http://far/a.png">'
+                '<a href="javascript:x()">go</a><link href="http://far/a.css" rel="stylesheet">'
+                '<iframe src="http://far"></iframe></section></div><p style="color: red">end'
+            ),
+        ),
+        code(
+            "widget",
+            new_output(
+                "display_data",
+                data={
+                    "application/vnd.jupyter.widget-view+json": {"model_id": "1"},
+                    "text/plain": "IntSlider(value=0)",
+                },
+            ),
+        ),
+        code("js", new_output("display_data", data={"application/javascript": "alert(1)"})),
+        code(
+            "1 / 0", new_output("error", ename="E", evalue="e", traceback=["\x1b[31mTr\x1b[0m<b>"])
+        ),
+    )
+    save(tmp_path, "02_next", code("1", new_output("execute_result", data={"text/plain": HOSTILE})))
+    return write_report(tmp_path).read_text(encoding="utf-8")
+
+
+def test_report_loads_nothing_and_runs_nothing(full_report):
+    page = Page(full_report)
+    names = {tag for tag, _ in page.tags}
+    assert not names & {"script", "link", "iframe", "object", "embed", "form", "base", "svg"}
+    sources = [attributes["src"] for _, attributes in page.tags if "src" in attributes]
+    assert sources == [f"data:image/png;base64,{PIXEL}"]
+    assert not [a for _, attributes in page.tags for a in attributes if a.startswith("on")]
+    assert "url(" not in full_report
+    assert "@import" not in full_report
+
+
+def test_policy_forbids_scripts_and_the_network(full_report):
+    (policy,) = [a["content"] for t, a in Page(full_report).tags if a.get("http-equiv")]
+    assert policy == "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
+
+
+def test_links_lead_into_the_report_or_to_the_web(full_report):
+    page = Page(full_report)
+    links = {a["href"] for tag, a in page.tags if tag == "a" and "href" in a}
+    anchors = {f"#{a['id']}" for _, a in page.tags if "id" in a}
+    assert links - anchors == {"https://example.org"}
+    assert "#02_next" in links
+
+
+def test_text_from_data_is_escaped_everywhere(full_report):
+    assert "<script" not in full_report
+    escaped = "&lt;script&gt;alert(&#x27;title&#x27;)&lt;/script&gt;"
+    assert full_report.count(escaped) == 2  # the stream and the plain text of a result
+
+
+def test_unbalanced_output_cannot_break_the_page(full_report):
+    assert Page(full_report).open == []
+
+
+def test_harmless_layout_of_outputs_stays(full_report):
+    assert "<b>bold</b>" in full_report
+    assert "<td>cell</td>" in full_report
+    assert '<p style="color: red;">end</p>' in full_report
+
+
+def test_formula_stays_readable_without_a_script(full_report):
+    assert '<code class="math">x &lt; y</code>' in full_report
+
+
+def test_last_state_of_a_line_that_was_written_over_stays(full_report):
+    assert "20 %" in full_report
+    assert "10 %" not in full_report
+
+
+def test_control_is_replaced_by_a_hint(full_report):
+    assert "Open the notebook to use the control" in full_report
+    assert "IntSlider" not in full_report
+
+
+def test_traceback_has_no_colours(full_report):
+    assert '<pre class="output error">Tr&lt;b&gt;</pre>' in full_report
+
+
+def test_parameters_of_the_run_are_open_and_name_no_place(full_report):
+    assert "<details open><summary><code>parameters of this run" in full_report
+    assert "SIZE</span>" in full_report
+    assert "/secret/place" not in full_report
+
+
+def test_contents_list_notebooks_and_sections(full_report):
+    contents = re.search(r"<nav.*?</nav>", full_report, re.DOTALL)[0]
+    titles = re.findall(r'<a href="#[^"]*">([^<]*)</a>', contents)
+    assert titles == ["Results", "Title &amp; more", "1. Section", "02_next", "Environment"]
+
+
+def test_environment_names_versions_device_and_seconds(tmp_path):
+    import jax
+
+    text = report_of(tmp_path, code("1"), seconds=12.34)
+    assert f"<td>jax</td><td>{jax.__version__}</td>" in text
+    assert jax.devices()[0].device_kind in text
+    assert "<td>01_first</td><td>12.3</td><td>2026-01-01 00:00:05</td>" in text
+
+
+def test_failure_is_told_on_top_and_in_its_section(tmp_path):
+    text = report_of(tmp_path, code("1"), interestkit={"failure": f"cell 1 {HOSTILE}"})
+    assert text.index("01_first did not finish") < text.index('<section id="01_first">')
+    assert '<pre class="failure">cell 1 &lt;script' in text
+
+
+def test_marks_of_papermill_are_left_out(tmp_path):
+    mark = new_markdown_cell("An Exception was", metadata={"tags": ["papermill-error-cell-tag"]})
+    assert "An Exception was" not in report_of(tmp_path, mark, code("1"))
+
+
+def test_empty_run_still_has_a_report(tmp_path):
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "There are no results yet" in text
+
+
+def test_results_stand_on_top(tmp_path):
+    results = {"data": "tiny <b>", "split": "temporal", "table": [row(model="<i>", users=9)]}
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    text = report_of(tmp_path, code("1"))
+    assert text.index("<td>&lt;i&gt;</td><td>0.250 ± 0.020</td>") < text.index("01_first.ipynb")
+    assert "data: tiny &lt;b&gt;, split: temporal" in text
+
+
+def test_damaged_results_are_told_in_the_report(tmp_path):
+    (tmp_path / "results.json").write_text('{"table": [{"model": "x"}]}')
+    assert "has not the form of results" in report_of(tmp_path, code("1"))
+    with pytest.raises(ValueError, match=r"results\.json has not the form of results: KeyError"):
+        read_results(tmp_path)
+
+
+def test_missing_results_are_none(tmp_path):
+    assert read_results(tmp_path) is None
+
+
+def test_results_text_is_one_aligned_table_for_each_target():
+    table = [
+        row(users=1200, seeds=3),
+        row(metric="coverage", value=0.5, half=None, users=1200, seeds=3),
+        row(model="ease", value=float("nan"), users=1100, seeds=3),
+        row(target="interests", model="ease", metric="gini", value=1234.56, half=0.5),
+    ]
+    assert results_text({"table": table}) == "\n".join(
+        [
+            "items (1,100–1,200 users, 3 seeds)",
+            "model          ndcg@10  coverage",
+            "popular  0.250 ± 0.020     0.500",
+            "ease                 –         –",
+            "",
+            "interests",
+            "model          gini",
+            "ease   1234.6 ± 0.5",
+        ]
+    )
+
+
+def test_numbers_go_to_the_right_and_text_to_the_left():
+    assert align([["a", "b"], ["xy", "1"], ["", "-2"]]) == "a    b\nxy   1\n    -2"
+
+
+def test_no_note_when_notebooks_ran_in_order(tmp_path):
+    save(tmp_path, "01_a", code("1"), end="2026-01-01T00:00:01+00:00")
+    save(tmp_path, "02_b", code("1"), end="2026-01-01T00:00:02+00:00")
+    assert outdated_note(tmp_path) == ""
+
+
+def test_notebooks_older_than_an_earlier_one_are_named(tmp_path):
+    for name, second in (("01_a", 1), ("02_b", 9), ("03_c", 3), ("04_d", 4)):
+        save(tmp_path, name, code("1"), end=f"2026-01-01T00:00:0{second}+00:00")
+    assert outdated_note(tmp_path).startswith("note: 03_c, 04_d ran before the newest run")
+    assert "--from 03" in outdated_note(tmp_path)
+    assert "03_c, 04_d ran before" in write_report(tmp_path).read_text(encoding="utf-8")

@@ -1,8 +1,10 @@
 """Every model on the same users with the same metrics, with intervals and paired differences."""
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -13,6 +15,7 @@ from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.schema import USER
+from interestkit.storage import write_atomically
 
 TARGETS = ("items", "new items", "interests")
 _ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
@@ -64,6 +67,22 @@ class Evaluation:
             rows.append((*names, means.mean(), None, None, len(means), _spread(means), users))
         columns = [*key, "value", "low", "high", "seeds", "spread", "users"]
         return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+
+    def save(self, folder: str | Path, *, data: str, split: str) -> None:
+        """Write metrics.parquet (`per_user`) and results.json (`table` and `gains`) to a folder.
+
+        Args:
+            folder: An existing folder.
+            data: Name of the data set.
+            split: How it was split.
+        """
+        models = self.per_user["model"].unique(maintain_order=True).to_list()
+        results = {"data": data, "split": split, "part": self.part, "table": self.table().to_dicts()}
+        if len(models) > 1:
+            results["gains"] = self.gains(models[0]).to_dicts()
+        text = json.dumps(_json_numbers(results), indent=1, ensure_ascii=False, allow_nan=False)
+        write_atomically(Path(folder) / "results.json", lambda p: p.write_text(text + "\n", "utf-8"))
+        write_atomically(Path(folder) / "metrics.parquet", self.per_user.write_parquet)
 
     def gains(self, model: str = "model") -> pl.DataFrame:
         """Paired differences: a model's value minus each other model's, user by user.
@@ -244,6 +263,15 @@ def bootstrap_interval(
     means = _resamples(len(values), seed) @ values / len(values)
     low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
     return float(low), float(high)
+
+
+def _json_numbers(value):
+    """The same with None for NaN, which JSON does not know."""
+    if isinstance(value, dict):
+        return {key: _json_numbers(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_json_numbers(part) for part in value]
+    return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
 @lru_cache(maxsize=8)

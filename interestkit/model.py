@@ -8,6 +8,7 @@ trained together. Interests are a softmax over labels around the user's own shar
 """
 
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -95,6 +96,7 @@ class Prediction(NamedTuple):
     """What the model says about a batch of moments, all but the scores of new items."""
 
     user: Float[Array, "batch dim"]  # user vector
+    popularity_weight: Float[Array, "batch signals"]  # how much popularity counts for the user
     repeat: Float[Array, "batch repeats"]  # log-probability among the items of the history
     repeat_items: Int[Array, "batch repeats"]  # their codes; num_items where there is none
     repeat_logit: Float[Array, " batch"]  # log-odds of a repeat
@@ -141,7 +143,14 @@ class InterestModel(nnx.Module):
         self.item_vectors = nnx.Param(normal(rngs.params(), (config.num_items, dim)))
         self.item_bias = nnx.Param(jnp.zeros(config.num_items))
         self.content = nnx.Linear(max(config.content_dim, 1), dim, use_bias=False, rngs=rngs)
-        self.popularity_weight = nnx.Param(jnp.full(scales, 1 / scales))
+        self.trend = MLP(scales, (16,), 1, rngs=rngs)
+        self.popularity_weight = nnx.Linear(
+            config.hidden[-1],
+            scales + 1,
+            kernel_init=nnx.initializers.zeros,
+            bias_init=nnx.initializers.constant(1 / scales),
+            rngs=rngs,
+        )
         self.log_decay_days = nnx.Param(jnp.log(jnp.array(config.scales_days)))
         inputs = dim * (scales + 1) + scales * (config.num_interests + 2)
         self.tower = MLP(inputs, config.hidden, dropout=config.dropout, rngs=rngs)
@@ -177,6 +186,7 @@ class InterestModel(nnx.Module):
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
         return Prediction(
             user=self.user_vector(state),
+            popularity_weight=self.popularity_weight(state),
             repeat=self._score_repeats(catalogue, snapshot, repeats, totals),
             repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
             repeat_logit=jnp.where(can_repeat.any(axis=1), self.repeat_gate(state)[:, 0], HIDDEN),
@@ -196,9 +206,25 @@ class InterestModel(nnx.Module):
         popularity = catalogue.popularity
         if codes is not None:
             vectors, bias, popularity = vectors[codes], bias[codes], popularity[:, :, codes]
-        weighted = jnp.einsum("nsi,s->ni", popularity, self.popularity_weight[...])
-        rows = jax.nn.one_hot(said.snapshot, len(weighted)) @ weighted  # faster than gathering
-        return said.user @ vectors.T + parts[0] * (bias[None, :] + rows)
+        signals = self.popularity_signals(jnp.moveaxis(popularity, 1, 2))
+        at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than gathering rows
+        weight = jnp.einsum("bn,bs->bns", at, said.popularity_weight).reshape(len(at), -1)
+        prior = weight @ jnp.moveaxis(signals, 2, 1).reshape(-1, signals.shape[1])
+        return said.user @ vectors.T + parts[0] * (bias[None, :] + prior)
+
+    def score_targets(
+        self, said: Prediction, catalogue: Catalogue, codes: Int[Array, "batch targets"], *, parts
+    ) -> Float[Array, "batch targets"]:
+        """The same scores for some items of each row, such as those that came next."""
+        popularity = jnp.moveaxis(catalogue.popularity, 1, 2)[said.snapshot[:, None], codes]
+        signals = self.popularity_signals(popularity)
+        prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
+        product = jnp.einsum("bd,btd->bt", said.user, self.vectors(catalogue, parts)[codes])
+        return product + parts[0] * (self.item_bias[...][codes] + prior)
+
+    def popularity_signals(self, popularity) -> Float[Array, "*places signals"]:
+        """Log-popularity on each time scale, and a learned trend: what rises, what fades."""
+        return jnp.concatenate([popularity, self.trend(popularity)], axis=-1)
 
     def vectors(self, catalogue: Catalogue, parts) -> Float[Array, "items dim"]:
         """Item vectors: the learned part and the part projected from content."""
@@ -278,6 +304,12 @@ class InterestModel(nnx.Module):
         sharpness = 1.0
         logits = sharpness * jnp.log(own + 1e-6) + (1 - sharpness) * jnp.log(prior + 1e-6)[None, :]
         return jax.nn.log_softmax(logits + self.interest_correction(state), axis=1)
+
+
+@lru_cache(maxsize=16)
+def graphdef(shape: ModelConfig) -> nnx.GraphDef:
+    """The static half of the model: one object per shape, so that programs are found again."""
+    return nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[0]
 
 
 class _Repeats(NamedTuple):

@@ -12,6 +12,7 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Float, Int
 
+from interestkit.examples import device_catalogue
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.model import (
@@ -28,7 +29,6 @@ from interestkit.model import (
 from interestkit.ranking import top_k
 from interestkit.schema import USER
 from interestkit.storage import load_folder, save_folder
-from interestkit.training import device_catalogue
 
 BLOCK = 128  # users scored at a time
 _SMALLEST_LOG = 4096  # events of a block are padded to a power of two, at least this

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -112,6 +112,21 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
         arrays=_read_arrays(folder / _ARRAYS) if _ARRAYS in manifest["files"] else {},
         meta=manifest["meta"],
     )
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a hidden file beside `path`, which then takes its name.
+
+    Args:
+        path: The file to write or replace.
+        write: Called with the hidden file's path; if it fails, `path` stays as it was.
+    """
+    aside = path.with_name(f".{path.name}.saving")
+    try:
+        write(aside)
+        aside.replace(path)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def sha256_of(path: Path) -> str:

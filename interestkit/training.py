@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -14,83 +14,34 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from interestkit.examples import (
+    TrainingConfig,
+    device_catalogue,
+    device_log,
+    draw_candidates,
+    draw_moments,
+    draw_parts,
+    find_examples,
+)
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.losses import LOSSES, total_loss
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.model import (
     HIDDEN,
     PARTS,
-    Catalogue,
     InterestModel,
-    Log,
     ModelConfig,
     Moment,
+    graphdef,
     hide,
     item_log_probabilities,
 )
 from interestkit.ranking import top_k
 
 VALIDATION_BLOCK = 128  # users scored at a time
-LOSSES = ("loss_new", "loss_repeat", "loss_gate", "loss_interests")
 SCORES = ("ndcg@10", "ndcg@10_new", "interest_ndcg@3")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainingConfig:
-    """How the model is trained; saved beside its weights.
-
-    An example is a moment in a user's life: the history before it, and the events from it on.
-    Each step draws `batch_size` users evenly and one moment of each.
-
-    Args:
-        epochs: Largest number of epochs; the learning rate falls to zero over them (cosine).
-        examples_per_epoch: Moments drawn in one epoch.
-        batch_size: Moments in one step.
-        learning_rate: Start of the learning rate.
-        weight_decay: Decoupled weight decay; 0 makes AdamW plain Adam.
-        num_sampled: Items that the softmax over new items runs over in one step; a smaller
-            catalogue is taken whole.
-        num_targets: The next so many events of the user are what is to be predicted.
-        interest_weight: Weight of the interest loss beside the item losses.
-        single_part_share: Share of steps with item vectors of ids only, and again of content
-            only, so that collaborative and content-based scores are trained too.
-        patience: Stop after so many epochs without a better validation score.
-        validation_users: Largest number of users in the validation score.
-    """
-
-    epochs: int = 12
-    examples_per_epoch: int = 25_600
-    batch_size: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
-    num_sampled: int = 4096
-    num_targets: int = 32
-    interest_weight: float = 1.0
-    single_part_share: float = 0.1
-    patience: int = 3
-    validation_users: int = 2_000
-
-    def __post_init__(self) -> None:
-        for name in (
-            "epochs",
-            "examples_per_epoch",
-            "batch_size",
-            "num_sampled",
-            "num_targets",
-            "patience",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        if not 0 <= self.single_part_share <= 0.5:
-            raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
-
-    @property
-    def steps(self) -> int:
-        """Steps in one epoch."""
-        return -(-self.examples_per_epoch // self.batch_size)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,48 +73,10 @@ class FitResult:
         )
 
 
-class Examples(NamedTuple):
-    """Moments that training draws from, on the device."""
-
-    position: Int[Array, " moments"]  # of the first event of each moment in the log
-    start: Int[Array, " users"]  # first event of each user
-    stop: Int[Array, " users"]  # one past the last event of each user
-    first_moment: Int[Array, " users"]
-    num_moments: Int[Array, " users"]
-
-
 class _State(NamedTuple):
     params: nnx.State
     optimizer: optax.OptState
     key: Array
-
-
-def device_log(histories: Histories, scales_days: tuple[float, ...]) -> Log:
-    """Histories as arrays on the device, with the counts that the model reads."""
-    following, counts = histories.running_counts(scales_days)
-    arrays = (histories.item, histories.seconds, histories.weight, following, counts)
-    return Log(*(jnp.asarray(_at_least_one(array)) for array in arrays))
-
-
-def device_catalogue(features: Features) -> Catalogue:
-    """What is known of each item, as arrays on the device."""
-    shares = features.item_interests
-    width = max(int((shares > 0).sum(axis=1).max(initial=0)), 1)
-    codes = np.argsort(-shares, axis=1, kind="stable")[:, :width].astype(np.int32)
-    parts = np.take_along_axis(shares, codes, axis=1)
-    codes[parts == 0] = features.num_interests
-    content = features.content if features.content.shape[1] else np.zeros((len(shares), 1))
-    arrays = (content, codes, parts, features.is_candidate)
-    return Catalogue(
-        *(jnp.asarray(array) for array in arrays),
-        popularity=jnp.asarray(features.popularity),
-        snapshot_seconds=jnp.asarray(features.snapshot_seconds),
-    )
-
-
-def _at_least_one(array: np.ndarray) -> np.ndarray:
-    """Room for padding to point at, even where nobody has a history."""
-    return array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
 
 
 def fit(
@@ -198,9 +111,9 @@ def fit(
     began = time.perf_counter()
     config = config or TrainingConfig()
     use_compilation_cache()
-    shape_config = model_config(features, **shape)
+    shape_config = model_config(features, histories, **shape)
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
-    examples = _examples(histories)
+    examples = find_examples(histories)
     judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
     state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
     rows, best, best_params = [], -np.inf, state.params
@@ -219,7 +132,7 @@ def fit(
             break
     curve = pl.DataFrame(rows)
     return FitResult(
-        model=nnx.merge(_graphdef(shape_config), best_params),
+        model=nnx.merge(graphdef(shape_config), best_params),
         curve=curve if judge else curve.drop("score"),
         best_epoch=max(rows, key=lambda r: r["score"])["epoch"],
         config=config,
@@ -229,18 +142,33 @@ def fit(
     )
 
 
-def model_config(features: Features, **shape: object) -> ModelConfig:
-    """The model's shape for these features; `shape` overrides defaults of `ModelConfig`."""
-    unknown = sorted(set(shape) - set(ModelConfig.__dataclass_fields__))
+def model_config(features: Features, histories: Histories, **shape: object) -> ModelConfig:
+    """The model's shape for these features and histories.
+
+    Args:
+        features: Sizes of the catalogue.
+        histories: Their lengths: no more newest events are looked at than the next power of two
+            above what 99 % of users have, nor than the defaults of `ModelConfig`.
+        **shape: Fields of `ModelConfig` to set otherwise.
+
+    Raises:
+        ValueError: If `shape` names no field of `ModelConfig`.
+    """
+    fields = ModelConfig.__dataclass_fields__
+    unknown = sorted(set(shape) - set(fields))
     if unknown:
-        allowed = ", ".join(ModelConfig.__dataclass_fields__)
-        raise ValueError(f"model settings must be among {allowed}, got {unknown}")
+        raise ValueError(f"model settings must be among {', '.join(fields)}, got {unknown}")
+    longest = max(int(np.quantile(histories.lengths, 0.99)), 1)
+    limits = {
+        name: min(fields[name].default, 1 << longest.bit_length())
+        for name in ("history_length", "repeat_length")
+    }
     return ModelConfig(
         num_items=features.num_items,
         num_interests=features.num_interests,
         content_dim=features.content.shape[1],
         scales_days=features.scales_days,
-        **shape,
+        **(limits | shape),
     )
 
 
@@ -259,29 +187,10 @@ def _bar(epochs: int, *, enabled: bool):
     return tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not enabled)
 
 
-def _examples(histories: Histories) -> Examples:
-    """All moments with a history, grouped by user."""
-    position = np.flatnonzero(histories.starts_moment)
-    user = histories.user[position]
-    position = position[position > histories.offsets[user]]
-    user = histories.user[position]
-    if not len(user):
-        raise ValueError("histories must hold a user with events at two moments, got none")
-    users, first, count = np.unique(user, return_index=True, return_counts=True)
-    arrays = (position, histories.offsets[users], histories.offsets[users + 1], first, count)
-    return Examples(*(jnp.asarray(array, dtype=jnp.int32) for array in arrays))
-
-
 def _interest_prior(features: Features) -> Float[Array, " interests"]:
     """Logarithm of each interest's share of the training events."""
     sums = features.items["events"].to_numpy() @ features.item_interests
     return jnp.log(jnp.asarray(sums / max(sums.sum(), 1e-12) + 1e-4, dtype=jnp.float32))
-
-
-@lru_cache(maxsize=16)
-def _graphdef(shape: ModelConfig) -> nnx.GraphDef:
-    """The static half of the model: one object per shape, so that programs are found again."""
-    return nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[0]
 
 
 def _optimizer(config: TrainingConfig) -> optax.GradientTransformation:
@@ -307,10 +216,10 @@ def _train_epoch(
 
     def step(state: _State, _):
         key, draw_key, sample_key, part_key, dropout_key = jax.random.split(state.key, 5)
-        moment, stop = _draw(config, examples, log, draw_key)
-        parts = _draw_parts(config, part_key)
-        candidates = _draw_candidates(config, catalogue, sample_key)
-        gradients, losses = jax.grad(_loss, has_aux=True)(
+        moment, stop = draw_moments(config, examples, log, draw_key)
+        parts = draw_parts(config, part_key)
+        candidates = draw_candidates(config, catalogue, sample_key)
+        gradients, losses = jax.grad(total_loss, has_aux=True)(
             state.params,
             shape,
             config,
@@ -327,98 +236,6 @@ def _train_epoch(
 
     state, losses = jax.lax.scan(step, state, length=config.steps)
     return state, losses.mean(axis=0)
-
-
-def _draw(config: TrainingConfig, examples: Examples, log: Log, key):
-    """A batch of moments, users drawn evenly, and where the events of each user stop."""
-    user_key, moment_key = jax.random.split(key)
-    user = jax.random.randint(user_key, (config.batch_size,), 0, len(examples.start))
-    share = jax.random.uniform(moment_key, (config.batch_size,))
-    nth = jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
-    position = examples.position[examples.first_moment[user] + nth]
-    return Moment(examples.start[user], position, log.seconds[position]), examples.stop[user]
-
-
-def _draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:
-    choices = jnp.array([PARTS["hybrid"], PARTS["collaborative"], PARTS["content"]])
-    share = config.single_part_share
-    return jax.random.choice(key, choices, p=jnp.array([1 - 2 * share, share, share]))
-
-
-def _draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
-    """Items that the softmax runs over, and the log-probability that each was drawn.
-
-    All items where the catalogue is small. Else `num_sampled` of them without replacement,
-    drawn by popularity^0.75 in an exponential race (Efraimidis and Spirakis 2006): items with
-    the smallest times win, and the time of the first loser gives each one's probability.
-    """
-    num_items = len(catalogue.is_candidate)
-    if num_items <= config.num_sampled:
-        return jnp.arange(num_items), jnp.zeros(num_items)
-    rate = jnp.exp(0.75 * catalogue.popularity[-1, -1]) - 1 + 1e-3
-    rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
-    times = jax.random.exponential(key, (num_items,)) / rate
-    first, codes = jax.lax.top_k(-times, config.num_sampled + 1)
-    return codes[:-1], jnp.log(-jnp.expm1(first[-1] * rate[codes[:-1]]))
-
-
-def _loss(params, shape, config, log: Log, catalogue: Catalogue, batch, candidates, parts, key):
-    """Mean cross-entropy per target, in nats: new item, repeated item, which of them, interests."""
-    moment, stop = batch
-    model = nnx.merge(_graphdef(shape), params)
-    said = model(log, catalogue, moment, parts=parts, rngs=nnx.Rngs(dropout=key))
-    at = moment.end[:, None] + jnp.arange(config.num_targets)[None, :]
-    is_real = at < stop[:, None]
-    target = log.item[jnp.minimum(at, len(log.item) - 1)]
-    is_real &= catalogue.is_candidate[target]
-    same = target[:, :, None] == said.repeat_items[:, None, :]
-    is_repeat = same.any(axis=2) & is_real
-    is_new = is_real & ~is_repeat
-    repeat = -jnp.where(same, said.repeat[:, None, :], 0.0).sum(axis=2)
-    gate = -jnp.where(
-        is_repeat,
-        jax.nn.log_sigmoid(said.repeat_logit)[:, None],
-        jax.nn.log_sigmoid(-said.repeat_logit)[:, None],
-    )
-    new = _new_item_loss(model, said, catalogue, target, is_new, candidates, parts)
-    shares = _target_shares(shape, catalogue, target, is_real)
-    has_target = jnp.maximum(is_real.sum(axis=1), 1)
-    losses = jnp.stack(
-        [
-            ((new * is_new).sum(axis=1) / has_target).mean(),
-            ((repeat * is_repeat).sum(axis=1) / has_target).mean(),
-            ((gate * is_real).sum(axis=1) / has_target).mean(),
-            -(shares * said.interests).sum(axis=1).mean(),
-        ]
-    )
-    return losses @ jnp.array([1.0, 1.0, 1.0, config.interest_weight]), losses
-
-
-def _new_item_loss(model, said, catalogue, target, is_new, candidates, parts):
-    """Cross-entropy of each new target among candidates and the other targets, in nats."""
-    codes, log_drawn = candidates
-    num_items = len(catalogue.is_candidate)
-    slot = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
-    others = model.score_new(said, catalogue, codes, parts=parts) - log_drawn[None, :]
-    others = jnp.where(catalogue.is_candidate[codes][None, :], others, HIDDEN)
-    others = hide(hide(others, slot[said.repeat_items]), slot[target])
-    popularity = jnp.moveaxis(catalogue.popularity, 1, 2)[said.snapshot[:, None], target]
-    vectors = model.vectors(catalogue, parts)[target]
-    prior = model.item_bias[...][target] + popularity @ model.popularity_weight[...]
-    own = jnp.einsum("bd,btd->bt", said.user, vectors) + parts[0] * prior
-    earlier = jnp.tril(target[:, :, None] == target[:, None, :], k=-1) & is_new[:, None, :]
-    distinct = jnp.where(is_new & ~earlier.any(axis=2), own, HIDDEN)
-    total = jax.nn.logsumexp(jnp.concatenate([others, distinct], axis=1), axis=1)
-    return jnp.where(is_new, total[:, None] - own, 0.0)
-
-
-def _target_shares(shape, catalogue: Catalogue, target, is_real) -> Float[Array, "batch interests"]:
-    """Share of each interest in the target events; zeros where none has a label."""
-    codes = catalogue.interest_codes[target].reshape(len(target), -1)
-    parts = (catalogue.interest_shares[target] * is_real[..., None]).reshape(codes.shape)
-    rows = jnp.arange(len(target))[:, None]
-    sums = jnp.zeros((len(target), shape.num_interests)).at[rows, codes].add(parts, mode="drop")
-    return sums / jnp.maximum(sums.sum(axis=1, keepdims=True), 1e-6)
 
 
 def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOut, config):
@@ -460,7 +277,7 @@ def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "
 
 @partial(jax.jit, static_argnums=0)
 def _validate(shape: ModelConfig, params, log, catalogue, in_blocks) -> Float[Array, " scores"]:
-    model = nnx.merge(_graphdef(shape), params)
+    model = nnx.merge(graphdef(shape), params)
 
     def block(inputs):
         moment, truth, is_real = inputs

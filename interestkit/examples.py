@@ -1,0 +1,155 @@
+"""What training draws from: the log and the catalogue on the device, moments, candidates."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.model import PARTS, Catalogue, Log, Moment
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """How the model is trained; saved beside its weights.
+
+    An example is a moment in a user's life: the history before it, and the events from it on.
+    Each step draws `batch_size` users evenly and one moment of each.
+
+    Args:
+        epochs: Largest number of epochs; the learning rate falls to zero over them (cosine).
+        examples_per_epoch: Moments drawn in one epoch.
+        batch_size: Moments in one step.
+        learning_rate: Start of the learning rate.
+        weight_decay: Decoupled weight decay; 0 makes AdamW plain Adam.
+        num_sampled: Items that the softmax over new items runs over in one step; a smaller
+            catalogue is taken whole.
+        num_targets: The next so many events of the user are what is to be predicted.
+        interest_weight: Weight of the interest loss beside the item losses.
+        single_part_share: Share of steps with item vectors of ids only, and again of content
+            only, so that collaborative and content-based scores are trained too.
+        patience: Stop after so many epochs without a better validation score.
+        validation_users: Largest number of users in the validation score.
+    """
+
+    epochs: int = 12
+    examples_per_epoch: int = 25_600
+    batch_size: int = 256
+    learning_rate: float = 3e-3
+    weight_decay: float = 1e-2
+    num_sampled: int = 4096
+    num_targets: int = 32
+    interest_weight: float = 1.0
+    single_part_share: float = 0.1
+    patience: int = 3
+    validation_users: int = 2_000
+
+    def __post_init__(self) -> None:
+        for name in (
+            "epochs",
+            "examples_per_epoch",
+            "batch_size",
+            "num_sampled",
+            "num_targets",
+            "patience",
+        ):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.learning_rate <= 0:
+            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        if not 0 <= self.single_part_share <= 0.5:
+            raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
+
+    @property
+    def steps(self) -> int:
+        """Steps in one epoch."""
+        return -(-self.examples_per_epoch // self.batch_size)
+
+
+class Examples(NamedTuple):
+    """Moments that training draws from, on the device."""
+
+    position: Int[Array, " moments"]  # of the first event of each moment in the log
+    start: Int[Array, " users"]  # first event of each user
+    stop: Int[Array, " users"]  # one past the last event of each user
+    first_moment: Int[Array, " users"]
+    num_moments: Int[Array, " users"]
+
+
+def device_log(histories: Histories, scales_days: tuple[float, ...]) -> Log:
+    """Histories as arrays on the device, with the counts that the model reads."""
+    following, counts = histories.running_counts(scales_days)
+    arrays = (histories.item, histories.seconds, histories.weight, following, counts)
+    return Log(*(jnp.asarray(_at_least_one(array)) for array in arrays))
+
+
+def device_catalogue(features: Features) -> Catalogue:
+    """What is known of each item, as arrays on the device."""
+    shares = features.item_interests
+    width = max(int((shares > 0).sum(axis=1).max(initial=0)), 1)
+    codes = np.argsort(-shares, axis=1, kind="stable")[:, :width].astype(np.int32)
+    parts = np.take_along_axis(shares, codes, axis=1)
+    codes[parts == 0] = features.num_interests
+    content = features.content if features.content.shape[1] else np.zeros((len(shares), 1))
+    arrays = (content, codes, parts, features.is_candidate)
+    return Catalogue(
+        *(jnp.asarray(array) for array in arrays),
+        popularity=jnp.asarray(features.popularity),
+        snapshot_seconds=jnp.asarray(features.snapshot_seconds),
+    )
+
+
+def _at_least_one(array: np.ndarray) -> np.ndarray:
+    """Room for padding to point at, even where nobody has a history."""
+    return array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
+
+
+def find_examples(histories: Histories) -> Examples:
+    """All moments with a history, grouped by user."""
+    position = np.flatnonzero(histories.starts_moment)
+    user = histories.user[position]
+    position = position[position > histories.offsets[user]]
+    user = histories.user[position]
+    if not len(user):
+        raise ValueError("histories must hold a user with events at two moments, got none")
+    users, first, count = np.unique(user, return_index=True, return_counts=True)
+    arrays = (position, histories.offsets[users], histories.offsets[users + 1], first, count)
+    return Examples(*(jnp.asarray(array, dtype=jnp.int32) for array in arrays))
+
+
+def draw_moments(config: TrainingConfig, examples: Examples, log: Log, key):
+    """A batch of moments, users drawn evenly, and where the events of each user stop."""
+    user_key, moment_key = jax.random.split(key)
+    user = jax.random.randint(user_key, (config.batch_size,), 0, len(examples.start))
+    share = jax.random.uniform(moment_key, (config.batch_size,))
+    nth = jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
+    position = examples.position[examples.first_moment[user] + nth]
+    return Moment(examples.start[user], position, log.seconds[position]), examples.stop[user]
+
+
+def draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:
+    """Which parts of the item vectors count in this step: mostly both."""
+    choices = jnp.array([PARTS["hybrid"], PARTS["collaborative"], PARTS["content"]])
+    share = config.single_part_share
+    return jax.random.choice(key, choices, p=jnp.array([1 - 2 * share, share, share]))
+
+
+def draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
+    """Items that the softmax runs over, and the log-probability that each was drawn.
+
+    All items where the catalogue is small. Else `num_sampled` of them without replacement,
+    drawn by popularity^0.75 in an exponential race (Efraimidis and Spirakis 2006): items with
+    the smallest times win, and the time of the first loser gives each one's probability.
+    """
+    num_items = len(catalogue.is_candidate)
+    if num_items <= config.num_sampled:
+        return jnp.arange(num_items), jnp.zeros(num_items)
+    rate = jnp.exp(0.75 * catalogue.popularity[-1, -1]) - 1 + 1e-3
+    rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
+    times = jax.random.exponential(key, (num_items,)) / rate
+    first, codes = jax.lax.top_k(-times, config.num_sampled + 1)
+    return codes[:-1], jnp.log(-jnp.expm1(first[-1] * rate[codes[:-1]]))

@@ -1,0 +1,69 @@
+"""What training minimises: cross-entropies of new items, repeats, which of them, and interests."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from interestkit.model import HIDDEN, Catalogue, Log, graphdef, hide
+
+LOSSES = ("loss_new", "loss_repeat", "loss_gate", "loss_interests")
+
+
+def total_loss(
+    params, shape, config, log: Log, catalogue: Catalogue, batch, candidates, parts, key
+):
+    """Mean cross-entropy per target, in nats: new item, repeated item, which of them, interests."""
+    moment, stop = batch
+    model = nnx.merge(graphdef(shape), params)
+    said = model(log, catalogue, moment, parts=parts, rngs=nnx.Rngs(dropout=key))
+    at = moment.end[:, None] + jnp.arange(config.num_targets)[None, :]
+    is_real = at < stop[:, None]
+    target = log.item[jnp.minimum(at, len(log.item) - 1)]
+    is_real &= catalogue.is_candidate[target]
+    same = target[:, :, None] == said.repeat_items[:, None, :]
+    is_repeat = same.any(axis=2) & is_real
+    is_new = is_real & ~is_repeat
+    repeat = -jnp.where(same, said.repeat[:, None, :], 0.0).sum(axis=2)
+    gate = -jnp.where(
+        is_repeat,
+        jax.nn.log_sigmoid(said.repeat_logit)[:, None],
+        jax.nn.log_sigmoid(-said.repeat_logit)[:, None],
+    )
+    new = _new_item_loss(model, said, catalogue, target, is_new, candidates, parts)
+    shares = _target_shares(shape, catalogue, target, is_real)
+    has_target = jnp.maximum(is_real.sum(axis=1), 1)
+    losses = jnp.stack(
+        [
+            ((new * is_new).sum(axis=1) / has_target).mean(),
+            ((repeat * is_repeat).sum(axis=1) / has_target).mean(),
+            ((gate * is_real).sum(axis=1) / has_target).mean(),
+            -(shares * said.interests).sum(axis=1).mean(),
+        ]
+    )
+    return losses @ jnp.array([1.0, 1.0, 1.0, config.interest_weight]), losses
+
+
+def _new_item_loss(model, said, catalogue, target, is_new, candidates, parts):
+    """Cross-entropy of each new target among candidates and the other targets, in nats."""
+    codes, log_drawn = candidates
+    num_items = len(catalogue.is_candidate)
+    slot = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
+    others = model.score_new(said, catalogue, codes, parts=parts) - log_drawn[None, :]
+    others = jnp.where(catalogue.is_candidate[codes][None, :], others, HIDDEN)
+    others = hide(others, slot[said.repeat_items])
+    others = hide(others, slot[jnp.where(is_new, target, num_items)])
+    own = model.score_targets(said, catalogue, target, parts=parts)
+    earlier = jnp.tril(target[:, :, None] == target[:, None, :], k=-1) & is_new[:, None, :]
+    distinct = jnp.where(is_new & ~earlier.any(axis=2), own, HIDDEN)
+    total = jax.nn.logsumexp(jnp.concatenate([others, distinct], axis=1), axis=1)
+    return jnp.where(is_new, total[:, None] - own, 0.0)
+
+
+def _target_shares(shape, catalogue: Catalogue, target, is_real) -> Float[Array, "batch interests"]:
+    """Share of each interest in the target events; zeros where none has a label."""
+    codes = catalogue.interest_codes[target].reshape(len(target), -1)
+    parts = (catalogue.interest_shares[target] * is_real[..., None]).reshape(codes.shape)
+    rows = jnp.arange(len(target))[:, None]
+    sums = jnp.zeros((len(target), shape.num_interests)).at[rows, codes].add(parts, mode="drop")
+    return sums / jnp.maximum(sums.sum(axis=1, keepdims=True), 1e-6)

@@ -1,6 +1,6 @@
 """What every model must beat: popularity, recent popularity, and the user's own habits."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -67,11 +67,7 @@ class Popular:
         """Codes and scores of the k best items, as `Predictor.rank`; scores are counts."""
         check_k(k, self.features)
         blocks = []
-        for first in range(0, len(histories), BLOCK):
-            offsets = histories.offsets[first : first + BLOCK + 1]
-            events = slice(offsets[0], offsets[-1])
-            own = np.zeros((BLOCK, self.features.num_items), np.float32)
-            np.add.at(own, (histories.user[events] - first, histories.item[events]), 1.0)
+        for own in self._own_counts(histories):
             scores = self._scores(own).astype(np.float32)
             if exclude_seen:
                 scores[own > 0] = -np.inf
@@ -79,6 +75,15 @@ class Popular:
             blocks.append((np.asarray(codes), np.asarray(best)))
         codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
         return codes[: len(histories)], best[: len(histories)]
+
+    def _own_counts(self, histories: Histories) -> Iterator[Float[np.ndarray, "users items"]]:
+        """Each user's own number of events with each item, in blocks of one shape."""
+        for first in range(0, len(histories), BLOCK):
+            offsets = histories.offsets[first : first + BLOCK + 1]
+            events = slice(offsets[0], offsets[-1])
+            own = np.zeros((BLOCK, self.features.num_items), np.float32)
+            np.add.at(own, (histories.user[events] - first, histories.item[events]), 1.0)
+            yield own
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest: here its share of all events."""
@@ -93,8 +98,12 @@ class MostFrequent(Popular):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Share of each interest in the user's events, with one event spread as everybody's."""
-        sums = np.zeros((len(histories), self.features.num_interests))
-        np.add.at(sums, histories.user, self.features.item_interests[histories.item])
+        from scipy.sparse import csr_matrix
+
+        ones = np.ones(len(histories.item), np.float32)
+        shape = (len(histories), self.features.num_items)
+        own = csr_matrix((ones, (histories.user, histories.item)), shape=shape)
+        sums = (own @ csr_matrix(self.features.item_interests)).toarray()
         smooth = sums + self.interest_shares[None, :]
         return smooth / smooth.sum(axis=1, keepdims=True)
 
@@ -112,8 +121,16 @@ def tune_recent(
         features: Features fitted on training events.
         log: Histories of all training users.
         validation: Held-out validation users.
-        days: Windows to try; of equals the first wins.
+        days: Windows to try, at least one; of equals the first wins.
+
+    Raises:
+        ValueError: If `days` is empty, or no validation user has a later item.
     """
+    days = list(days)
+    if not days:
+        raise ValueError("days must hold at least one window, got none")
+    if not validation.num_relevant().any():
+        raise ValueError("validation must hold a user with a later item, got none")
     k = min(10, features.num_items)
 
     def score(window: float) -> float:

@@ -1,6 +1,7 @@
 """What items are about: vectors from their text, and interests where the log brings none."""
 
 import re
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 
@@ -90,21 +91,38 @@ def clusters_from_behaviour(
         user: User code of each event.
         item: Item code of each event, in 0..num_items-1.
         num_items: Size of the catalogue.
-        num_clusters: Number of clusters asked for; smaller catalogues get fewer.
+        num_clusters: Number of clusters asked for, at least 1; smaller catalogues get fewer.
         seed: Seed of the k-means start.
 
     Returns:
         Cluster code of each item, 0 being the cluster with the most events.
+
+    Raises:
+        ValueError: If `num_clusters` is below 1.
+
+    Example:
+        >>> user = np.array([0, 0, 0, 1, 1, 1, 2, 2, 2])  # users 0 and 1 like the same things
+        >>> item = np.array([0, 1, 2, 0, 1, 2, 3, 4, 5])
+        >>> print(clusters_from_behaviour(user, item, num_items=6))
+        [0 0 0 1 1 1]
+
+    Source:
+        Arthur and Vassilvitskii (2007), k-means++, SODA.
     """
     from scipy.cluster.vq import kmeans2
     from scipy.sparse import csr_matrix
 
+    if num_clusters < 1:
+        raise ValueError(f"num_clusters must be at least 1, got {num_clusters}")
     num_clusters = max(1, min(num_clusters, num_items // 3, len(np.unique(user)) - 1))
     touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
     touched.resize(num_items, touched.shape[1])
     touched.data[:] = 1.0
     reduced = _reduce(_unit_rows(touched), num_clusters)
-    _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(seed), minit="++")
+    num_clusters = min(num_clusters, len(np.unique(reduced.round(6), axis=0)))
+    with warnings.catch_warnings():  # an empty cluster only makes one fewer
+        warnings.filterwarnings("ignore", "One of the clusters is empty")
+        _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(seed), minit="++")
     events = np.bincount(cluster[item], minlength=num_clusters)
     rank = np.empty(num_clusters, int)
     rank[np.lexsort((np.arange(num_clusters), -events))] = np.arange(num_clusters)
@@ -116,8 +134,8 @@ def content_vectors(
 ) -> Float[np.ndarray, "items content"]:
     """Content vector of each item, from the words of its title and its labels.
 
-    TF-IDF over words and labels that occur twice or more, rows of length one, reduced to
-    `dim` directions by truncated SVD (latent semantic analysis).
+    TF-IDF over words and labels that two items or more carry but not all do, rows of length
+    one, reduced to `dim` directions by truncated SVD (latent semantic analysis).
 
     Args:
         titles: Titles of the catalogue.
@@ -129,17 +147,29 @@ def content_vectors(
         is `dim`, or less where the catalogue is too small, and 0 where nothing is known of
         any item.
 
+    Raises:
+        ValueError: If there are not as many titles as rows of labels.
+
+    Example:
+        >>> labels = [("a",), ("a",), ("b",), ("b",), ()]
+        >>> vectors = content_vectors([None] * 5, labels)
+        >>> print(np.abs(vectors).ravel())  # one direction: the second label, or none of it
+        [1. 1. 0. 0. 0.]
+
     Source:
         Deerwester et al. (1990), JASIS 41(6); IDF as log(items / items with the word).
     """
     from scipy.sparse import csr_matrix
 
+    if len(titles) != len(labels):
+        raise ValueError(f"titles has {len(titles)} items, labels has {len(labels)}")
     rows = [
         {*words_of(title), *(f"label={label}" for label in names)}
         for title, names in zip(titles, labels, strict=True)
     ]
     counts = Counter(word for row in rows for word in row)
-    vocabulary = {word: i for i, word in enumerate(sorted(w for w in counts if counts[w] > 1))}
+    telling = sorted(word for word in counts if 1 < counts[word] < len(rows))
+    vocabulary = {word: i for i, word in enumerate(telling)}
     cells = [
         (i, vocabulary[w]) for i, row in enumerate(rows) for w in sorted(row & set(vocabulary))
     ]

@@ -58,6 +58,7 @@ class Evaluation:
         rows = []
         for names, group in self.per_user.group_by(key, maintain_order=True):
             values = _users_by_seed(group)
+            values = values[~np.isnan(values).any(axis=1)]
             low, high = bootstrap_interval(values.mean(axis=1))
             means = np.nanmean(values, axis=0) if len(values) else np.array([np.nan])
             rows.append((*names, means.mean(), low, high, len(means), _spread(means), len(values)))
@@ -92,7 +93,8 @@ class Evaluation:
 
         Returns:
             Columns target, metric, over (the other model), gain (mean difference), low, high
-            (95 % bootstrap interval of it over users), users. Values are means over seeds.
+            (95 % bootstrap interval of it over users), users (those with a defined value from
+            both models). Values are means over seeds.
 
         Raises:
             ValueError: If there is no such model.
@@ -108,7 +110,7 @@ class Evaluation:
             for other in names:
                 if other != model:
                     theirs = _users_by_seed(group.filter(pl.col("model") == other)).mean(axis=1)
-                    difference = ours - theirs
+                    difference = (ours - theirs)[~np.isnan(ours - theirs)]
                     low, high = bootstrap_interval(difference)
                     mean = difference.mean() if len(difference) else np.nan
                     rows.append((target, metric, other, mean, low, high, len(difference)))
@@ -136,6 +138,12 @@ def evaluate(
         features: The catalogue, for labels and popularity.
         k: Length of item lists.
         interest_k: Length of interest lists.
+
+    Returns:
+        Values of every user of `truth`, model, seed and metric: NDCG, recall, hit rate,
+        alpha-NDCG (topics are interests), user coverage and novelty of items; accuracy for the
+        user's next moment, NDCG, recall and log loss of interests. Over all lists together:
+        coverage of the candidates and of the interests.
 
     Raises:
         ValueError: If `k` or `interest_k` is larger than there are items or interests, or no
@@ -206,14 +214,14 @@ def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool)
     topics = has_label[codes] & (hits & (codes >= 0))[:, :, None]
     rows = truth.relevant.filter(pl.col("code") >= 0)
     rows = (rows.filter(~pl.col("is_seen")) if new_only else rows).sort("user_code")
-    relevant = rows["code"].to_numpy()
+    relevant = np.append(rows["code"].to_numpy(), 0)  # padding points at the last
     stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(codes) + 1))
     count = np.diff(stops)
     order = np.argsort(count, kind="stable")
     values = np.empty(len(codes))
     for first in range(0, len(order), _ALPHA_BLOCK):
         users = order[first : first + _ALPHA_BLOCK]
-        place = np.arange(1 << int(count[users].max()).bit_length())
+        place = np.arange(max(64, 1 << int(count[users].max()).bit_length()))
         inside = place[None, :] < count[users][:, None]
         code = relevant[np.where(inside, stops[users][:, None] + place[None, :], 0)]
         ideal = has_label[code] & inside[:, :, None]
@@ -244,11 +252,14 @@ def bootstrap_interval(
 
     Args:
         values: One number per user; NaN is left out.
-        share: Share of resampled means inside the interval.
+        share: Share of resampled means inside the interval, in (0, 1).
         seed: Seed of the resampling.
 
     Returns:
         The lower and upper end; NaN without values.
+
+    Raises:
+        ValueError: If `share` is outside (0, 1).
 
     Example:
         >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]))
@@ -257,6 +268,8 @@ def bootstrap_interval(
     Source:
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 13.
     """
+    if not 0 < share < 1:
+        raise ValueError(f"share must be in (0, 1), got {share}")
     values = values[~np.isnan(values)]
     if not len(values):
         return float("nan"), float("nan")
@@ -285,10 +298,9 @@ def _resamples(num_users: int, seed: int) -> Int[np.ndarray, "resamples users"]:
 
 
 def _users_by_seed(group: pl.DataFrame) -> Float[np.ndarray, "users seeds"]:
-    """Values of users with a defined value for each seed; users come in one fixed order."""
+    """Values of all users for each seed; users come in one fixed order."""
     seeds = [part["value"].to_numpy() for part in group.partition_by("seed", maintain_order=True)]
-    values = np.stack(seeds, axis=1) if seeds else np.empty((0, 1))
-    return values[~np.isnan(values).any(axis=1)]
+    return np.stack(seeds, axis=1)
 
 
 def _spread(means: np.ndarray) -> float | None:

@@ -36,16 +36,16 @@ class TrainingConfig:
         validation_users: Largest number of users in the validation score.
     """
 
-    epochs: int = 12
+    epochs: int = 8
     examples_per_epoch: int = 25_600
     batch_size: int = 256
-    learning_rate: float = 3e-3
-    weight_decay: float = 1e-2
+    learning_rate: float = 2e-3
+    weight_decay: float = 0.1
     num_sampled: int = 4096
     num_targets: int = 32
     interest_weight: float = 1.0
     single_part_share: float = 0.1
-    patience: int = 3
+    patience: int = 2
     validation_users: int = 2_000
 
     def __post_init__(self) -> None:

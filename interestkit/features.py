@@ -1,5 +1,6 @@
 """What the model sees, fitted on training events alone: catalogue, interests, histories."""
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -16,6 +17,7 @@ from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
     ITEM,
+    ITEM_COLUMNS,
     KIND,
     KIND_WEIGHTS,
     SEARCH_PREFIX,
@@ -95,7 +97,7 @@ class Features:
 
     def seconds(self, times: pl.Series) -> Int[np.ndarray, " events"]:
         """Whole seconds from `origin` to each time."""
-        return (times.dt.epoch("s") - int(self.origin.timestamp())).cast(pl.Int32).to_numpy()
+        return (times.dt.epoch("s") - math.floor(self.origin.timestamp())).cast(pl.Int32).to_numpy()
 
     def histories(
         self,
@@ -122,11 +124,7 @@ class Features:
             ValueError: If a column is missing, or a kind has no weight.
         """
         events = _as_events(events)
-        strange = set(events[KIND].unique()) - set(self.kind_weights)
-        if strange:
-            raise ValueError(
-                f"kind must be one of {sorted(self.kind_weights)}, got {sorted(strange)}"
-            )
+        _check_kinds(events, self.kind_weights)
         if moments is None:
             moments = events.group_by(USER, maintain_order=True).agg(
                 pl.col(TIME).max() + pl.duration(seconds=1)
@@ -212,8 +210,8 @@ def fit_features(
     Args:
         events: Training events, canonical columns.
         items: Items table: item, title, interests. It may hold more items than `events`.
-        until: The end of training: popularity is taken up to there. None stands for the
-            second after the last event.
+        until: The end of training, after the last event: popularity is taken up to there. None
+            stands for the second after the last event.
         min_item_events: An item with fewer training events does not enter the catalogue:
             nothing could be learnt of it.
         kind_weights: Weight of an event of each kind; only their ratios count.
@@ -225,7 +223,8 @@ def fit_features(
         the order of the names.
 
     Raises:
-        ValueError: If there are no events, or no item has `min_item_events`.
+        ValueError: If there are no events, one is not before `until`, a column is missing, a kind
+            has no weight, or no item has `min_item_events`.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -237,7 +236,12 @@ def fit_features(
     events = _as_events(events)
     if events.is_empty():
         raise ValueError("events must hold at least one event to fit features on, got none")
-    until = until or events[TIME].max() + timedelta(seconds=1)
+    _check_kinds(events, kind_weights)
+    check_columns(items, ITEM_COLUMNS, what="items")
+    last = events[TIME].max()
+    until = until or last + timedelta(seconds=1)
+    if until <= last:
+        raise ValueError(f"until must be after the last event, at {last}, got {until}")
     catalogue = _catalogue(events, items, min_item_events)
     labels, source = _interests(catalogue, events, num_themes)
     catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
@@ -258,7 +262,7 @@ def fit_features(
         scales_days=tuple(span_days * share for share in TIME_SCALES),
         kind_weights=_relative(kind_weights, events),
         origin=origin,
-        fitted_until=events[TIME].max(),
+        fitted_until=last,
         interest_source=source,
     )
     return _with_popularity(unfinished, events, until)
@@ -266,17 +270,22 @@ def fit_features(
 
 def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
     """User, item, time and kind of events that come as a table or as rows."""
-    table = events if isinstance(events, pl.DataFrame) else pl.DataFrame(list(events))
+    is_table = isinstance(events, pl.DataFrame)
+    table = events if is_table else pl.DataFrame(list(events), infer_schema_length=None)
     if KIND not in table.columns:
         table = table.with_columns(pl.lit("view").alias(KIND))
     wanted = {name: EVENT_COLUMNS[name] for name in (USER, ITEM, TIME, KIND)}
-    if not isinstance(events, pl.DataFrame) and set(wanted) <= set(table.columns):
-        times = (
-            pl.col(TIME).dt.replace_time_zone("UTC") if table[TIME].dtype == pl.Datetime else TIME
-        )
-        table = table.with_columns(times).cast(wanted)
+    if not is_table and set(wanted) <= set(table.columns):
+        table = table.cast(wanted)  # a time without a zone is UTC
     check_columns(table, wanted, what="events")
     return table.select(*wanted)
+
+
+def _check_kinds(events: pl.DataFrame, kind_weights: Mapping[str, float]) -> None:
+    strange = set(events[KIND].unique()) - set(kind_weights)
+    if strange:
+        allowed, came = sorted(kind_weights), sorted(map(str, strange))
+        raise ValueError(f"kind must be one of {allowed}, got {came}")
 
 
 def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:
@@ -289,7 +298,7 @@ def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) 
     )
     if counts.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")
-    return counts.join(items.unique(ITEM), on=ITEM, how="left", maintain_order="left").select(
+    return counts.join(items.unique(ITEM, keep="first"), on=ITEM, how="left", maintain_order="left").select(
         ITEM,
         TITLE,
         pl.col(INTERESTS).fill_null([]),
@@ -332,7 +341,7 @@ def _with_popularity(features: Features, events: pl.DataFrame, until: datetime) 
     known = events.filter(pl.Series(code >= 0))
     code, seconds = code[code >= 0], features.seconds(known[TIME])
     weight = known[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
-    end = int((until - features.origin).total_seconds())
+    end = math.ceil(until.timestamp()) - math.floor(features.origin.timestamp())
     edges = np.linspace(0, end, NUM_SNAPSHOTS + 1).astype(np.int32)
     step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, NUM_SNAPSHOTS - 1)
     cell = step * features.num_items + code

@@ -68,8 +68,10 @@ class HeldOut:
         """
         users = np.arange(first_user, first_user + len(codes), dtype=np.int64)[:, None]
         keys = users * 2**32 + codes
+        if not len(self._keys):
+            return np.zeros(codes.shape, bool)
         place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return (self._keys[place] == keys) & (codes >= 0) if len(self._keys) else codes < -1
+        return (self._keys[place] == keys) & (codes >= 0)
 
 
 def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
@@ -122,12 +124,18 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     events = later.join(row, on=ITEM, maintain_order="left").with_columns(
         is_first=pl.col(TIME) == pl.col(TIME).min().over(USER)
     )
-    shares = np.zeros((num_users, features.num_interests), np.float32)
-    np.add.at(shares, events["user_code"].to_numpy(), vectors[events["row"].to_numpy()])
-    first = np.zeros_like(shares)
-    rows = events.filter("is_first")
-    np.add.at(first, rows["user_code"].to_numpy(), vectors[rows["row"].to_numpy()])
+    shares = _sum_by_user(events, vectors, num_users)
+    first = _sum_by_user(events.filter("is_first"), vectors, num_users)
     return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12), first > 0
+
+
+def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):
+    """Sum of the label vectors of each user's events."""
+    from scipy.sparse import csr_matrix
+
+    place = (events["user_code"].to_numpy(), events["row"].to_numpy())
+    ones = np.ones(len(events), np.float32)
+    return csr_matrix((ones, place), shape=(num_users, len(vectors))) @ vectors
 
 
 def _label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:

@@ -47,7 +47,7 @@ class ModelConfig:
     scales_days: tuple[float, ...]
     item_dim: int = 64
     hidden: tuple[int, ...] = (100, 100)
-    dropout: float = 0.3
+    dropout: float = 0.5
     event_dropout: float = 0.1
     history_length: int = 128
     repeat_length: int = 512
@@ -184,6 +184,7 @@ class InterestModel(nnx.Module):
         can_repeat = repeats.is_real & catalogue.is_candidate[repeats.item]
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
+        snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
         return Prediction(
             user=self.user_vector(state),
             popularity_weight=self.popularity_weight(state),
@@ -342,8 +343,10 @@ def item_log_probabilities(
         catalogue: The catalogue.
     """
     possible = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), said.repeat_items)
-    new = jax.nn.log_softmax(possible, axis=1) + jax.nn.log_sigmoid(-said.repeat_logit)[:, None]
-    new = jnp.where(possible > HIDDEN / 2, new, -jnp.inf)
-    repeat = said.repeat + jax.nn.log_sigmoid(said.repeat_logit)[:, None]
+    is_new = possible > HIDDEN / 2
+    repeat_logit = jnp.where(is_new.any(axis=1), said.repeat_logit, -HIDDEN)  # none new: a repeat
+    new = jax.nn.log_softmax(possible, axis=1) + jax.nn.log_sigmoid(-repeat_logit)[:, None]
+    new = jnp.where(is_new, new, -jnp.inf)
+    repeat = said.repeat + jax.nn.log_sigmoid(repeat_logit)[:, None]
     rows = jnp.arange(len(new))[:, None]
     return new.at[rows, said.repeat_items].set(repeat, mode="drop")

@@ -83,8 +83,9 @@ class Predictor:
         """
         check_k(k, self.features)
         seen_length = _power_of_two(int(histories.lengths.max(initial=1)))
+        program = self._program(histories)
         blocks = [
-            _rank_block(*self._program(), block, self._parts, k, seen_length, exclude_seen)
+            _rank_block(*program, block, self._parts, k, seen_length, exclude_seen)
             for block in self._blocks(histories)
         ]
         codes, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
@@ -92,9 +93,9 @@ class Predictor:
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest in what each user does next; a row sums to 1."""
+        program = self._program(histories)
         blocks = [
-            _interests_block(*self._program(), block, self._parts)
-            for block in self._blocks(histories)
+            _interests_block(*program, block, self._parts) for block in self._blocks(histories)
         ]
         return np.concatenate(blocks)[: len(histories)]
 
@@ -144,8 +145,15 @@ class Predictor:
     def _catalogue(self) -> Catalogue:
         return device_catalogue(self.features)
 
-    def _program(self) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
-        return (*self._split, self._catalogue)
+    def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
+        """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""
+        catalogue = self._catalogue
+        if len(histories) and histories.moment.min() >= self.features.snapshot_seconds[-1]:
+            catalogue = catalogue._replace(
+                popularity=catalogue.popularity[-1:],
+                snapshot_seconds=catalogue.snapshot_seconds[-1:],
+            )
+        return (*self._split, catalogue)
 
     @property
     def _parts(self) -> Float[jax.Array, " parts"]:
@@ -154,7 +162,7 @@ class Predictor:
     def _blocks(self, histories: Histories) -> Iterator[tuple[Log, Moment]]:
         """Blocks of users with their part of the log; all have one shape."""
         following, counts = histories.running_counts(self.features.scales_days)
-        starts = range(0, len(histories), BLOCK)
+        starts = range(0, max(len(histories), 1), BLOCK)
         bounds = [histories.offsets[[a, min(a + BLOCK, len(histories))]] for a in starts]
         size = max([_SMALLEST_LOG, *(int(b - a) for a, b in bounds)])
         size = _power_of_two(size)
@@ -216,7 +224,7 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
     names = np.array(predictor.features.interests)
     table = pl.DataFrame(
         {
-            USER: np.repeat(histories.users, len(names)),
+            USER: pl.Series(np.repeat(histories.users, len(names)), dtype=pl.String),
             "interest": np.tile(names, len(histories)),
             "probability": probabilities.ravel(),
             "row": np.repeat(np.arange(len(histories)), len(names)),

@@ -40,7 +40,7 @@ def recommend(
     user, rank = np.nonzero(listed)
     items = features.items.select(ITEM, TITLE, INTERESTS)[codes[listed]]
     return (
-        pl.DataFrame({USER: histories.users[user], "rank": rank + 1, "score": scores[listed]})
-        .with_columns(items)
+        pl.DataFrame({"rank": rank + 1, "score": scores[listed]})
+        .with_columns(pl.Series(USER, histories.users[user], dtype=pl.String), *items)
         .select(USER, "rank", ITEM, TITLE, INTERESTS, "score")
     )

@@ -203,7 +203,8 @@ def _initialise(shape: ModelConfig, config: TrainingConfig, key, interest_prior)
     init_key, key = jax.random.split(key)
     model = InterestModel(shape, rngs=nnx.Rngs(init_key))
     model.interest_prior = nnx.Param(interest_prior)
-    params = nnx.split(model)[1]
+    # strong types, as after an update, so that all epochs share one program
+    params = jax.tree.map(lambda array: array.astype(array.dtype), nnx.split(model)[1])
     return _State(params, _optimizer(config).init(params), key)
 
 

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from types import SimpleNamespace
 
 import hypothesis
 import jax
@@ -26,3 +27,49 @@ def small_log():
     from interestkit.simulation import simulate
 
     return simulate(num_users=60, num_items=40, num_interests=4, events_per_user=20, seed=1)
+
+
+@pytest.fixture(scope="session")
+def clean_log(small_log):
+    """The small log without faults, bots and rare items."""
+    from interestkit.cleaning import clean
+
+    return clean(small_log)[0]
+
+
+@pytest.fixture(scope="session")
+def study():
+    """A log whose 120 users follow one or two planted interests, and a small model fitted on it.
+
+    `fit_again` fits on other histories of the same shape, which compiles nothing.
+    """
+    from interestkit.features import fit_features
+    from interestkit.heldout import held_out
+    from interestkit.prediction import Predictor
+    from interestkit.simulation import simulate
+    from interestkit.splitting import temporal_split
+    from interestkit.training import TrainingConfig, fit
+
+    planted = {"num_users": 120, "num_interests": 6, "sharpness": 60.0, "drift": 0.0, "seed": 3}
+    sizes = {"num_items": 60, "events_per_user": 40, "days": 60}
+    log = simulate(noise=0, num_bots=0, faults=0, **sizes, **planted)
+    split = temporal_split(log, min_judged=0)
+    features = fit_features(split.train, split.items, min_item_events=1, content_dim=8)
+    histories = features.histories(split.train)
+    validation, test = (held_out(features, split, part) for part in ("validation", "test"))
+    config = TrainingConfig(
+        epochs=5, examples_per_epoch=4096, batch_size=64, learning_rate=0.01, weight_decay=0.01
+    )
+    shape = {"item_dim": 8, "hidden": (16,), "dropout": 0.1}
+    shape |= {"history_length": 16, "repeat_length": 32}
+
+    def fit_again(features, histories, **settings):
+        return fit(features, histories, config=config, progress=False, **shape, **settings)
+
+    result = fit_again(features, histories, validation=validation)
+    return SimpleNamespace(
+        **{"log": log, "planted": planted, "split": split, "features": features},
+        **{"histories": histories, "validation": validation, "test": test, "config": config},
+        **{"fit_again": fit_again, "result": result},
+        predictor=Predictor(features=features, model=result.model),
+    )

@@ -1,0 +1,46 @@
+"""Figures from tidy tables: each function takes a table and an optional `ax`, and returns the Axes.
+
+A table without rows gives Axes that say "nothing to show"; a missing column or an unknown name is a
+`ValueError`. Text from data is cut to 28 characters, never read as mathematics, and has a box in
+place of a letter that no font in use knows. A model has the same colour in all figures.
+"""
+
+from interestkit.plots.drawing import STYLE, colour_of, use_style
+from interestkit.plots.logs import (
+    activity,
+    cleaning,
+    history_lengths,
+    interest_sizes,
+    long_tail,
+    sessions,
+    user_timeline,
+)
+from interestkit.plots.results import (
+    comparison,
+    coverage,
+    decay,
+    gains,
+    interest_bars,
+    relevance_diversity,
+    training_curves,
+)
+
+__all__ = [
+    "STYLE",
+    "activity",
+    "cleaning",
+    "colour_of",
+    "comparison",
+    "coverage",
+    "decay",
+    "gains",
+    "history_lengths",
+    "interest_bars",
+    "interest_sizes",
+    "long_tail",
+    "relevance_diversity",
+    "sessions",
+    "training_curves",
+    "use_style",
+    "user_timeline",
+]

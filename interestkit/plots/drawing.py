@@ -1,0 +1,233 @@
+"""What all figures share: the house style, colours, safe text, rows and axes."""
+
+import unicodedata
+import zlib
+from collections.abc import Sequence
+from datetime import datetime
+from functools import lru_cache
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+from jaxtyping import Float
+from matplotlib import dates, font_manager, ticker
+from matplotlib.axes import Axes
+from matplotlib.text import Text
+from matplotlib.transforms import ScaledTranslation
+
+# Okabe and Ito's colours, which colour-blind readers can tell apart.
+BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
+VERMILION, PINK, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
+CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, BLACK, GREY)
+MARKERS = "osD^vPXp"
+STYLE = {
+    "figure.figsize": (7, 3.2),
+    "figure.dpi": 110,
+    "savefig.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.08,
+    "font.size": 9.5,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": "#666666",
+    "axes.axisbelow": True,
+    "axes.grid": True,
+    "axes.prop_cycle": mpl.cycler(color=CYCLE),
+    "grid.color": "#E4E4E4",
+    "grid.linewidth": 0.8,
+    "legend.frameon": False,
+    "xtick.color": "#666666",
+    "ytick.color": "#666666",
+    "xtick.labelcolor": BLACK,
+    "ytick.labelcolor": BLACK,
+}
+_MODEL_COLOURS = {
+    **dict.fromkeys(("model", "hybrid"), BLUE),
+    "popular": GREY,
+    "recent": ORANGE,
+    "own": GREEN,
+    "content": PINK,
+    "collaborative": SKY,
+}
+_OTHER_COLOURS = (VERMILION, PINK, SKY, BLACK)
+_OTHER_SCRIPTS = (  # taken where they are installed, after the font of the rest
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "WenQuanYi Micro Hei",
+    "Microsoft YaHei",
+    "Arial Unicode MS",
+    "Noto Sans Arabic",
+    "Noto Sans Devanagari",
+    "Noto Sans Hebrew",
+    "Noto Sans Thai",
+    "Noto Emoji",
+)
+_MAX_LETTERS = 28
+_NO_GLYPH = "□"
+_NUMBER = ticker.FuncFormatter(lambda value, _: f"{value:,.12g}")
+
+
+def use_style() -> None:
+    """Apply the house style to every later figure of this process: call it once, after importing.
+
+    `STYLE` has the settings; fonts of other scripts are added where they are installed.
+    """
+    installed = set(font_manager.get_font_names())
+    families = ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
+    plt.rcParams.update(STYLE | {"font.family": families})
+
+
+def colour_of(name: str) -> str:
+    """The colour of a model, the same in every figure; an unknown name has one by its hash.
+
+    Example:
+        >>> colour_of("model")
+        '#0072B2'
+    """
+    other = _OTHER_COLOURS[zlib.crc32(name.encode()) % len(_OTHER_COLOURS)]
+    return _MODEL_COLOURS.get(name.lower(), other)
+
+
+def shown(label: object, length: int = _MAX_LETTERS) -> str:
+    """Text from data as one short line that the fonts in use can draw.
+
+    Example:
+        >>> shown("The Lord of the Rings: The Fellowship of the Ring")
+        'The Lord of the Rings: The…'
+    """
+    words = " ".join(str(label)[: 40 * length].split())
+    words = "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
+    short = words if len(words) <= length else words[: length - 1].rstrip() + "…"
+    short = f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
+    fonts = _fonts(tuple(font_manager.FontProperties().get_family()))
+    return "".join(
+        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in short
+    )
+
+
+@lru_cache
+def _fonts(families: tuple[str, ...]) -> list:
+    """The font file of each family, in which matplotlib looks for a letter."""
+    wanted = [font_manager.FontProperties(family=[name]) for name in families]
+    return [font_manager.get_font(font_manager.findfont(properties)) for properties in wanted]
+
+
+def need(table: pl.DataFrame, *columns: str) -> None:
+    """Raise ValueError unless the table has all the columns."""
+    missing = [name for name in columns if name not in table.columns]
+    if missing:
+        raise ValueError(f"table must have columns {list(columns)}, {missing} are missing")
+
+
+def need_one_of(what: str, name: object, allowed: Sequence) -> None:
+    """Raise ValueError unless the name is allowed."""
+    if name not in allowed:
+        raise ValueError(f"{what} must be one of {list(allowed)}, got {name!r}")
+
+
+def need_positive(**numbers: int) -> None:
+    """Raise ValueError unless every number is 1 or more."""
+    for name, number in numbers.items():
+        if number < 1:
+            raise ValueError(f"{name} must be 1 or more, got {number}")
+
+
+def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
+    """The Axes given, or those of a new figure that is high enough for so many rows."""
+    if ax is not None:
+        return ax
+    height = 3.2 if rows is None else min(max(1.2 + 0.25 * rows, 2), 9)
+    return plt.subplots(figsize=(7, height), layout="constrained")[1]
+
+
+def finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
+    """The Axes with title and labels, and no text on it that is read as mathematics."""
+    ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    for text in ax.findobj(Text):
+        text.set_parse_math(False)
+    return ax
+
+
+def nothing(ax: Axes, xlabel: str, ylabel: str) -> Axes:
+    """Labelled Axes that say that there is no data."""
+    ax.text(0.5, 0.5, "nothing to show", transform=ax.transAxes, ha="center", va="center")
+    ax.set(xticks=[], yticks=[])
+    return finish(ax, "", xlabel, ylabel)
+
+
+def name_rows(ax: Axes, labels: Sequence[str]) -> None:
+    """Rows 0, 1, … of the y axis get labels, the first on top."""
+    ax.set_yticks(range(len(labels)), labels)
+    ax.set_ylim(len(labels) - 0.4, -0.6)
+    ax.tick_params(axis="y", length=0)
+    ax.grid(visible=False, axis="y")
+
+
+def plain_numbers(axis: mpl.axis.Axis) -> None:
+    """Numbers such as 10,000 on an axis, also on a logarithmic one."""
+    axis.set_major_formatter(_NUMBER)
+    axis.set_minor_formatter(ticker.NullFormatter())
+
+
+def count_axis(axis: mpl.axis.Axis) -> None:
+    """Whole numbers on an axis."""
+    axis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+    axis.set_major_formatter(_NUMBER)
+
+
+def percent(share: float) -> str:
+    """A share as a percentage that hides no small one.
+
+    Example:
+        >>> percent(0.1234), percent(0.00001), percent(0.0)
+        ('12.3 %', '<0.1 %', '0 %')
+    """
+    if 0 < share < 0.001:
+        return "<0.1 %"
+    return "0 %" if share == 0 else f"{100 * share:.1f} %"
+
+
+def days(times: pl.Series) -> Float[np.ndarray, " times"]:
+    """Times as matplotlib counts them: days since 1970."""
+    return times.dt.epoch("us").to_numpy() / 86_400e6
+
+
+def day(time: datetime) -> float:
+    """One time as matplotlib counts it; without a zone it is UTC."""
+    return float(dates.date2num(time))
+
+
+def time_axis(ax: Axes) -> None:
+    """Dates on the x axis, as short as they can be told apart."""
+    locator = dates.AutoDateLocator(minticks=3, maxticks=8)
+    ax.xaxis_date()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(dates.ConciseDateFormatter(locator))
+
+
+def put_legend(ax: Axes) -> None:
+    """A legend to the right of the Axes, where it hides nothing."""
+    handles, labels = ax.get_legend_handles_labels()
+    ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+
+
+def put_legend_below(ax: Axes) -> None:
+    """A legend under the x label, in as many columns as its names leave room for."""
+    handles, labels = ax.get_legend_handles_labels()
+    below = ScaledTranslation(0, -36 / 72, ax.figure.dpi_scale_trans)
+    ax.legend(
+        handles,
+        labels,
+        loc="upper right",
+        bbox_to_anchor=(1.0, 0.0),
+        bbox_transform=ax.transAxes + below,
+        ncols=max(1, min(len(labels), 80 // (max(map(len, labels)) + 6))),
+    )
+
+
+def nth_colour(number: int) -> str:
+    """The colour of the n-th of a few things, from 0."""
+    return CYCLE[number % len(CYCLE)]

@@ -1,0 +1,522 @@
+import re
+import warnings
+from datetime import UTC, datetime, timedelta
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import polars as pl
+import pytest
+from matplotlib.colors import to_hex
+from matplotlib.text import Text
+
+from interestkit import plots
+from interestkit.plots.drawing import percent, shown
+from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
+
+START = datetime(2024, 1, 1, tzinfo=UTC)
+HOSTILE = [
+    "$x_$ and $\\frac{",
+    "<script>alert(1)</script>",
+    "الف ليلة وليلة",
+    "紅樓夢",
+    "👩‍👩‍👧 family 🎬",
+    "long " * 2_000,
+    "_hidden",
+    "",
+    "two\nlines\x00",
+]
+
+
+@pytest.fixture(autouse=True)
+def styled():
+    """The house style for one test, and no figure left open after it."""
+    with mpl.rc_context():
+        plots.use_style()
+        yield
+    plt.close("all")
+
+
+def make_events(rows):
+    """Events from (user, item, days after START, kind)."""
+    return pl.DataFrame(
+        [
+            (user, item, START + timedelta(days=day), kind, None, None)
+            for user, item, day, kind in rows
+        ],
+        schema=EVENT_COLUMNS,
+        orient="row",
+    )
+
+
+EVENTS = make_events(
+    [
+        ("ann", "a", 0.0, "view"),
+        ("ann", "a", 0.5, "click"),
+        ("ann", "b", 2.0, "view"),
+        ("bob", "a", 9.0, "view"),
+    ]
+)
+ITEMS = pl.DataFrame(
+    {"item": ["a", "b", "c"], "interests": [["x", "y"], ["x"], []], "events": [3, 5, 2]}
+)
+REPORT = pl.DataFrame(
+    {
+        "rule": ["read", "missing_user", "duplicate"],
+        "events_dropped": [0, 0, 40],
+        "events_left": [1_000, 1_000, 960],
+    }
+)
+SESSIONS = EVENTS.with_columns(session=pl.Series([0, 0, 1, 0]))
+CURVES = pl.DataFrame(
+    {
+        "seed": [0, 0, 0, 1, 1, 1],
+        "epoch": [1, 2, 3, 1, 2, 3],
+        "loss_new": [3.0, 2.0, 1.0, 3.5, 2.5, 1.5],
+        "score": [0.1, 0.3, 0.2, 0.1, 0.2, 0.3],
+    }
+)
+INTERESTS = pl.DataFrame(
+    {
+        "interest": ["x", "y", "z"],
+        "probability": [0.2, 0.5, 0.3],
+        "share": [0.0, 0.6, 0.4],
+        "own": [0.1, 0.1, 0.8],
+    }
+)
+
+
+def make_table(models=("popular", "model", "own")):
+    """Rows as of `Evaluation.table`; the n-th model has NDCG 0.1 n."""
+    rows = []
+    for number, model in enumerate(models, start=1):
+        spread, seeds = (0.01, 5) if model == "model" else (None, 1)
+        for metric, value in (("NDCG@10", 0.1 * number), ("alpha-NDCG@10", 0.05 * number)):
+            rows.append(
+                ("items", model, metric, value, value - 0.02, value + 0.02, seeds, spread, 70)
+            )
+        rows.append(("interests", model, "log loss", 2.0 + number, 1.9, 9.0, 1, None, 70))
+        rows.append(
+            ("items", model, "catalogue coverage@10", 0.2 * number, None, None, 1, None, 70)
+        )
+        rows.append(("items", model, "user coverage@10", 1.0, 1.0, 1.0, 1, None, 70))
+    columns = "target model metric value low high seeds spread users".split()
+    return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+
+
+def make_gains(others=("popular", "own")):
+    """Rows as of `Evaluation.gains`."""
+    rows = []
+    for number, over in enumerate(others, start=1):
+        rows.append(("items", "NDCG@10", over, 0.1 * number, 0.05, 0.3, 70))
+        rows.append(("interests", "accuracy", over, -0.1, -0.2, 0.05, 70))
+        rows.append(("interests", "log loss", over, -0.7, -0.9, -0.6, 70))
+    columns = "target metric over gain low high users".split()
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+# Every function with a table to draw, the same table without rows, and what of it are labels.
+DRAWN = {
+    "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
+    "activity": lambda ax=None: plots.activity(EVENTS, ax=ax),
+    "long_tail": lambda ax=None: plots.long_tail(EVENTS, ax=ax),
+    "sessions": lambda ax=None: plots.sessions(SESSIONS, ax=ax),
+    "user_timeline": lambda ax=None: plots.user_timeline(EVENTS, ITEMS, "ann", ax=ax),
+    "history_lengths": lambda ax=None: plots.history_lengths(np.array([0, 1, 5]), ax=ax),
+    "interest_sizes": lambda ax=None: plots.interest_sizes(ITEMS, ax=ax),
+    "decay": lambda ax=None: plots.decay([7, 30], initial_days=[5, 40], ax=ax),
+    "training_curves": lambda ax=None: plots.training_curves(CURVES, ax=ax),
+    "interest_bars": lambda ax=None: plots.interest_bars(INTERESTS, ax=ax),
+    "comparison": lambda ax=None: plots.comparison(make_table(), "NDCG@10", "items", ax=ax),
+    "gains": lambda ax=None: plots.gains(make_gains(), ax=ax),
+    "relevance_diversity": lambda ax=None: plots.relevance_diversity(make_table(), ax=ax),
+    "coverage": lambda ax=None: plots.coverage(make_table(), ax=ax),
+}
+EMPTY = {
+    "cleaning": lambda: plots.cleaning(REPORT.clear()),
+    "activity": lambda: plots.activity(EVENTS.clear()),
+    "long_tail": lambda: plots.long_tail(EVENTS.clear()),
+    "sessions": lambda: plots.sessions(SESSIONS.clear()),
+    "user_timeline": lambda: plots.user_timeline(EVENTS.clear(), ITEMS, "ann"),
+    "history_lengths": lambda: plots.history_lengths(np.array([], int)),
+    "interest_sizes": lambda: plots.interest_sizes(ITEMS.clear()),
+    "decay": lambda: plots.decay([]),
+    "training_curves": lambda: plots.training_curves(CURVES.clear()),
+    "interest_bars": lambda: plots.interest_bars(INTERESTS.clear()),
+    "comparison": lambda: plots.comparison(make_table().clear(), "NDCG@10", "items"),
+    "gains": lambda: plots.gains(make_gains().clear()),
+    "relevance_diversity": lambda: plots.relevance_diversity(make_table().clear()),
+    "coverage": lambda: plots.coverage(make_table().clear()),
+}
+
+
+def texts(ax):
+    return [text.get_text() for text in ax.findobj(Text)]
+
+
+def row_labels(ax):
+    return [label.get_text() for label in ax.get_yticklabels()]
+
+
+def widths(ax):
+    return [bar.get_width() for bar in ax.patches]
+
+
+def dots(ax):
+    """(x, y, colour) of every marker, from the top row down."""
+    points = [
+        (*line.get_xydata()[0], to_hex(line.get_color()).upper())
+        for line in ax.lines
+        if line.get_marker() not in ("None", "", None)
+    ]
+    return sorted(points, key=lambda point: point[1])
+
+
+def test_every_public_figure_is_tried_here():
+    figures = set(plots.__all__) - {"STYLE", "use_style", "colour_of"}
+    assert figures == set(DRAWN) == set(EMPTY)
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_has_title_and_both_labels_and_draws_on_the_axes_given(name):
+    figure, ax = plt.subplots()
+    assert DRAWN[name](ax) is ax
+    assert ax.get_title(loc="left")
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+    figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_makes_its_own_axes_and_reads_no_text_as_mathematics(name):
+    ax = DRAWN[name]()
+    ax.figure.canvas.draw()
+    assert ax.figure.get_size_inches()[0] == 7
+    assert not [text for text in texts(ax) if "$" in text]
+    assert not any(text.get_parse_math() for text in ax.findobj(Text) if text.get_text())
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_draws_without_the_house_style(name):
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        DRAWN[name]().figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_figure_of_no_rows_says_so(name):
+    ax = EMPTY[name]()
+    ax.figure.canvas.draw()
+    assert "nothing to show" in texts(ax)
+    assert ax.get_xlabel()
+    assert ax.get_ylabel()
+
+
+def hostile_figures():
+    """Each figure that shows text from data, with all of `HOSTILE` on it."""
+    columns = {label: pl.lit(1.0) for label in HOSTILE}
+    parts = {"interest": HOSTILE, "probability": [1 / 9] * 9, "share": [1 / 9] * 9}
+    items = ITEMS.with_columns(interests=pl.lit(HOSTILE, dtype=pl.List(pl.String)))
+    report = pl.DataFrame({"rule": HOSTILE, "events_dropped": range(9), "events_left": range(9)})
+    return {
+        "cleaning": plots.cleaning(report),
+        "activity": plots.activity(
+            EVENTS, cuts={label: START + timedelta(days=day) for day, label in enumerate(HOSTILE)}
+        ),
+        "user_timeline": plots.user_timeline(EVENTS, items, "ann"),
+        "interest_sizes": plots.interest_sizes(items),
+        "training_curves": plots.training_curves(
+            CURVES.with_columns(**columns), columns=list(columns)
+        ),
+        "interest_bars": plots.interest_bars(pl.DataFrame(parts)),
+        "comparison": plots.comparison(make_table(HOSTILE), "NDCG@10", "items"),
+        "gains": plots.gains(make_gains(HOSTILE)),
+        "relevance_diversity": plots.relevance_diversity(make_table(HOSTILE)),
+        "coverage": plots.coverage(make_table(HOSTILE)),
+    }
+
+
+def test_any_text_is_drawn_without_warning():
+    for name, ax in hostile_figures().items():
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            ax.figure.canvas.draw()
+        drawn = [text.replace("_", " ") for text in texts(ax)]  # rules are drawn without "_"
+        assert max(map(len, drawn)) < 100, name
+        for label in HOSTILE:
+            start = shown(label).replace("_", " ").strip()
+            assert any(start in text for text in drawn), (name, label)
+
+
+@pytest.mark.parametrize("user", HOSTILE)
+def test_a_user_may_have_any_name(user):
+    ax = plots.user_timeline(EVENTS.with_columns(user=pl.lit(user)), ITEMS, user)
+    assert shown(user) in ax.get_title(loc="left")
+    assert not ax.title.get_parse_math()
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [
+        pytest.param("plain", "plain", id="short-stays"),
+        pytest.param("x" * 28, "x" * 28, id="28-letters-fit"),
+        pytest.param("x" * 29, "x" * 27 + "…", id="29-do-not"),
+        pytest.param(" a\n\tb\x00 ", "a b", id="one-line"),
+        pytest.param("$5 & $6", "$5 & $6", id="money"),
+        pytest.param("_x", " _x", id="legends-drop-a-leading-underscore"),
+        pytest.param("", "(no name)", id="empty"),
+        pytest.param("Amélie", "Amélie", id="accents"),
+        pytest.param("\U00012000", "□", id="cuneiform-is-a-box"),
+    ],
+)
+def test_label_is_short_and_can_be_drawn(label, expected):
+    assert shown(label) == expected
+
+
+def test_percent_hides_no_small_share():
+    assert [percent(x) for x in (0, 0.0004, 0.001, 0.25, 1)] == [
+        "0 %",
+        "<0.1 %",
+        "0.1 %",
+        "25.0 %",
+        "100.0 %",
+    ]
+
+
+def test_model_has_one_colour_in_every_figure():
+    table = make_table(["popular", "model", "some other"])
+    for ax in (
+        plots.comparison(table, "NDCG@10", "items"),
+        plots.relevance_diversity(table),
+        plots.coverage(table),
+    ):
+        colours = {colour for _, _, colour in dots(ax)}
+        assert colours == {plots.colour_of(name) for name in ("popular", "model", "some other")}
+    assert len(colours) == 3
+
+
+def test_cleaning_shows_every_rule_and_what_is_left():
+    ax = plots.cleaning(REPORT)
+    assert row_labels(ax) == ["missing user", "duplicate"]
+    assert widths(ax) == [0, 40]
+    assert {"0 (0 %)", "40 (4.0 %)"} <= set(texts(ax))
+    assert "960 of 1,000 events (96.0 %)" in ax.get_title(loc="left")
+
+
+def test_activity_counts_every_day_of_the_span():
+    ax = plots.activity(EVENTS)
+    values, edges, _ = ax.patches[0].get_data()
+    assert values.tolist() == [2, 0, 1, 0, 0, 0, 0, 0, 0, 1]
+    first = 19_723  # days from 1970-01-01 to 2024-01-01: 54 * 365 + 13 leap days
+    assert edges.tolist() == [first + day for day in range(11)]
+
+
+@pytest.mark.parametrize(
+    ("days", "unit"),
+    [(1, "hour"), (30, "day"), (400, "week"), (4_000, "month"), (20_000, "year")],
+)
+def test_activity_chooses_its_bins_by_the_span(days, unit):
+    ax = plots.activity(make_events([("u", "a", 0, "view"), ("u", "a", days, "view")]))
+    assert ax.get_ylabel() == f"events per {unit} (number)"
+    assert ax.patches[0].get_data()[0].sum() == 2
+    ax.figure.canvas.draw()
+
+
+def test_activity_draws_times_from_the_year_1_to_9999():
+    years = pl.Series([datetime(year, 6, 1, tzinfo=UTC) for year in (1, 2024, 9999)])
+    ax = plots.activity(pl.DataFrame({"time": years.cast(EVENT_COLUMNS["time"])}))
+    ax.figure.canvas.draw()
+    assert ax.patches[0].get_data()[0].sum() == 3
+
+
+def test_activity_marks_the_parts_in_the_order_of_their_cuts():
+    cuts = {"test": START + timedelta(days=8), "validation": START + timedelta(days=4)}
+    ax = plots.activity(EVENTS, cuts=cuts)
+    assert [text.get_text() for text in ax.texts] == ["training", "validation", "test"]
+    assert [line.get_xdata()[0] for line in ax.lines] == [19_727, 19_731]
+
+
+def test_long_tail_gini_and_curve_equal_hand_computed_values():
+    ax = plots.long_tail(EVENTS)  # item a has 3 events, b has 1
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0, 0], [50, 75], [100, 100]])
+    # Area under the curve: 0.5 * 0.75 / 2 + 0.5 * (0.75 + 1) / 2 = 0.625; Gini 2 * 0.625 - 1.
+    assert "items: the top 1 % have 1.5 % (Gini 0.25)" in texts(ax)
+
+
+def test_sessions_are_counted_by_user_and_number():
+    ax = plots.sessions(SESSIONS)  # ann has sessions of 2 and 1 events, bob of 1
+    assert [bar.get_height() for bar in ax.patches] == [2, 1]
+    assert ax.get_title(loc="left") == "3 sessions, median 1 (line)"
+
+
+def test_history_lengths_fall_into_doubling_bins():
+    ax = plots.history_lengths(np.array([0, 1, 2, 3, 4, 5, 8, 9]))
+    assert [bar.get_height() for bar in ax.patches] == [1, 1, 2, 2, 1]
+    labels = [label.get_text() for label in ax.get_xticklabels()]
+    assert labels == ["1", "2", "3–4", "5–8", "9–16"]
+    assert ax.get_title(loc="left") == "8 users, median 4 (line); 1 have none"
+    # 4 is the second of the two numbers in bin 2, which reaches from 1.5 to 2.5.
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), 2.25)
+
+
+def test_timeline_has_a_row_per_interest_and_a_mark_per_kind():
+    ax = plots.user_timeline(EVENTS, ITEMS, "ann")
+    assert row_labels(ax) == ["x (3)", "y (2)"]
+    view, click = ax.collections
+    # ann views a (x and y) on day 0 and b (x) on day 2, and clicks a half a day after the start.
+    assert sorted(view.get_offsets().data.tolist()) == [[19_723, 0], [19_723, 1], [19_725, 0]]
+    assert sorted(click.get_offsets().data.tolist()) == [[19_723.5, 0], [19_723.5, 1]]
+
+
+def test_timeline_gathers_the_interests_that_are_left():
+    ax = plots.user_timeline(EVENTS, ITEMS, "ann", max_interests=1)
+    assert row_labels(ax) == ["x (3)", "1 other (2)"]
+
+
+def test_timeline_keeps_events_whose_interest_is_unknown():
+    ax = plots.user_timeline(EVENTS, pl.DataFrame(schema=ITEM_COLUMNS), "bob")
+    assert row_labels(ax) == ["(interest unknown) (1)"]
+
+
+def test_timeline_rejects_a_user_without_events():
+    with pytest.raises(ValueError, match="user must have an event in the table, got 'eve'"):
+        plots.user_timeline(EVENTS, ITEMS, "eve")
+
+
+def test_interest_sizes_divide_an_item_among_its_interests():
+    ax = plots.interest_sizes(ITEMS)  # x: 3 / 2 + 5 of 10 events, y: 3 / 2
+    assert row_labels(ax) == ["x", "y"]
+    np.testing.assert_allclose(widths(ax), [65, 15])
+    assert ax.get_title(loc="left") == "All 2 interests: 80.0 % of events; 20.0 % have none"
+    assert row_labels(plots.interest_sizes(ITEMS, top=1)) == ["x"]
+
+
+def test_decay_leaves_37_percent_after_its_scale():
+    ax = plots.decay([10])
+    ages, left = ax.lines[0].get_data()
+    np.testing.assert_allclose(np.interp(10, ages, left), 100 * np.exp(-1), rtol=1e-3)
+
+
+def test_decay_mixes_scales_by_their_weights():
+    ax = plots.decay([1, 100], [3, 1], initial_weights=[1, 1])
+    (ages, learned), (_, before) = (line.get_data() for line in ax.lines)
+    np.testing.assert_allclose(learned, 75 * np.exp(-ages) + 25 * np.exp(-ages / 100))
+    np.testing.assert_allclose(before, 50 * np.exp(-ages) + 50 * np.exp(-ages / 100))
+    assert [line.get_linestyle() for line in ax.lines] == ["-", "--"]
+
+
+@pytest.mark.parametrize(
+    ("scales", "weights", "message"),
+    [
+        ([0, 1], None, "must be above 0, got"),
+        ([1, 2], [1, -1], r"weights must have a sum above 0, got \[1.0, -1.0\]"),
+    ],
+)
+def test_decay_rejects_what_does_not_fade(scales, weights, message):
+    with pytest.raises(ValueError, match=message):
+        plots.decay(scales, weights)
+
+
+def test_training_curves_draw_a_line_per_seed_and_its_best_epoch():
+    ax = plots.training_curves(CURVES, columns="loss_new")
+    lines = [line.get_xydata().tolist() for line in ax.lines]
+    assert lines == [[[1, 3], [2, 2], [3, 1]], [[2, 2]], [[1, 3.5], [2, 2.5], [3, 1.5]], [[3, 1.5]]]
+    assert ax.get_ylabel() == "loss (nats)"
+
+
+def test_best_epoch_of_a_loss_without_score_is_the_lowest():
+    ax = plots.training_curves(CURVES.drop("score", "seed").head(3), columns=["loss_new"])
+    assert ax.lines[1].get_xydata().tolist() == [[3, 1]]
+
+
+def test_interest_bars_are_ordered_by_probability():
+    ax = plots.interest_bars(INTERESTS, top=2)
+    assert row_labels(ax) == ["y", "z"]
+    np.testing.assert_allclose(widths(ax), [50, 30, 60, 40, 10, 80])
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["predicted probability", "share of what followed", "share of the history"]
+
+
+def test_interest_bars_reject_more_than_one_user():
+    with pytest.raises(ValueError, match="one row per interest"):
+        plots.interest_bars(pl.concat([INTERESTS, INTERESTS]))
+
+
+def test_comparison_has_the_best_on_top_with_interval_and_seeds():
+    ax = plots.comparison(make_table(), "NDCG@10", "items")
+    assert row_labels(ax) == ["own", "model (5 seeds ± 0.01)", "popular"]
+    np.testing.assert_allclose([x for x, *_ in dots(ax)], [0.3, 0.2, 0.1])
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.28, 0.32])
+    assert row_labels(plots.comparison(make_table(), "log loss", "interests"))[0] == "popular"
+
+
+@pytest.mark.parametrize(
+    ("metric", "target", "message"),
+    [
+        ("NDCG@5", "items", "metric must be one of ['NDCG@10'"),
+        ("NDCG@10", "users", "target must be one of ['items', 'interests'], got 'users'"),
+    ],
+)
+def test_comparison_rejects_what_the_table_lacks(metric, target, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        plots.comparison(make_table(), metric, target)
+
+
+def test_gains_draw_the_qualities_against_each_other_model():
+    ax = plots.gains(make_gains())
+    assert row_labels(ax) == ["items: NDCG@10", "interests: accuracy"]
+    np.testing.assert_allclose([x for x, *_ in dots(ax)], [0.1, 0.2, -0.1, -0.1])
+    assert ax.lines[0].get_xdata() == [0, 0]
+
+
+def test_gain_in_a_loss_is_turned_so_that_right_is_better():
+    ax = plots.gains(make_gains(["own"]), metric="log loss", target="interests")
+    assert row_labels(ax) == ["interests: log loss (turned)"]
+    assert dots(ax)[0][0] == 0.7
+    assert ax.lines[1].get_xdata().tolist() == [0.6, 0.9]
+
+
+def test_gains_reject_a_metric_that_the_table_lacks():
+    with pytest.raises(ValueError, match=r"metric must be one of .* got 'speed'"):
+        plots.gains(make_gains(), metric=["NDCG@10", "speed"])
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        pytest.param([0.1 + 0.001 * number for number in range(7)] + [0.9], id="low"),
+        pytest.param([0.1] + [0.9 + 0.001 * number for number in range(7)], id="high"),
+        pytest.param([0.5] * 8, id="all-the-same"),
+    ],
+)
+def test_relevance_diversity_labels_every_model_without_overlap(values):
+    names = [f"model {number}" for number in range(8)]
+    value_of = dict(zip(names, values, strict=True))
+    table = make_table(names).with_columns(value=pl.col("model").replace_strict(value_of))
+    ax = plots.relevance_diversity(table)
+    ax.figure.canvas.draw()
+    np.testing.assert_allclose(sorted(y for _, y, _ in dots(ax)), values)
+    labels = sorted(ax.texts, key=lambda text: text.xyann[1])
+    assert [text.get_text() for text in labels] == names  # in the order of the points
+    heights = np.array([text.xyann[1] for text in labels])
+    assert heights.min() >= 0
+    assert heights.max() <= 1
+    pixels = np.diff(heights).min() * ax.bbox.height
+    assert pixels > plt.rcParams["font.size"] * ax.figure.dpi / 72
+
+
+def test_coverage_is_in_percent():
+    ax = plots.coverage(make_table())
+    assert row_labels(ax) == ["items: catalogue coverage@10", "items: user coverage@10"]
+    np.testing.assert_allclose([x for x, *_ in dots(ax)], [20, 40, 60, 100, 100, 100])
+
+
+@pytest.mark.parametrize("top", [0, -1])
+def test_a_number_of_rows_must_be_positive(top):
+    with pytest.raises(ValueError, match=f"top must be 1 or more, got {top}"):
+        plots.interest_sizes(ITEMS, top=top)
+
+
+def test_a_missing_column_is_named():
+    with pytest.raises(ValueError, match=re.escape("['session'] are missing")):
+        plots.sessions(EVENTS)

@@ -78,7 +78,7 @@ class Popular:
 
     def _own_counts(self, histories: Histories) -> Iterator[Float[np.ndarray, "users items"]]:
         """Each user's own number of events with each item, in blocks of one shape."""
-        for first in range(0, len(histories), BLOCK):
+        for first in range(0, max(len(histories), 1), BLOCK):
             offsets = histories.offsets[first : first + BLOCK + 1]
             events = slice(offsets[0], offsets[-1])
             own = np.zeros((BLOCK, self.features.num_items), np.float32)

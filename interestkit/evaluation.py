@@ -78,11 +78,18 @@ class Evaluation:
             split: How it was split.
         """
         models = self.per_user["model"].unique(maintain_order=True).to_list()
-        results = {"data": data, "split": split, "part": self.part, "table": self.table().to_dicts()}
+        results = {
+            "data": data,
+            "split": split,
+            "part": self.part,
+            "table": self.table().to_dicts(),
+        }
         if len(models) > 1:
             results["gains"] = self.gains(models[0]).to_dicts()
         text = json.dumps(_json_numbers(results), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(Path(folder) / "results.json", lambda p: p.write_text(text + "\n", "utf-8"))
+        write_atomically(
+            Path(folder) / "results.json", lambda p: p.write_text(text + "\n", "utf-8")
+        )
         write_atomically(Path(folder) / "metrics.parquet", self.per_user.write_parquet)
 
     def gains(self, model: str = "model") -> pl.DataFrame:

@@ -36,16 +36,16 @@ class TrainingConfig:
         validation_users: Largest number of users in the validation score.
     """
 
-    epochs: int = 8
-    examples_per_epoch: int = 25_600
+    epochs: int = 12
+    examples_per_epoch: int = 12_800
     batch_size: int = 256
     learning_rate: float = 2e-3
     weight_decay: float = 0.1
-    num_sampled: int = 4096
+    num_sampled: int = 2048
     num_targets: int = 32
     interest_weight: float = 1.0
     single_part_share: float = 0.1
-    patience: int = 2
+    patience: int = 3
     validation_users: int = 2_000
 
     def __post_init__(self) -> None:
@@ -98,7 +98,7 @@ def device_catalogue(features: Features) -> Catalogue:
     arrays = (content, codes, parts, features.is_candidate)
     return Catalogue(
         *(jnp.asarray(array) for array in arrays),
-        popularity=jnp.asarray(features.popularity),
+        popularity=jnp.asarray(np.moveaxis(features.popularity, 1, 2)),
         snapshot_seconds=jnp.asarray(features.snapshot_seconds),
     )
 
@@ -148,7 +148,7 @@ def draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
     num_items = len(catalogue.is_candidate)
     if num_items <= config.num_sampled:
         return jnp.arange(num_items), jnp.zeros(num_items)
-    rate = jnp.exp(0.75 * catalogue.popularity[-1, -1]) - 1 + 1e-3
+    rate = jnp.exp(0.75 * catalogue.popularity[-1, :, -1]) - 1 + 1e-3
     rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
     times = jax.random.exponential(key, (num_items,)) / rate
     first, codes = jax.lax.top_k(-times, config.num_sampled + 1)

@@ -298,7 +298,9 @@ def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) 
     )
     if counts.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")
-    return counts.join(items.unique(ITEM, keep="first"), on=ITEM, how="left", maintain_order="left").select(
+    return counts.join(
+        items.unique(ITEM, keep="first"), on=ITEM, how="left", maintain_order="left"
+    ).select(
         ITEM,
         TITLE,
         pl.col(INTERESTS).fill_null([]),

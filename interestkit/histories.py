@@ -95,3 +95,15 @@ def _by_repetition(again: Bool[np.ndarray, " events"]) -> Iterable[np.ndarray]:
     order = np.argsort(repetition, kind="stable")
     bounds = np.searchsorted(repetition[order], np.arange(1, repetition.max(initial=0) + 2))
     return (order[a:b] for a, b in pairwise(bounds))
+
+
+def power_of_two(number: int) -> int:
+    """The smallest power of two that is at least `number`, and at least 1.
+
+    Arrays padded to such lengths have few shapes, so few programs are compiled.
+
+    Example:
+        >>> [power_of_two(number) for number in (0, 1, 5, 8)]
+        [1, 1, 8, 8]
+    """
+    return 1 << max(number - 1, 0).bit_length()

@@ -49,7 +49,7 @@ class ModelConfig:
     hidden: tuple[int, ...] = (100, 100)
     dropout: float = 0.5
     event_dropout: float = 0.1
-    history_length: int = 128
+    history_length: int = 64
     repeat_length: int = 512
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class Catalogue(NamedTuple):
     interest_codes: Int[Array, "items labels"]  # padded with num_interests
     interest_shares: Float[Array, "items labels"]
     is_candidate: Bool[Array, " items"]
-    popularity: Float[Array, "snapshots scales items"]
+    popularity: Float[Array, "snapshots items scales"]
     snapshot_seconds: Int[Array, " snapshots"]
 
 
@@ -143,7 +143,7 @@ class InterestModel(nnx.Module):
         self.item_vectors = nnx.Param(normal(rngs.params(), (config.num_items, dim)))
         self.item_bias = nnx.Param(jnp.zeros(config.num_items))
         self.content = nnx.Linear(max(config.content_dim, 1), dim, use_bias=False, rngs=rngs)
-        self.trend = MLP(scales, (16,), 1, rngs=rngs)
+        self.trend = MLP(scales, (8,), 1, rngs=rngs)
         self.popularity_weight = nnx.Linear(
             config.hidden[-1],
             scales + 1,
@@ -206,8 +206,8 @@ class InterestModel(nnx.Module):
         vectors, bias = self.vectors(catalogue, parts), self.item_bias[...]
         popularity = catalogue.popularity
         if codes is not None:
-            vectors, bias, popularity = vectors[codes], bias[codes], popularity[:, :, codes]
-        signals = self.popularity_signals(jnp.moveaxis(popularity, 1, 2))
+            vectors, bias, popularity = vectors[codes], bias[codes], popularity[:, codes]
+        signals = self.popularity_signals(popularity)
         at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than gathering rows
         weight = jnp.einsum("bn,bs->bns", at, said.popularity_weight).reshape(len(at), -1)
         prior = weight @ jnp.moveaxis(signals, 2, 1).reshape(-1, signals.shape[1])
@@ -217,7 +217,7 @@ class InterestModel(nnx.Module):
         self, said: Prediction, catalogue: Catalogue, codes: Int[Array, "batch targets"], *, parts
     ) -> Float[Array, "batch targets"]:
         """The same scores for some items of each row, such as those that came next."""
-        popularity = jnp.moveaxis(catalogue.popularity, 1, 2)[said.snapshot[:, None], codes]
+        popularity = catalogue.popularity[said.snapshot[:, None], codes]
         signals = self.popularity_signals(popularity)
         prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
         product = jnp.einsum("bd,btd->bt", said.user, self.vectors(catalogue, parts)[codes])
@@ -291,7 +291,7 @@ class InterestModel(nnx.Module):
             counts,
             jnp.log1p(repeats.age)[..., None] / 3,
             total / 3,
-            jnp.moveaxis(catalogue.popularity, 1, 2)[snapshot[:, None], repeats.item] / 3,
+            catalogue.popularity[snapshot[:, None], repeats.item] / 3,
         ]
         score = self.repeat_score(jnp.concatenate(features, axis=-1))[..., 0]
         score += counts @ self.repeat_count_weight[...] + self.repeat_item_bias[repeats.item]
@@ -327,6 +327,15 @@ def _days(seconds: Int[Array, "batch events"]) -> Float[Array, "batch events"]:
 def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
     """Scores with those of some items set to `HIDDEN`; codes past the last item hide nothing."""
     return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
+
+
+def hide_seen(
+    new: Float[Array, "batch items"], log: Log, moment: Moment, catalogue: Catalogue, *, length: int
+) -> Float[Array, "batch items"]:
+    """Scores with items of the newest `length` events, and those that are no candidates, hidden."""
+    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
+    seen = jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], new.shape[1])
+    return hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), seen)
 
 
 def item_log_probabilities(

@@ -14,7 +14,7 @@ from jaxtyping import Float, Int
 
 from interestkit.examples import device_catalogue
 from interestkit.features import Features
-from interestkit.histories import Histories
+from interestkit.histories import Histories, power_of_two
 from interestkit.model import (
     HIDDEN,
     PARTS,
@@ -23,7 +23,7 @@ from interestkit.model import (
     Log,
     ModelConfig,
     Moment,
-    hide,
+    hide_seen,
     item_log_probabilities,
 )
 from interestkit.ranking import top_k
@@ -82,7 +82,7 @@ class Predictor:
             ValueError: If `k` is outside 1..items.
         """
         check_k(k, self.features)
-        seen_length = _power_of_two(int(histories.lengths.max(initial=1)))
+        seen_length = power_of_two(int(histories.lengths.max(initial=1)))
         program = self._program(histories)
         blocks = [
             _rank_block(*program, block, self._parts, k, seen_length, exclude_seen)
@@ -123,7 +123,8 @@ class Predictor:
             name: tuple(value) if isinstance(value, list) else value
             for name, value in stored.meta["model"].items()
         }
-        model = InterestModel(ModelConfig(**settings), rngs=nnx.Rngs(0))
+        config = ModelConfig(**settings)
+        model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
         graph, state = nnx.split(model)
         arrays = {name: stored.arrays[f"weights.{name}"] for name in _flat(state)}
         paths = jax.tree_util.tree_flatten_with_path(state)[0]
@@ -165,7 +166,7 @@ class Predictor:
         starts = range(0, max(len(histories), 1), BLOCK)
         bounds = [histories.offsets[[a, min(a + BLOCK, len(histories))]] for a in starts]
         size = max([_SMALLEST_LOG, *(int(b - a) for a, b in bounds)])
-        size = _power_of_two(size)
+        size = power_of_two(size)
         for row, (first, last) in zip(starts, bounds, strict=True):
             events = slice(first, last)
             arrays = (
@@ -189,9 +190,7 @@ def _rank_block(graph, state, catalogue, block, parts, k, seen_length, exclude_s
     said = model(log, catalogue, moment, parts=parts)
     new = model.score_new(said, catalogue, None, parts=parts)
     if exclude_seen:
-        at = moment.end[:, None] - 1 - jnp.arange(seen_length)[None, :]
-        seen = jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], new.shape[1])
-        left = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), seen)
+        left = hide_seen(new, log, moment, catalogue, length=seen_length)
         scores = jnp.where(left > HIDDEN / 2, jax.nn.log_softmax(left, axis=1), -jnp.inf)
     else:
         scores = item_log_probabilities(new, said, catalogue)
@@ -232,10 +231,6 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
     )
     order = ["row", "probability", "interest"]
     return table.sort(order, descending=[False, True, False]).drop("row")
-
-
-def _power_of_two(number: int) -> int:
-    return 1 << max(number - 1, 0).bit_length()
 
 
 def _pad(array: np.ndarray, size: int) -> np.ndarray:

@@ -25,17 +25,16 @@ from interestkit.examples import (
 )
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
-from interestkit.histories import Histories
+from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.model import (
-    HIDDEN,
     PARTS,
     InterestModel,
     ModelConfig,
     Moment,
     graphdef,
-    hide,
+    hide_seen,
     item_log_probabilities,
 )
 from interestkit.ranking import top_k
@@ -106,10 +105,13 @@ def fit(
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
-        ValueError: If no user has two moments, or a setting is out of range.
+        ValueError: If no user has two moments, no validation user a later item, or a setting is
+            out of range.
     """
     began = time.perf_counter()
     config = config or TrainingConfig()
+    if stop_after is not None and stop_after < 1:
+        raise ValueError(f"stop_after must be at least 1, got {stop_after}")
     use_compilation_cache()
     shape_config = model_config(features, histories, **shape)
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
@@ -117,7 +119,7 @@ def fit(
     judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
     state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
     rows, best, best_params = [], -np.inf, state.params
-    epochs = min(stop_after or config.epochs, config.epochs)
+    epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
     for epoch in _bar(epochs, enabled=progress):
         state, losses = _train_epoch(shape_config, config, state, log, catalogue, examples)
         row = {"epoch": epoch, "seconds": time.perf_counter() - began}
@@ -241,6 +243,8 @@ def _train_epoch(
 
 def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOut, config):
     """A function from weights to the mean validation scores, named in `SCORES`."""
+    if not validation.num_relevant().any():
+        raise ValueError("validation must hold a user with a later item, got none")
     log = device_log(validation.histories, features.scales_days)
     users = np.arange(len(validation))
     if len(users) > config.validation_users:
@@ -250,9 +254,10 @@ def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOu
     users = np.resize(users, blocks * VALIDATION_BLOCK)
     histories, pairs = validation.histories, validation.relevant.filter(pl.col("code") >= 0)
     moment = Moment(histories.offsets[users], histories.offsets[users + 1], histories.moment[users])
-    codes = _padded(pairs["user_code"], pairs["code"], len(validation))[users]
+    new = pairs.filter(~pl.col("is_seen"))
     truth = {
-        "codes": codes,
+        "codes": _padded(pairs["user_code"], pairs["code"], len(validation))[users],
+        "new_codes": _padded(new["user_code"], new["code"], len(validation))[users],
         "num": validation.num_relevant()[users],
         "num_new": validation.num_relevant(new_only=True)[users],
         "shares": validation.interest_shares[users],
@@ -261,7 +266,8 @@ def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOu
         lambda array: jnp.asarray(array).reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
         (moment, truth, is_real),
     )
-    return lambda params: _validate(shape, params, log, catalogue, in_blocks)
+    longest = power_of_two(int(histories.lengths.max()))
+    return lambda params: _validate(shape, longest, params, log, catalogue, in_blocks)
 
 
 def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "rows codes"]:
@@ -276,8 +282,10 @@ def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "
     return table
 
 
-@partial(jax.jit, static_argnums=0)
-def _validate(shape: ModelConfig, params, log, catalogue, in_blocks) -> Float[Array, " scores"]:
+@partial(jax.jit, static_argnums=(0, 1))
+def _validate(
+    shape: ModelConfig, seen_length: int, params, log, catalogue, in_blocks
+) -> Float[Array, " scores"]:
     model = nnx.merge(graphdef(shape), params)
 
     def block(inputs):
@@ -285,15 +293,15 @@ def _validate(shape: ModelConfig, params, log, catalogue, in_blocks) -> Float[Ar
         parts = jnp.array(PARTS["hybrid"])
         said = model(log, catalogue, moment, parts=parts)
         new = model.score_new(said, catalogue, None, parts=parts)
-        unseen = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), said.repeat_items)
+        unseen = hide_seen(new, log, moment, catalogue, length=seen_length)
         k = min(10, shape.num_items)
         values = []
-        for scores, num in (
-            (item_log_probabilities(new, said, catalogue), truth["num"]),
-            (unseen, truth["num_new"]),
+        for scores, relevant, num in (
+            (item_log_probabilities(new, said, catalogue), truth["codes"], truth["num"]),
+            (unseen, truth["new_codes"], truth["num_new"]),
         ):
             codes = top_k(scores, k)[1]
-            hits = (codes[:, :, None] == truth["codes"][:, None, :]).any(axis=2)
+            hits = (codes[:, :, None] == relevant[:, None, :]).any(axis=2)
             values.append(ndcg_at_k(hits, num, k=k))
         _, labels = top_k(said.interests, min(3, shape.num_interests))
         gains = jnp.take_along_axis(truth["shares"], labels, axis=1)

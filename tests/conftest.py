@@ -11,6 +11,8 @@ import pytest
 
 # A (n,) against a (n, 1) array fails instead of making an n x n table.
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# The models of the tests are tiny: compiling them takes far longer than running them.
+jax.config.update("jax_disable_most_optimizations", True)
 matplotlib.use("Agg")
 hypothesis.settings.register_profile("interestkit", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("interestkit")
@@ -58,7 +60,7 @@ def study():
     histories = features.histories(split.train)
     validation, test = (held_out(features, split, part) for part in ("validation", "test"))
     config = TrainingConfig(
-        epochs=5, examples_per_epoch=4096, batch_size=64, learning_rate=0.01, weight_decay=0.01
+        epochs=3, examples_per_epoch=2560, batch_size=64, learning_rate=0.01, weight_decay=0.01
     )
     shape = {"item_dim": 8, "hidden": (16,), "dropout": 0.1}
     shape |= {"history_length": 16, "repeat_length": 32}

@@ -16,7 +16,10 @@ DAY = datetime(2024, 3, 1, tzinfo=UTC)
 def events_of(rows):
     """Events of (user, item, hours after 1 March 2024, kind)."""
     return pl.DataFrame(
-        [{"user": u, "item": i, "time": DAY + timedelta(hours=h), "kind": k} for u, i, h, k in rows],
+        [
+            {"user": u, "item": i, "time": DAY + timedelta(hours=h), "kind": k}
+            for u, i, h, k in rows
+        ],
         schema={name: EVENT_COLUMNS[name] for name in ("user", "item", "time", "kind")},
     )
 
@@ -120,7 +123,7 @@ def test_popularity_equals_a_loop_over_events_and_snapshots(tiny):
     )
 
 
-def test_popularity_of_a_simulated_log_equals_the_loop(split, features):
+def test_popularity_of_a_simulated_log_equals_the_loop(split):
     events = split.train.head(150)
     few = fit_features(events, split.items, min_item_events=3)
     np.testing.assert_allclose(few.popularity, slow_popularity(few, events), rtol=1e-5, atol=1e-7)

@@ -25,7 +25,10 @@ ROWS = [
 
 def events_of(rows):
     return pl.DataFrame(
-        [{"user": u, "item": i, "time": DAY + timedelta(hours=h), "kind": k} for u, i, h, k in rows],
+        [
+            {"user": u, "item": i, "time": DAY + timedelta(hours=h), "kind": k}
+            for u, i, h, k in rows
+        ],
         schema={name: EVENT_COLUMNS[name] for name in ("user", "item", "time", "kind")},
     )
 

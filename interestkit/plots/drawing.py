@@ -47,8 +47,8 @@ STYLE = {
 _MODEL_COLOURS = {
     **dict.fromkeys(("model", "hybrid"), BLUE),
     "popular": GREY,
-    "recent": ORANGE,
-    "own": GREEN,
+    **dict.fromkeys(("recent", "recently popular"), ORANGE),
+    **dict.fromkeys(("own", "own habits"), GREEN),
     "content": PINK,
     "collaborative": SKY,
 }

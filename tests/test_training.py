@@ -1,0 +1,343 @@
+"""Training finds the interests that are there, and none where there are none."""
+
+import logging
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from flax import nnx
+
+from interestkit.baselines import Popular
+from interestkit.evaluation import evaluate
+from interestkit.examples import TrainingConfig
+from interestkit.features import fit_features
+from interestkit.heldout import held_out
+from interestkit.losses import LOSSES
+from interestkit.model import ModelConfig
+from interestkit.prediction import Predictor
+from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
+from interestkit.simulation import planted_interests
+from interestkit.training import SCORES, fit, model_config
+
+DAY = datetime(2024, 3, 1, tzinfo=UTC)
+
+
+def gains_over_popular(predictor, truth, features, histories):
+    popular = Popular(features=features, log=histories)
+    assert len(truth) > 50
+    gains = evaluate({"model": predictor, "popular": popular}, truth, features).gains()
+    return {(target, metric): row for target, metric, _, *row in gains.rows()}
+
+
+def test_fit_learns_planted_interests(study):
+    predictor, test = study.predictor, study.test
+    gains = gains_over_popular(predictor, test, study.features, study.histories)
+    for place in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
+        _, low, _, _ = gains[place]
+        assert low > 0.2, place
+    assert gains["interests", "log loss"][2] < -0.5  # nats; the upper end
+
+
+def test_the_most_probable_interest_is_the_planted_one(study):
+    planted = planted_interests(**study.planted).sort("start", descending=True)
+    first = planted.group_by("user", maintain_order=True).first().filter(pl.col("start") > 0.8)
+    strongest = dict(first.select("user", "interest").iter_rows())
+    best = study.predictor.interests(study.test.histories).argmax(axis=1)
+    names = [study.features.interests[code] for code in best]
+    right = [
+        strongest[user] == name
+        for user, name in zip(study.test.histories.users, names, strict=True)
+        if user in strongest
+    ]
+    assert len(right) > 30
+    assert np.mean(right) > 0.95
+
+
+def shuffled(events, seed):
+    """The events with their items and kinds dealt out anew to the same users and times."""
+    order = np.random.default_rng(seed).permutation(len(events))
+    return events.with_columns(events.select("item", "kind")[order])
+
+
+def test_shuffled_items_are_not_learnt(study):
+    parts = {
+        part: shuffled(getattr(study.split, part), seed)
+        for seed, part in enumerate(("train", "validation", "test"))
+    }
+    split = replace(study.split, **parts)
+    features = fit_features(split.train, split.items, min_item_events=1, content_dim=8)
+    histories = features.histories(split.train)
+    model = study.fit_again(features, histories).model
+    predictor, test = Predictor(features=features, model=model), held_out(features, split)
+    gains = gains_over_popular(predictor, test, features, histories)
+    for place in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
+        _, low, _, _ = gains[place]
+        assert low < 0, place
+
+
+def leaves(result):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.split(result.model)[1])]
+
+
+def test_same_seed_gives_the_same_model_bit_for_bit_and_another_seed_another(study):
+    again = study.fit_again(study.features, study.histories, validation=study.validation)
+    for left, right in zip(leaves(study.result), leaves(again), strict=True):
+        np.testing.assert_array_equal(left, right)
+    assert again.curve.drop("seconds").equals(study.result.curve.drop("seconds"))
+    other = study.fit_again(study.features, study.histories, seed=1)
+    pairs = zip(leaves(again), leaves(other), strict=True)
+    assert sum((left != right).any() for left, right in pairs) > 10
+    assert (again.seed, other.seed) == (0, 1)
+
+
+def test_a_second_fit_of_the_same_shape_compiles_nothing(study, caplog):
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        study.fit_again(study.features, study.histories, validation=study.validation, seed=2)
+    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+
+
+def test_validation_scores_are_those_of_ranked_lists(study):
+    # users whose whole history the model looks at
+    short = study.histories.lengths <= study.result.model.config.repeat_length
+    users = set(study.histories.users[short])
+    tables = {
+        name: getattr(study.split, name).filter(pl.col("user").is_in(users))
+        for name in ("validation", "moments_validation")
+    }
+    truth = held_out(study.features, replace(study.split, **tables), "validation")
+    assert len(truth) > 20
+    result = study.fit_again(study.features, study.histories, validation=truth, stop_after=1)
+    predictor = Predictor(features=study.features, model=result.model)
+    expected = [
+        mean_ndcg(predictor, truth, exclude_seen=False),
+        mean_ndcg(predictor, truth, exclude_seen=True),
+        mean_interest_ndcg(predictor.interests(truth.histories), truth.interest_shares),
+    ]
+    np.testing.assert_allclose(result.curve.select(SCORES).row(0), expected, rtol=1e-5)
+
+
+DISCOUNTS = 1 / np.log2(np.arange(2, 12))  # of ranks 1..10
+
+
+def mean_ndcg(predictor, truth, *, exclude_seen):
+    codes, _ = predictor.rank(truth.histories, k=10, exclude_seen=exclude_seen)
+    values = []
+    for user, listed in enumerate(codes.tolist()):
+        own = truth.relevant.filter(pl.col("user_code") == user)
+        own = own.filter(~pl.col("is_seen")) if exclude_seen else own
+        if len(own):
+            hits = np.isin(listed, own["code"].to_numpy())
+            values.append((hits @ DISCOUNTS) / DISCOUNTS[: len(own)].sum())
+    return np.mean(values)
+
+
+def mean_interest_ndcg(probabilities, shares):
+    best = np.argsort(-probabilities, axis=1)[:, :3]
+    gains = np.take_along_axis(shares, best, axis=1) @ DISCOUNTS[:3]
+    ideal = -np.sort(-shares, axis=1)[:, :3] @ DISCOUNTS[:3]
+    return np.mean(gains[ideal > 0] / ideal[ideal > 0])
+
+
+def test_curve_has_a_row_per_epoch_with_falling_losses(study):
+    curve = study.result.curve
+    assert curve["epoch"].to_list() == list(range(1, len(curve) + 1))
+    assert set(LOSSES) | set(SCORES) | {"seconds", "score"} < set(curve.columns)
+    assert curve["seconds"].is_sorted()
+    first, last = curve.select(LOSSES)[[0, -1]].rows()
+    assert sum(last) < sum(first)
+    assert np.isfinite(curve.to_numpy()).all()
+    assert study.result.seconds >= curve["seconds"][-1]
+    assert f"FitResult(best epoch {study.result.best_epoch} of " in repr(study.result)
+
+
+def test_weights_are_those_of_the_epoch_with_the_best_validation_score(study):
+    curve = study.result.curve
+    assert study.result.best_epoch == curve["epoch"][curve["score"].arg_max()]
+    means = (curve.select(SCORES).sum_horizontal() / 3).to_numpy()
+    np.testing.assert_allclose(curve["score"], means, rtol=1e-6)
+
+
+def test_the_validation_score_may_look_at_some_users_only(study):
+    config = replace(study.config, validation_users=10)
+    shape = study.result.model.config
+    names = ("item_dim", "hidden", "dropout", "history_length", "repeat_length")
+    few = fit(
+        *(study.features, study.histories),
+        validation=study.validation,
+        config=config,
+        stop_after=1,
+        progress=False,
+        **{name: getattr(shape, name) for name in names},
+    )
+    assert 0 < few.curve["score"][0] <= 1
+
+
+def test_stop_after_is_the_beginning_of_the_whole_fit(study):
+    short = study.fit_again(
+        study.features, study.histories, validation=study.validation, stop_after=2
+    )
+    whole = study.result.curve.drop("seconds")
+    assert short.curve.drop("seconds").equals(whole.head(2))
+
+
+def test_without_validation_the_last_epoch_counts(study):
+    result = study.fit_again(study.features, study.histories)
+    assert result.best_epoch == study.config.epochs
+    assert "score" not in result.curve.columns
+
+
+def test_on_epoch_sees_each_row_and_can_stop(study):
+    rows = []
+
+    def stop_at_two(row):
+        rows.append(row)
+        return row["epoch"] == 2
+
+    result = study.fit_again(study.features, study.histories, on_epoch=stop_at_two)
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert len(result.curve) == result.best_epoch == 2
+
+
+def test_patience_ends_a_fit_that_gets_no_better(study, monkeypatch):
+    # after the first epoch the score only falls
+    scores = iter(np.linspace(0.9, 0.1, 9))
+    monkeypatch.setattr(
+        "interestkit.training._validate", lambda *_: np.full(3, next(scores), np.float32)
+    )
+    result = study.fit_again(study.features, study.histories, validation=study.validation)
+    assert result.best_epoch == 1
+    assert len(result.curve) == min(1 + study.config.patience, study.config.epochs)
+
+
+NUM_PAIRS = 12
+
+
+@pytest.fixture(scope="module")
+def by_heart():
+    """A log without titles and labels: user n has item n, then a search, then item 12 + n.
+
+    One user more has one event, one has all items, and one has searches only.
+    """
+    rows = [(f"user {n:02d}", f"{n:02d}", 0) for n in range(NUM_PAIRS)]
+    rows += [(f"user {n:02d}", f"search:{n % 2}", 1) for n in range(NUM_PAIRS)]
+    rows += [(f"user {n:02d}", f"{NUM_PAIRS + n:02d}", 24) for n in range(NUM_PAIRS)]
+    rows += [("one event", "00", 5), ("searches", "search:0", 6), ("searches", "search:1", 7)]
+    rows += [("all items", f"{n:02d}", 8 + n) for n in range(2 * NUM_PAIRS)]
+    table = [
+        {"user": u, "item": i, "time": DAY + timedelta(hours=h), "kind": "view"} for u, i, h in rows
+    ]
+    events = pl.DataFrame(table, schema=EVENT_COLUMNS)
+    items = pl.DataFrame(schema=ITEM_COLUMNS)
+    features = fit_features(events, items, min_item_events=1, content_dim=0)
+    # 24 candidates among 26 items, and 25 are sampled: the race runs out of candidates
+    config = TrainingConfig(
+        **{"epochs": 4, "examples_per_epoch": 6400, "batch_size": 64, "num_sampled": 25},
+        **{"learning_rate": 0.02, "weight_decay": 1e-4, "num_targets": 2},
+    )
+    shape = {"item_dim": 16, "hidden": (32,), "dropout": 0.0, "event_dropout": 0.0}
+    shape |= {"history_length": 4, "repeat_length": 4}
+    compiled, handler = [], logging.Handler()
+    handler.emit = lambda record: compiled.append(record.getMessage())
+    logging.getLogger("jax._src.dispatch").addHandler(handler)
+    with jax.log_compiles():
+        result = fit(features, features.histories(events), config=config, progress=False, **shape)
+    logging.getLogger("jax._src.dispatch").removeHandler(handler)
+    return features, events, result, [line for line in compiled if "XLA compilation" in line]
+
+
+def test_all_epochs_share_one_program(by_heart):
+    *_, result, compiled = by_heart
+    assert len(result.curve) == 4
+    for name in ("_train_epoch", "_initialise"):
+        assert sum(f"jit({name})" in line for line in compiled) == 1, name
+
+
+def test_a_tiny_log_is_learnt_by_heart(by_heart):
+    features, events, result, _ = by_heart
+    pairs = events.filter(pl.col("user").str.starts_with("user"))
+    histories = features.histories(pairs, moments=DAY + timedelta(hours=24))
+    codes, scores = Predictor(features=features, model=result.model).rank(histories, k=1)
+    names = [features.items["item"][code] for code in codes[:, 0].tolist()]
+    expected = [f"{NUM_PAIRS + int(user[-2:]):02d}" for user in histories.users]
+    assert np.mean([a == b for a, b in zip(names, expected, strict=True)]) > 0.9
+    assert np.median(np.exp(scores)) > 0.7  # of at most 1
+
+
+def test_odd_users_make_no_nan(by_heart):
+    features, events, result, _ = by_heart
+    assert features.content.shape[1] == 0
+    assert features.interest_source == "behaviour"
+    assert all(np.isfinite(leaf).all() for leaf in leaves(result))
+    assert np.isfinite(result.curve.to_numpy()).all()
+    predictor = Predictor(features=features, model=result.model)
+    moments = pl.DataFrame(
+        {"user": ["one event", "searches", "all items", "nobody"]},
+        schema={"user": pl.String},
+    ).with_columns(time=pl.lit(DAY + timedelta(days=9)).cast(EVENT_COLUMNS["time"]))
+    histories = features.histories(events, moments=moments)
+    assert histories.lengths.tolist() == [1, 2, 24, 0]
+    interests = predictor.interests(histories)
+    np.testing.assert_allclose(interests.sum(axis=1), 1, rtol=1e-5)
+    for mode in ("hybrid", "collaborative", "content"):
+        for exclude_seen in (True, False):
+            codes, scores = predictor.in_mode(mode).rank(histories, k=26, exclude_seen=exclude_seen)
+            assert not np.isnan(scores).any()
+            assert features.is_candidate[codes[codes >= 0]].all()
+            left = 24 - np.array([1, 0, 24, 0]) * exclude_seen
+            assert (codes >= 0).sum(axis=1).tolist() == left.tolist()
+            sums = np.exp(scores).sum(axis=1)
+            has_fitting_history = [0, 1, 3]
+            np.testing.assert_allclose(sums[has_fitting_history], 1, rtol=1e-5)
+
+
+def test_a_log_with_one_moment_for_each_user_is_refused(by_heart):
+    features, events, *_ = by_heart
+    lonely = features.histories(events.filter(user="one event"))
+    with pytest.raises(ValueError, match="a user with events at two moments, got none"):
+        fit(features, lonely, progress=False)
+
+
+def test_fit_names_what_is_wrong(study):
+    with pytest.raises(ValueError, match="stop_after must be at least 1, got 0"):
+        study.fit_again(study.features, study.histories, stop_after=0)
+    nothing = replace(study.validation, relevant=study.validation.relevant.clear())
+    with pytest.raises(ValueError, match="validation must hold a user with a later item"):
+        study.fit_again(study.features, study.histories, validation=nothing)
+    with pytest.raises(ValueError, match=r"model settings must be among .*, got \['depth'\]"):
+        study.fit_again(study.features, study.histories, depth=3)
+
+
+def test_model_looks_no_further_back_than_users_have_events(study):
+    # 99 % of the users have up to 134 events: the next power of two above is 256
+    assert 128 <= np.quantile(study.histories.lengths, 0.99) < 256
+    config = model_config(study.features, study.histories)
+    assert config.repeat_length == 256  # 512 by default
+    default = ModelConfig.__dataclass_fields__["history_length"].default
+    assert config.history_length == default <= 128
+    assert model_config(study.features, study.histories, repeat_length=7).repeat_length == 7
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epochs": 0}, "epochs must be at least 1, got 0"),
+        ({"examples_per_epoch": 0}, "examples_per_epoch must be at least 1, got 0"),
+        ({"batch_size": 0}, "batch_size must be at least 1, got 0"),
+        ({"num_sampled": 0}, "num_sampled must be at least 1, got 0"),
+        ({"num_targets": 0}, "num_targets must be at least 1, got 0"),
+        ({"patience": 0}, "patience must be at least 1, got 0"),
+        ({"learning_rate": 0}, "learning_rate must be above 0, got 0"),
+        ({"single_part_share": 0.6}, r"single_part_share must be in 0\.\.0\.5, got 0\.6"),
+    ],
+)
+def test_training_config_rejects_impossible_settings(setting, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**setting)
+
+
+def test_an_epoch_has_steps_for_all_its_examples():
+    assert TrainingConfig(examples_per_epoch=100, batch_size=64).steps == 2
+    assert TrainingConfig(examples_per_epoch=128, batch_size=64).steps == 2

@@ -37,9 +37,9 @@ class TrainingConfig:
     """
 
     epochs: int = 12
-    examples_per_epoch: int = 12_800
-    batch_size: int = 256
-    learning_rate: float = 2e-3
+    examples_per_epoch: int = 6_400
+    batch_size: int = 128
+    learning_rate: float = 3e-3
     weight_decay: float = 0.1
     num_sampled: int = 2048
     num_targets: int = 32

@@ -215,7 +215,7 @@ def test_users_in_another_order_give_the_same_table(both):
     [
         pytest.param([(0, -1, False)], id="only-unknown-items"),
         pytest.param([], id="nothing-at-all"),
-        pytest.param([(0, 1, True)], id="only-seen-items"),
+        pytest.param([(0, 3, True)], id="only-seen-items"),
     ],
 )
 def test_users_without_relevant_items_are_undefined_or_miss(pairs):

@@ -195,6 +195,13 @@ def test_features_that_saw_the_part_are_refused():
         held_out(fit_features(everything, split.items, min_item_events=1), split, "test")
 
 
+def test_features_that_saw_one_event_at_the_moment_are_refused():
+    split = split_of()
+    events = pl.concat([split.train, split.test.head(1)])
+    with pytest.raises(ValueError, match="got features fitted until 2024-03-01 10:00"):
+        held_out(fit_features(events, split.items, min_item_events=1), split)
+
+
 def test_leave_last_out_is_judged_though_it_leaks():
     split = split_of(method="leave-last-out")
     features = fit_features(pl.concat([split.train, split.test]), split.items, min_item_events=1)

@@ -87,6 +87,16 @@ def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
 
     Raises:
         ValueError: If no user can be judged, or if the features have seen the part.
+
+    Example:
+        >>> from interestkit.features import fit_features
+        >>> from interestkit.simulation import simulate
+        >>> from interestkit.splitting import temporal_split
+        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
+        >>> split = temporal_split(log, min_judged=0)
+        >>> truth = held_out(fit_features(split.train, split.items), split)
+        >>> len(truth) == len(split.judged_users("test"))
+        True
     """
     before, judged = split.before(part), split.judged_users(part)
     if judged.is_empty():

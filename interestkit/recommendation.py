@@ -34,6 +34,20 @@ def recommend(
 
     Raises:
         ValueError: If `k` is outside 1..items.
+
+    Example:
+        >>> from datetime import UTC, datetime
+        >>> from interestkit.baselines import Popular
+        >>> from interestkit.features import fit_features
+        >>> from interestkit.schema import ITEM_COLUMNS
+        >>> time = datetime(2024, 3, 1, tzinfo=UTC)
+        >>> pairs = [("ann", "tea"), ("bob", "tea"), ("bob", "jam")]
+        >>> events = [{"user": user, "item": item, "time": time} for user, item in pairs]
+        >>> features = fit_features(events, pl.DataFrame(schema=ITEM_COLUMNS), min_item_events=1)
+        >>> histories = features.histories(events)
+        >>> popular = Popular(features=features, log=histories)
+        >>> recommend(popular, features, histories, k=2).select("user", "rank", "item").rows()
+        [('ann', 1, 'jam')]
     """
     codes, scores = ranker.rank(histories, k=k, exclude_seen=exclude_seen)
     listed = codes >= 0

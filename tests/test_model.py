@@ -212,9 +212,9 @@ def test_config_rejects_a_tower_without_units(hidden):
 
 @pytest.fixture(scope="module")
 def batch(study):
-    """The fourth moment of 64 users of the study, and the loss of new items there.
+    """The fourth moment of 64 users of the study, and the four losses there.
 
-    The loss comes without dropout, for the next `num_targets` events of some of the users.
+    The losses come without dropout, for the next `num_targets` events of some of the users.
     """
     features, histories, model = study.features, study.histories, study.result.model
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
@@ -228,38 +228,46 @@ def batch(study):
         config = replace(study.config, num_targets=num_targets)
         examples = jax.tree.map(lambda array: array[rows], (moment, stop))
         some = (params, shape, config, log, catalogue, examples, candidates)
-        return total_loss(*some, HYBRID, jax.random.key(0))[1][0]
+        return total_loss(*some, HYBRID, jax.random.key(0))[1]
 
     said, scores = predict(graphdef(shape), params, log, catalogue, moment)
     had = [set(row.tolist()) for row in np.asarray(said.repeat_items)]
+    said = jax.tree.map(lambda array: np.asarray(array, dtype=float), said)
+    scores = np.asarray(scores, dtype=float)
     return SimpleNamespace(
-        catalogue=catalogue, end=end, had=had, loss=loss, scores=np.asarray(scores, dtype=float)
+        catalogue=catalogue, end=end, had=had, loss=loss, said=said, scores=scores
     )
 
 
-def slow_new_item_loss(study, batch, num_targets):
-    """The mean loss of new items from the scores of all items, a target at a time."""
-    is_candidate, losses = study.features.is_candidate, []
+def slow_losses(study, batch, num_targets):
+    """Mean losses of new items, repeats, gate and interests, a target at a time."""
+    features, said, losses = study.features, batch.said, []
     stops = np.searchsorted(study.histories.offsets, batch.end, side="right")
     for row, had in enumerate(batch.had):
-        free = [code for code in np.flatnonzero(is_candidate) if code not in had]
+        free = [code for code in np.flatnonzero(features.is_candidate) if code not in had]
         total = np.log(np.exp(batch.scores[row, free]).sum())
-        stop = study.histories.offsets[stops[row]]
-        targets = study.histories.item[batch.end[row] : stop][:num_targets]
-        real = [code for code in targets if is_candidate[code]]
+        targets = study.histories.item[batch.end[row] : study.histories.offsets[stops[row]]]
+        real = [code for code in targets[:num_targets] if features.is_candidate[code]]
+        places = said.repeat_items[row].tolist()
         new = [total - batch.scores[row, code] for code in real if code not in had]
-        losses.append(sum(new) / max(len(real), 1))
-    return np.mean(losses)
+        repeat = [-said.repeat[row, places.index(code)] for code in real if code in had]
+        signs = [1 if code in had else -1 for code in real]
+        gate = [np.log1p(np.exp(-sign * said.repeat_logit[row])) for sign in signs]
+        shares = features.item_interests[real].sum(axis=0)
+        interest = -(shares @ said.interests[row]) / max(shares.sum(), 1)
+        per_event = [sum(part) / max(len(real), 1) for part in (new, repeat, gate)]
+        losses.append([*per_event, interest])
+    return np.mean(losses, axis=0)
 
 
-def test_softmax_over_all_items_equals_the_slow_one(study, batch):
+def test_losses_with_all_items_as_candidates_equal_slow_ones(study, batch):
     num_items = study.features.num_items
     config = replace(study.config, num_sampled=num_items)
     candidates = draw_candidates(config, batch.catalogue, jax.random.key(0))
     np.testing.assert_array_equal(candidates[0], np.arange(num_items))
     np.testing.assert_array_equal(candidates[1], 0)
     actual = jax.jit(lambda: batch.loss(candidates, 4, jnp.arange(64)))()
-    np.testing.assert_allclose(actual, slow_new_item_loss(study, batch, 4), rtol=1e-4)
+    np.testing.assert_allclose(actual, slow_losses(study, batch, 4), rtol=1e-4)
 
 
 def test_sampled_candidates_are_distinct_and_no_searches(study, batch):
@@ -287,9 +295,9 @@ def test_sampled_normaliser_is_unbiased(study, batch):
     @jax.jit
     def losses(keys):
         def sampled(key):
-            return batch.loss(draw_candidates(config, batch.catalogue, key), 1, row)
+            return batch.loss(draw_candidates(config, batch.catalogue, key), 1, row)[0]
 
-        return jax.lax.map(sampled, keys, batch_size=100), batch.loss(everything, 1, row)
+        return jax.lax.map(sampled, keys, batch_size=100), batch.loss(everything, 1, row)[0]
 
     sampled, full = losses(jax.random.split(jax.random.key(7), 2000))
     ratio = np.exp(np.asarray(sampled, dtype=float) - float(full))

@@ -12,7 +12,7 @@ from flax import nnx
 
 from interestkit.baselines import Popular
 from interestkit.evaluation import evaluate
-from interestkit.examples import TrainingConfig
+from interestkit.examples import TrainingConfig, device_log, draw_moments, find_examples
 from interestkit.features import fit_features
 from interestkit.heldout import held_out
 from interestkit.losses import LOSSES
@@ -318,6 +318,29 @@ def test_model_looks_no_further_back_than_users_have_events(study):
     default = ModelConfig.__dataclass_fields__["history_length"].default
     assert config.history_length == default <= 128
     assert model_config(study.features, study.histories, repeat_length=7).repeat_length == 7
+
+
+def test_moments_begin_baskets_and_are_drawn_evenly_per_user(by_heart):
+    features, events, *_ = by_heart
+    # one basket of three more for one user: its second and third line begin no moment
+    basket = events.filter(user="user 00").tail(1).select(pl.all().repeat_by(3).explode())
+    histories = features.histories(pl.concat([events, basket]))
+    examples, log = find_examples(histories), device_log(histories, features.scales_days)
+    # two moments after the first of twelve users, 23 of one, one of one, none of "one event"
+    assert sorted(examples.num_moments.tolist()) == [1, *[2] * NUM_PAIRS, 23]
+    config = TrainingConfig(batch_size=14_000)
+    moment, stop = draw_moments(config, examples, log, jax.random.key(0))
+    draws = {}
+    for start, end, last in zip(*map(np.asarray, (moment.start, moment.end, stop)), strict=True):
+        assert start < end < last
+        draws.setdefault(int(start), []).append(int(end))
+    np.testing.assert_array_equal(moment.seconds, histories.seconds[np.asarray(moment.end)])
+    for ends in draws.values():
+        assert abs(len(ends) - 1000) < 5 * np.sqrt(1000)  # of 14 users
+        places, counts = np.unique(ends, return_counts=True)
+        expected = len(ends) / len(places)
+        assert (abs(counts - expected) < 5 * np.sqrt(expected)).all()
+    assert sorted(len(set(ends)) for ends in draws.values()) == [1, *[2] * NUM_PAIRS, 23]
 
 
 @pytest.mark.parametrize(

@@ -233,7 +233,8 @@ def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool)
         code = relevant[np.where(inside, stops[users][:, None] + place[None, :], 0)]
         ideal = has_label[code] & inside[:, :, None]
         values[users] = metrics.alpha_ndcg_at_k(topics[users], ideal, k=codes.shape[1])
-    return values
+    unknown_only = (count == 0) & (truth.num_relevant(new_only=new_only) > 0)
+    return np.where(unknown_only, 0.0, values)  # nobody can find what training never saw
 
 
 def _judge_interests(

@@ -53,6 +53,7 @@ class ModelConfig:
     repeat_length: int = 512
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
         for name in ("num_items", "num_interests", "item_dim", "history_length", "repeat_length"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
@@ -165,7 +166,6 @@ class InterestModel(nnx.Module):
         )
         self.interest_prior = nnx.Param(jnp.zeros(config.num_interests))
         self.interest_mixture = nnx.Param(jnp.array([-1.0] * (scales - 1) + [0.0, 2.0]))
-        self.interest_sharpness = nnx.Param(jnp.array(1.0))
 
     def __call__(
         self,
@@ -298,13 +298,15 @@ class InterestModel(nnx.Module):
         return jax.nn.log_softmax(jnp.where(repeats.is_real, score, HIDDEN), axis=1)
 
     def _score_interests(self, state, sums) -> Float[Array, "batch interests"]:
-        """Softmax around a mixture of the user's own shares and everybody's."""
+        """Softmax around the user's own decayed counts, smoothed by everybody's shares.
+
+        The smoothing is that of a Dirichlet prior: the more a user has done, the less it counts.
+        """
         mixture = jnp.exp(self.interest_mixture[...])
         prior = jax.nn.softmax(self.interest_prior[...])
         own = jnp.einsum("bsk,s->bk", sums, mixture[:-1]) + mixture[-1] * prior[None, :]
-        sharpness = 1.0
-        logits = sharpness * jnp.log(own + 1e-6) + (1 - sharpness) * jnp.log(prior + 1e-6)[None, :]
-        return jax.nn.log_softmax(logits + self.interest_correction(state), axis=1)
+        logits = jnp.log(own + 1e-6) + self.interest_correction(state)
+        return jax.nn.log_softmax(logits, axis=1)
 
 
 @lru_cache(maxsize=16)

@@ -254,10 +254,8 @@ def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOu
     users = np.resize(users, blocks * VALIDATION_BLOCK)
     histories, pairs = validation.histories, validation.relevant.filter(pl.col("code") >= 0)
     moment = Moment(histories.offsets[users], histories.offsets[users + 1], histories.moment[users])
-    new = pairs.filter(~pl.col("is_seen"))
     truth = {
         "codes": _padded(pairs["user_code"], pairs["code"], len(validation))[users],
-        "new_codes": _padded(new["user_code"], new["code"], len(validation))[users],
         "num": validation.num_relevant()[users],
         "num_new": validation.num_relevant(new_only=True)[users],
         "shares": validation.interest_shares[users],
@@ -296,12 +294,12 @@ def _validate(
         unseen = hide_seen(new, log, moment, catalogue, length=seen_length)
         k = min(10, shape.num_items)
         values = []
-        for scores, relevant, num in (
-            (item_log_probabilities(new, said, catalogue), truth["codes"], truth["num"]),
-            (unseen, truth["new_codes"], truth["num_new"]),
+        for scores, num in (
+            (item_log_probabilities(new, said, catalogue), truth["num"]),
+            (unseen, truth["num_new"]),
         ):
             codes = top_k(scores, k)[1]
-            hits = (codes[:, :, None] == relevant[:, None, :]).any(axis=2)
+            hits = (codes[:, :, None] == truth["codes"][:, None, :]).any(axis=2)
             values.append(ndcg_at_k(hits, num, k=k))
         _, labels = top_k(said.interests, min(3, shape.num_interests))
         gains = jnp.take_along_axis(truth["shares"], labels, axis=1)

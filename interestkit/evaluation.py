@@ -14,6 +14,7 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
+from interestkit.progress import progress_bar
 from interestkit.schema import USER
 from interestkit.storage import write_atomically
 
@@ -132,6 +133,7 @@ def evaluate(
     *,
     k: int = 10,
     interest_k: int = 3,
+    progress: bool = True,
 ) -> Evaluation:
     """Rank for every judged user with every model, and judge against what users really did.
 
@@ -145,6 +147,7 @@ def evaluate(
         features: The catalogue, for labels and popularity.
         k: Length of item lists.
         interest_k: Length of interest lists.
+        progress: Show a progress bar over models.
 
     Returns:
         Values of every user of `truth`, model, seed and metric: NDCG, recall, hit rate,
@@ -155,6 +158,17 @@ def evaluate(
     Raises:
         ValueError: If `k` or `interest_k` is larger than there are items or interests, or no
             ranker is given.
+
+    Example:
+        >>> from interestkit import clean, fit_features, held_out, simulate, temporal_split
+        >>> from interestkit.baselines import Popular
+        >>> log, _ = clean(simulate(num_users=50, num_items=20, num_interests=4, seed=1))
+        >>> split = temporal_split(log, min_judged=0)
+        >>> features = fit_features(split.before("test"), split.items)
+        >>> popular = Popular(features=features, log=features.histories(split.before("test")))
+        >>> truth = held_out(features, split, "test")
+        >>> evaluate({"popular": popular}, truth, features, k=5, progress=False)
+        Evaluation('test', 39 users, models popular)
     """
     if not rankers:
         raise ValueError("rankers must name at least one model, got none")
@@ -162,20 +176,22 @@ def evaluate(
         allowed = f"1..{features.num_interests} (the interests)"
         raise ValueError(f"interest_k must be in {allowed}, got {interest_k}")
     per_user, overall = [], []
-    for name, models in rankers.items():
-        for seed, ranker in enumerate(models if isinstance(models, Sequence) else [models]):
-            for target, metric, value in _judge(ranker, truth, features, k, interest_k):
-                value = np.asarray(value, dtype=float)
-                row = {"target": target, "model": name, "metric": metric, "seed": seed}
-                if value.ndim:
-                    users = truth.histories.users
-                    per_user.append(
-                        pl.DataFrame({USER: users, "value": value}).with_columns(
-                            **{key: pl.lit(part) for key, part in row.items()}
-                        )
-                    )
-                else:
-                    overall.append(row | {"value": float(value)})
+    runs = [
+        (name, seed, ranker)
+        for name, models in rankers.items()
+        for seed, ranker in enumerate(models if isinstance(models, Sequence) else [models])
+    ]
+    bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
+    for name, seed, ranker in bar:
+        for target, metric, value in _judge(ranker, truth, features, k, interest_k):
+            value = np.asarray(value, dtype=float)
+            row = {"target": target, "model": name, "metric": metric, "seed": seed}
+            if value.ndim:
+                values = pl.DataFrame({USER: truth.histories.users, "value": value})
+                literals = {key: pl.lit(part) for key, part in row.items()}
+                per_user.append(values.with_columns(**literals))
+            else:
+                overall.append(row | {"value": float(value)})
     columns = ["target", "model", "metric", "seed", USER, "value"]
     return Evaluation(
         per_user=pl.concat(per_user).select(columns),

@@ -37,6 +37,7 @@ from interestkit.model import (
     hide_seen,
     item_log_probabilities,
 )
+from interestkit.progress import progress_bar
 from interestkit.ranking import top_k
 
 VALIDATION_BLOCK = 128  # users scored at a time
@@ -107,6 +108,7 @@ def fit(
     Raises:
         ValueError: If no user has two moments, no validation user a later item, or a setting is
             out of range.
+        FloatingPointError: If a loss is no longer a finite number.
     """
     began = time.perf_counter()
     config = config or TrainingConfig()
@@ -120,13 +122,11 @@ def fit(
     state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
     rows, best, best_params = [], -np.inf, state.params
     epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
-    for epoch in _bar(epochs, enabled=progress):
+    label = f"training, seed {seed}"
+    for epoch in progress_bar(range(1, epochs + 1), label=label, unit="epoch", enabled=progress):
         state, losses = _train_epoch(shape_config, config, state, log, catalogue, examples)
-        row = {"epoch": epoch, "seconds": time.perf_counter() - began}
-        row |= dict(zip(LOSSES, np.asarray(losses).tolist(), strict=True))
-        scores = np.asarray(judge(state.params)).tolist() if judge else []
-        row |= dict(zip(SCORES, scores, strict=False))
-        rows.append(row | {"score": float(np.nanmean(scores)) if scores else float(epoch)})
+        rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
+        rows[-1]["seconds"] = time.perf_counter() - began
         if rows[-1]["score"] > best:
             best, best_params = rows[-1]["score"], state.params
         waited = epoch - max(rows, key=lambda r: r["score"])["epoch"]
@@ -142,6 +142,19 @@ def fit(
         seconds=time.perf_counter() - began,
         device=str(jax.devices()[0].device_kind),
     )
+
+
+def _curve_row(epoch: int, losses, scores, config: TrainingConfig) -> dict:
+    """One row of the curve; "score" is the mean validation score, or else the epoch."""
+    if not np.isfinite(losses).all():
+        raise FloatingPointError(
+            f"training diverged in epoch {epoch}; lower learning_rate={config.learning_rate}"
+        )
+    row = {"epoch": epoch} | dict(zip(LOSSES, np.asarray(losses).tolist(), strict=True))
+    if scores is None:
+        return row | {"score": float(epoch)}
+    scores = np.asarray(scores).tolist()
+    return row | dict(zip(SCORES, scores, strict=True)) | {"score": float(np.nanmean(scores))}
 
 
 def model_config(features: Features, histories: Histories, **shape: object) -> ModelConfig:
@@ -181,12 +194,6 @@ def use_compilation_cache() -> None:
 
         jax.config.update("jax_compilation_cache_dir", str(user_cache_path("interestkit") / "xla"))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
-
-
-def _bar(epochs: int, *, enabled: bool):
-    from tqdm.auto import tqdm
-
-    return tqdm(range(1, epochs + 1), desc="training", unit="epoch", disable=not enabled)
 
 
 def _interest_prior(features: Features) -> Float[Array, " interests"]:

@@ -364,3 +364,11 @@ def test_training_config_rejects_impossible_settings(setting, message):
 def test_an_epoch_has_steps_for_all_its_examples():
     assert TrainingConfig(examples_per_epoch=100, batch_size=64).steps == 2
     assert TrainingConfig(examples_per_epoch=128, batch_size=64).steps == 2
+
+
+def test_a_loss_that_is_no_number_any_more_stops_training(study):
+    config = replace(study.config, learning_rate=1e30, epochs=2)
+    with pytest.raises(
+        FloatingPointError, match=r"diverged in epoch \d; lower learning_rate=1e\+30"
+    ):
+        fit(study.features, study.histories, config=config, progress=False, item_dim=8)

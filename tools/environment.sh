@@ -36,17 +36,20 @@ has_uv() {
     uv --version >/dev/null 2>&1
 }
 
-install() {
-    if has_uv; then
-        uv venv --quiet --python "$base" .venv
-        uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock
+install_with_uv() {
+    uv venv --quiet --clear --python "$base" .venv &&
+        uv pip sync --quiet --python .venv/bin/python --require-hashes requirements.lock &&
         uv pip install --quiet --python .venv/bin/python --no-deps --no-build-isolation --editable .
-    else
-        "$base" -m venv .venv
-        set -- .venv/bin/python -m pip install -qq --disable-pip-version-check
-        "$@" --require-hashes --requirement requirements.lock
-        "$@" --no-deps --no-build-isolation --editable .
-    fi
+}
+
+install_with_pip() {
+    "$base" -c "import venv, ensurepip" 2>/dev/null ||
+        fail "$base has no venv module; on Debian and Ubuntu: apt-get install python3-venv"
+    rm -rf .venv
+    "$base" -m venv .venv
+    set -- .venv/bin/python -m pip install -qq --disable-pip-version-check
+    "$@" --require-hashes --requirement requirements.lock
+    "$@" --no-deps --no-build-isolation --editable .
 }
 
 python=$(pick_python "${1:-}")
@@ -58,9 +61,12 @@ wanted="$(cat requirements.lock pyproject.toml | cksum) $interpreter $PWD"
 [ "$(cat .venv/stamp 2>/dev/null)" != "$wanted" ] || exit 0
 
 base=$("$python" -c "import sys; print(getattr(sys, '_base_executable', sys.executable))")
-has_uv || "$base" -c "import venv, ensurepip" 2>/dev/null ||
-    fail "$base has no venv module; on Debian and Ubuntu: apt-get install python3-venv"
 echo "Setting up .venv with Python ${interpreter%% *}: once, about a minute."
 rm -rf .venv
-install
+if ! has_uv; then
+    install_with_pip
+elif ! install_with_uv; then
+    echo "interestkit: uv could not install; trying pip" >&2
+    install_with_pip
+fi
 echo "$wanted" >.venv/stamp

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -88,6 +89,20 @@ class Features:
     def is_candidate(self) -> Bool[np.ndarray, " items"]:
         """True for items that may be recommended."""
         return self.items["is_candidate"].to_numpy()
+
+    def items_with(self, interest: str) -> pl.DataFrame:
+        """Rows of `items` that carry an interest, the most frequent item first.
+
+        Raises:
+            ValueError: If no item has that label; the message names a similar one.
+        """
+        if interest not in self.interests:
+            near = get_close_matches(str(interest), self.interests, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f", such as {self.interests[0]!r}"
+            number = self.num_interests
+            raise ValueError(f"interest must be one of {number} labels, got {interest!r}{hint}")
+        carries = self.item_interests[:, self.interests.index(interest)] > 0
+        return self.items.filter(pl.Series(carries))
 
     def codes(self, items: pl.Series) -> Int[np.ndarray, " events"]:
         """Catalogue code of each item name; -1 for an item that training never saw."""

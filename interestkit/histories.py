@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 
@@ -52,6 +53,21 @@ class Histories:
         """True where an event is the first of its user at that instant."""
         same = (self.user[1:] == self.user[:-1]) & (self.seconds[1:] == self.seconds[:-1])
         return np.append(True, ~same)[: len(self.item)]
+
+    def number_of(self, user: str) -> int:
+        """Number of the user with this name.
+
+        Raises:
+            ValueError: If there is no such user; the message names a similar one.
+        """
+        found = np.flatnonzero(self.users == user)
+        if not len(found):
+            near = get_close_matches(str(user), [str(name) for name in self.users], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ValueError(
+                f"user must be one of the {len(self):,} users here, got {user!r}{hint}"
+            )
+        return int(found[0])
 
     def seen(self, user: int) -> Int[np.ndarray, " seen"]:
         """Codes of the items in the history of user number `user`, each once, ascending."""

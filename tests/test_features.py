@@ -263,3 +263,15 @@ def test_a_folder_of_something_else_is_refused(split, tmp_path):
 def test_fitting_rejects_what_it_cannot_use(change, message):
     with pytest.raises(ValueError, match=message):
         fit_features(**({"events": events_of(ROWS), "items": ITEMS, "min_item_events": 1} | change))
+
+
+def test_items_with_an_interest_carry_it_and_an_unknown_label_is_named(study):
+    label = study.features.interests[1]
+    carriers = study.features.items_with(label)
+    assert 0 < len(carriers) < study.features.num_items
+    assert all(label in row for row in carriers["interests"])
+    assert carriers["events"].is_sorted(descending=True)
+    with pytest.raises(
+        ValueError, match=rf"one of 6 labels, got '{label}x'; did you mean '{label}'"
+    ):
+        study.features.items_with(f"{label}x")

@@ -203,3 +203,10 @@ def assert_same(left, right):
     assert left.users.tolist() == right.users.tolist()
     for name in ("offsets", "item", "seconds", "weight", "moment"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
+
+
+def test_an_unknown_user_is_named_with_a_similar_one(study):
+    name = str(study.histories.users[3])
+    assert study.histories.number_of(name) == 3
+    with pytest.raises(ValueError, match=rf"users here, got '{name}x'; did you mean"):
+        study.histories.number_of(f"{name}x")

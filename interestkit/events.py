@@ -149,8 +149,15 @@ def read_log(
         events=ours.select(list(schema.EVENT_COLUMNS)),
         items=_collect_items(ours),
         name=name or path.stem,
-        note=f"read from {path.name}",
+        note=f"read from {path.name}{_kinds_note(table, found.get(KIND), ours[KIND])}",
     )
+
+
+def _kinds_note(table: pl.DataFrame, column: str | None, kinds: pl.Series) -> str:
+    """Which kinds of the file were read under another name."""
+    theirs = table[column].cast(pl.String).fill_null("") if column else kinds
+    pairs = sorted(set(zip(theirs, kinds, strict=True)))
+    return "".join(f"; {a} read as {b}" for a, b in pairs if a and a.lower() != b)
 
 
 def _read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
@@ -240,8 +247,7 @@ def _alias_of(name: str) -> str | None:
 
 def _find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -> dict[str, str]:
     """Our column names -> theirs, for the columns that the file has."""
-    strange = [ours for ours in columns if ours not in schema.COLUMN_ALIASES]
-    if strange:
+    if strange := [ours for ours in columns if ours not in schema.COLUMN_ALIASES]:
         raise ValueError(
             f"columns: names must be among {list(schema.COLUMN_ALIASES)}, got {strange}"
         )
@@ -347,8 +353,7 @@ def _read_kind(
     aliases = {alias: kind for kind, names in schema.KIND_ALIASES.items() for alias in names}
     found = text.drop_nulls().unique(maintain_order=True).to_list()
     known = {theirs: kinds.get(theirs, aliases.get(_plain(theirs))) for theirs in found}
-    unknown = [theirs for theirs, kind in known.items() if kind is None]
-    if unknown:
+    if unknown := [theirs for theirs, kind in known.items() if kind is None]:
         row = (text == unknown[0]).arg_true()[0]
         raise ValueError(
             f"{source}, row {row + 1}, column {column!r}: unknown kinds {unknown} among the found "

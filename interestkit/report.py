@@ -50,7 +50,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 def results_text(results: Mapping[str, Any]) -> str:
     """The results as plain text: for each target a small table of models by metrics.
 
-    A cell is the value ± half the width of its interval.
+    A cell is the value ± half the width of its interval; the last line says so.
 
     Example:
         >>> row = {"target": "items", "model": "popular", "metric": "ndcg@10", "users": 9}
@@ -59,9 +59,11 @@ def results_text(results: Mapping[str, Any]) -> str:
         items (9 users, 1 seed)
         model          ndcg@10
         popular  0.250 ± 0.020
+        <BLANKLINE>
+        ± is half the width of the 95 % interval over users.
     """
     grids = [f"{title}\n{align(rows)}" for title, rows in _grids(results["table"])]
-    return "\n\n".join(grids)
+    return "\n\n".join([*grids, "± is half the width of the 95 % interval over users."])
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:

@@ -121,6 +121,8 @@ def raise_bad_value(*, source: str, row: int, column: str, value: object, allowe
     Example:
         >>> raise_bad_value(source="a.csv", row=17, column="t", value="x", allowed="a number")
         Traceback (most recent call last):
-        ValueError: a.csv, row 17, column 't': must be a number, got 'x'
+        ValueError: a.csv, data row 17, column 't': must be a number, got 'x'
     """
-    raise ValueError(f"{source}, row {row}, column {column!r}: must be {allowed}, got {value!r}")
+    raise ValueError(
+        f"{source}, data row {row}, column {column!r}: must be {allowed}, got {value!r}"
+    )

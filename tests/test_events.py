@@ -286,7 +286,7 @@ def test_a_dat_without_header_takes_its_columns_in_order_and_keeps_leading_zeros
             "user,item,time\n" + "a,x,1\n" * 16 + "a,x,banana\n",
             "log.csv",
             {},
-            r"log\.csv, row 17, column 'time': must be unix seconds, .*, got 'banana'",
+            r"log\.csv, data row 17, column 'time': must be unix seconds, .*, got 'banana'",
             id="bad-time",
         ),
         pytest.param(
@@ -300,7 +300,7 @@ def test_a_dat_without_header_takes_its_columns_in_order_and_keeps_leading_zeros
             '{"u": "a", "item": "x", "time": 1}\n{"u": "a", "item": "x", "time": "soon"}\n',
             "log.jsonl",
             {"columns": {"user": "u"}},
-            r"log\.jsonl, row 2, column 'time': .*, got 'soon'",
+            r"log\.jsonl, data row 2, column 'time': .*, got 'soon'",
             id="bad-time-in-json",
         ),
         pytest.param(
@@ -410,3 +410,10 @@ def test_a_log_refuses_tables_that_break_the_form():
         make_log(events=log.events.with_columns(kind=pl.lit("nod")))
     with pytest.raises(ValueError, match="items: each item must have one row, got more for 'x'"):
         make_log(items=pl.concat([log.items, log.items]))
+
+
+def test_kinds_read_under_another_name_are_said_in_the_note(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text("user,item,time,kind\na,x,1,VIEW\na,y,2,BOOKMARK\nb,y,3,COMMENT CREATED\n")
+    note = read_log(path).note
+    assert note == "read from log.csv; BOOKMARK read as like; COMMENT CREATED read as share"

@@ -236,6 +236,8 @@ def test_results_text_is_one_aligned_table_for_each_target():
             "interests",
             "model          gini",
             "ease   1234.6 ± 0.5",
+            "",
+            "± is half the width of the 95 % interval over users.",
         ]
     )
 

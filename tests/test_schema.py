@@ -43,5 +43,7 @@ def test_an_unknown_kind_is_named_with_the_kinds_that_are_allowed():
 
 
 def test_a_bad_value_names_source_row_column_and_value():
-    with pytest.raises(ValueError, match=r"a\.csv, row 17, column 't': must be a number, got 'x'"):
+    with pytest.raises(
+        ValueError, match=r"a\.csv, data row 17, column 't': must be a number, got 'x'"
+    ):
         schema.raise_bad_value(source="a.csv", row=17, column="t", value="x", allowed="a number")

@@ -2,6 +2,7 @@
 
 import warnings
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 import polars as pl
@@ -90,6 +91,21 @@ class Split:
             .sort(USER, TIME, maintain_order=True)
             .collect()
         )
+
+    def cut(self, part: str) -> datetime | None:
+        """The moment at which a part begins, the same for all users.
+
+        Args:
+            part: "validation" or "test".
+
+        Returns:
+            The moment; None after leave-last-out, where each user has their own.
+
+        Raises:
+            ValueError: If `part` is another one.
+        """
+        moments = self._moments(part)
+        return moments[TIME].min() if self.method == "temporal" else None
 
     def judged_users(self, part: str) -> pl.Series:
         """Users of a part who have an event before their moment, so that they can be predicted.

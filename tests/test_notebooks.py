@@ -44,7 +44,7 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     assert {row["metric"] for row in again["table"]} >= {"NDCG@3", "accuracy"}
 
 
-def test_all_notebooks_run_on_a_file_without_labels_titles_or_kinds(tmp_path):
+def test_all_notebooks_run_on_a_plain_file_with_each_users_last_event_held_out(tmp_path):
     log = simulate(num_users=300, num_items=60, num_interests=4, num_bots=0, faults=0, seed=2)
     events = log.events.filter(pl.col("kind") != "search")
     path = tmp_path / "log of someone.csv"
@@ -54,5 +54,8 @@ def test_all_notebooks_run_on_a_file_without_labels_titles_or_kinds(tmp_path):
     out = tmp_path / "run"
     columns = ["user=personId", "item=contentId", "time=timestamp"]
     words = ["run", "--data", str(path), "--columns", *columns, "--out", str(out), *OPTIONS]
+    words += ["-p", "SPLIT", "leave-last-out"]
     assert main(words) == 0
-    assert json.loads((out / "results.json").read_text())["table"]
+    results = json.loads((out / "results.json").read_text())
+    assert results["split"] == "leave-last-out"
+    assert {row["model"] for row in results["table"]} == MODELS

@@ -65,6 +65,12 @@ def test_the_moment_is_the_cut_for_every_user_of_the_part(ten):
     ]
 
 
+def test_the_cut_is_one_moment_in_time_or_none_where_users_have_their_own(ten):
+    assert ten.cut("validation") == DAY + timedelta(hours=6)
+    assert ten.cut("test") == DAY + timedelta(hours=8)
+    assert leave_last_out(TEN).cut("test") is None
+
+
 def test_users_are_judged_only_with_a_history(ten):
     assert ten.judged_users("validation").to_list() == ["a"]
     assert ten.judged_users("test").to_list() == ["b"]

@@ -1,6 +1,5 @@
 """Event logs by name: public data sets and simulated ones, or files of your own."""
 
-import difflib
 import importlib.util
 import inspect
 import os
@@ -107,8 +106,7 @@ def _check_is_path(name_or_path: str | Path) -> None:
     path = Path(name_or_path)
     if isinstance(name_or_path, Path) or path.suffix or len(path.parts) > 1 or path.is_file():
         return
-    near = difflib.get_close_matches(name_or_path.lower(), DATASETS, n=1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    hint = schema.did_you_mean(name_or_path.lower(), DATASETS)
     raise ValueError(
         f"data set must be one of {', '.join(DATASETS)}, or a path to a file, "
         f"got {name_or_path!r}{hint}"

@@ -14,6 +14,7 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
+from interestkit.histories import power_of_two
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 from interestkit.storage import write_atomically
@@ -244,7 +245,7 @@ def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool)
     values = np.empty(len(codes))
     for first in range(0, len(order), _ALPHA_BLOCK):
         users = order[first : first + _ALPHA_BLOCK]
-        place = np.arange(max(64, 1 << int(count[users].max()).bit_length()))
+        place = np.arange(max(64, power_of_two(int(count[users].max()) + 1)))
         inside = place[None, :] < count[users][:, None]
         code = relevant[np.where(inside, stops[users][:, None] + place[None, :], 0)]
         ideal = has_label[code] & inside[:, :, None]

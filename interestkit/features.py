@@ -4,7 +4,6 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from difflib import get_close_matches
 from functools import cached_property
 from pathlib import Path
 
@@ -26,6 +25,7 @@ from interestkit.schema import (
     TITLE,
     USER,
     check_columns,
+    did_you_mean,
 )
 from interestkit.storage import load_folder, save_folder
 
@@ -97,8 +97,7 @@ class Features:
             ValueError: If no item has that label; the message names a similar one.
         """
         if interest not in self.interests:
-            near = get_close_matches(str(interest), self.interests, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f", such as {self.interests[0]!r}"
+            hint = did_you_mean(interest, self.interests) or f", such as {self.interests[0]!r}"
             number = self.num_interests
             raise ValueError(f"interest must be one of {number} labels, got {interest!r}{hint}")
         carries = self.item_interests[:, self.interests.index(interest)] > 0

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
+
+from interestkit.schema import did_you_mean
 
 SECONDS_PER_DAY = 86_400
 
@@ -62,8 +63,7 @@ class Histories:
         """
         found = np.flatnonzero(self.users == user)
         if not len(found):
-            near = get_close_matches(str(user), [str(name) for name in self.users], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
+            hint = did_you_mean(user, self.users)
             raise ValueError(
                 f"user must be one of the {len(self):,} users here, got {user!r}{hint}"
             )

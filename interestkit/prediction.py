@@ -126,10 +126,9 @@ class Predictor:
         config = ModelConfig(**settings)
         model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
         graph, state = nnx.split(model)
-        arrays = {name: stored.arrays[f"weights.{name}"] for name in _flat(state)}
-        paths = jax.tree_util.tree_flatten_with_path(state)[0]
-        leaves = [jnp.asarray(arrays[_name(path)]) for path, _ in paths]
-        state = jax.tree.unflatten(jax.tree.structure(state), leaves)
+        paths, structure = jax.tree_util.tree_flatten_with_path(state)
+        leaves = [jnp.asarray(stored.arrays[f"weights.{_name(path)}"]) for path, _ in paths]
+        state = jax.tree.unflatten(structure, leaves)
         return cls(
             features=Features.unpack(
                 tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]

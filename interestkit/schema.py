@@ -1,6 +1,7 @@
 """Column names, event kinds and the table checks that name file, row, column and value."""
 
 from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from typing import NoReturn
 
 import polars as pl
@@ -103,6 +104,21 @@ def check_kinds(kinds: Iterable[str | None], *, what: str) -> None:
     strange = sorted({str(kind) for kind in kinds} - set(KINDS))
     if strange:
         raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, got {strange}")
+
+
+def did_you_mean(name: object, known: Iterable[object]) -> str:
+    """The end of a message that points at the most similar known name, or nothing.
+
+    Args:
+        name: What came.
+        known: What is allowed.
+
+    Example:
+        >>> did_you_mean("chese", ["bread", "cheese"])
+        "; did you mean 'cheese'?"
+    """
+    near = get_close_matches(str(name), [str(each) for each in known], n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def raise_bad_value(*, source: str, row: int, column: str, value: object, allowed: str) -> NoReturn:

@@ -120,23 +120,22 @@ def fit(
     examples = find_examples(histories)
     judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
     state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
-    rows, best, best_params = [], -np.inf, state.params
+    rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
     epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
     label = f"training, seed {seed}"
     for epoch in progress_bar(range(1, epochs + 1), label=label, unit="epoch", enabled=progress):
         state, losses = _train_epoch(shape_config, config, state, log, catalogue, examples)
         rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
         rows[-1]["seconds"] = time.perf_counter() - began
-        if rows[-1]["score"] > best:
-            best, best_params = rows[-1]["score"], state.params
-        waited = epoch - max(rows, key=lambda r: r["score"])["epoch"]
-        if waited >= config.patience or (on_epoch and on_epoch(rows[-1])):
+        if rows[-1]["score"] > best["score"]:
+            best, best_params = rows[-1], state.params
+        if epoch - best["epoch"] >= config.patience or (on_epoch and on_epoch(rows[-1])):
             break
     curve = pl.DataFrame(rows)
     return FitResult(
         model=nnx.merge(graphdef(shape_config), best_params),
         curve=curve if judge else curve.drop("score"),
-        best_epoch=max(rows, key=lambda r: r["score"])["epoch"],
+        best_epoch=best["epoch"],
         config=config,
         seed=seed,
         seconds=time.perf_counter() - began,
@@ -175,7 +174,7 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
         raise ValueError(f"model settings must be among {', '.join(fields)}, got {unknown}")
     longest = max(int(np.quantile(histories.lengths, 0.99)), 1)
     limits = {
-        name: min(fields[name].default, 1 << longest.bit_length())
+        name: min(fields[name].default, power_of_two(longest + 1))
         for name in ("history_length", "repeat_length")
     }
     return ModelConfig(

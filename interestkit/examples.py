@@ -18,9 +18,13 @@ class TrainingConfig:
     """How the model is trained; saved beside its weights.
 
     An example is a moment in a user's life: the history before it, and the events from it on.
-    Each step draws `batch_size` users evenly and one moment of each.
 
     Args:
+        task: "next": the events that follow a moment are predicted from those before it. "hidden":
+            the order says nothing, as where a log has no times or its held-out part was drawn at
+            random; a random part of a user's events is predicted from the rest.
+        draw: "users": each user is as likely, then each of their moments; "moments": each moment
+            is as likely, so that users count by how long their histories are.
         epochs: Largest number of epochs; the learning rate falls to zero over them (cosine).
         examples_per_epoch: Moments drawn in one epoch.
         batch_size: Moments in one step.
@@ -36,6 +40,8 @@ class TrainingConfig:
         validation_users: Largest number of users in the validation score.
     """
 
+    task: str = "next"
+    draw: str = "users"
     epochs: int = 12
     examples_per_epoch: int = 6_400
     batch_size: int = 128
@@ -49,6 +55,10 @@ class TrainingConfig:
     validation_users: int = 2_000
 
     def __post_init__(self) -> None:
+        for name, allowed in (("task", ("next", "hidden")), ("draw", ("users", "moments"))):
+            if getattr(self, name) not in allowed:
+                came = getattr(self, name)
+                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {came!r}")
         for name in (
             "epochs",
             "examples_per_epoch",
@@ -78,6 +88,8 @@ class Examples(NamedTuple):
     stop: Int[Array, " users"]  # one past the last event of each user
     first_moment: Int[Array, " users"]
     num_moments: Int[Array, " users"]
+    moment: Int[Array, " users"]  # of prediction, for a history in no order
+    user: Int[Array, " events"]  # who each event belongs to; empty where the order counts
 
 
 def device_log(histories: Histories, scales_days: tuple[float, ...]) -> Log:
@@ -94,8 +106,10 @@ def device_catalogue(features: Features) -> Catalogue:
     codes = np.argsort(-shares, axis=1, kind="stable")[:, :width].astype(np.int32)
     parts = np.take_along_axis(shares, codes, axis=1)
     codes[parts == 0] = features.num_interests
-    content = features.content if features.content.shape[1] else np.zeros((len(shares), 1))
-    arrays = (content, codes, parts, features.is_candidate)
+    content = item_content(features)
+    content = content if content.shape[1] else np.zeros((len(shares), 1), np.float32)
+    events = features.items["events"].to_numpy().astype(np.float32)
+    arrays = (content, codes, parts, features.is_candidate, events)
     return Catalogue(
         *(jnp.asarray(array) for array in arrays),
         popularity=jnp.asarray(np.moveaxis(features.popularity, 1, 2)),
@@ -103,32 +117,78 @@ def device_catalogue(features: Features) -> Catalogue:
     )
 
 
+def item_content(features: Features) -> Float[np.ndarray, "items content"]:
+    """What the model reads of an item besides its id: content vector and labels side by side.
+
+    Labels are a row of length one. They are left out where they come from behaviour: those
+    say who had the item, not what it is.
+    """
+    if features.interest_source == "behaviour":
+        return features.content
+    return np.concatenate([features.content, np.sqrt(features.item_interests)], axis=1)
+
+
 def _at_least_one(array: np.ndarray) -> np.ndarray:
     """Room for padding to point at, even where nobody has a history."""
     return array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
 
 
-def find_examples(histories: Histories) -> Examples:
-    """All moments with a history, grouped by user."""
-    position = np.flatnonzero(histories.starts_moment)
-    user = histories.user[position]
-    position = position[position > histories.offsets[user]]
+def find_examples(histories: Histories, task: str = "next") -> Examples:
+    """All moments with a history, grouped by user; "hidden" may part a history anywhere."""
+    is_hidden = task == "hidden"
+    if is_hidden:
+        _check_distinct(histories)
+    every = np.arange(len(histories.item))
+    position = every if is_hidden else np.flatnonzero(histories.starts_moment)
+    position = position[position > histories.offsets[histories.user[position]]]
     user = histories.user[position]
     if not len(user):
-        raise ValueError("histories must hold a user with events at two moments, got none")
+        what = "two events" if is_hidden else "events at two moments"
+        raise ValueError(f"histories must hold a user with {what}, got none")
     users, first, count = np.unique(user, return_index=True, return_counts=True)
-    arrays = (position, histories.offsets[users], histories.offsets[users + 1], first, count)
+    starts, stops = histories.offsets[users], histories.offsets[users + 1]
+    owner = histories.user if is_hidden else histories.user[:0]
+    arrays = (position, starts, stops, first, count, histories.moment[users], owner)
     return Examples(*(jnp.asarray(array, dtype=jnp.int32) for array in arrays))
 
 
+def _check_distinct(histories: Histories) -> None:
+    pairs = np.stack([histories.user, histories.item], axis=1)
+    extra = len(pairs) - len(np.unique(pairs, axis=0))
+    if extra:
+        raise ValueError(
+            "with task='hidden' a user must have each item once, as nobody can tell a repeat "
+            f"from a first time without order; got {extra:,} events more"
+        )
+
+
+def shuffled(log: Log, examples: Examples, key) -> Log:
+    """The log with the events of each user in random order; as it is where the order counts."""
+    if not len(examples.user):
+        return log
+    order = jnp.lexsort((jax.random.uniform(key, examples.user.shape), examples.user))
+    return log._replace(
+        item=log.item[order],
+        seconds=log.seconds[order],
+        weight=log.weight[order],
+        counts=log.counts[order],
+    )
+
+
 def draw_moments(config: TrainingConfig, examples: Examples, log: Log, key):
-    """A batch of moments, users drawn evenly, and where the events of each user stop."""
+    """A batch of moments, and where the events of each user stop."""
     user_key, moment_key = jax.random.split(key)
-    user = jax.random.randint(user_key, (config.batch_size,), 0, len(examples.start))
-    share = jax.random.uniform(moment_key, (config.batch_size,))
-    nth = jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
-    position = examples.position[examples.first_moment[user] + nth]
-    return Moment(examples.start[user], position, log.seconds[position]), examples.stop[user]
+    if config.draw == "moments":
+        nth = jax.random.randint(moment_key, (config.batch_size,), 0, len(examples.position))
+        user = jnp.searchsorted(examples.first_moment, nth, side="right") - 1
+    else:
+        user = jax.random.randint(user_key, (config.batch_size,), 0, len(examples.start))
+        share = jax.random.uniform(moment_key, (config.batch_size,))
+        nth = examples.first_moment[user]
+        nth += jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
+    position = examples.position[nth]
+    seconds = examples.moment[user] if config.task == "hidden" else log.seconds[position]
+    return Moment(examples.start[user], position, seconds), examples.stop[user]
 
 
 def draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:
@@ -142,13 +202,13 @@ def draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
     """Items that the softmax runs over, and the log-probability that each was drawn.
 
     All items where the catalogue is small. Else `num_sampled` of them without replacement,
-    drawn by popularity^0.75 in an exponential race (Efraimidis and Spirakis 2006): items with
+    drawn by events^0.75 in an exponential race (Efraimidis and Spirakis 2006): items with
     the smallest times win, and the time of the first loser gives each one's probability.
     """
     num_items = len(catalogue.is_candidate)
     if num_items <= config.num_sampled:
         return jnp.arange(num_items), jnp.zeros(num_items)
-    rate = jnp.exp(0.75 * catalogue.popularity[-1, :, -1]) - 1 + 1e-3
+    rate = (catalogue.events + 1e-3) ** 0.75
     rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
     times = jax.random.exponential(key, (num_items,)) / rate
     first, codes = jax.lax.top_k(-times, config.num_sampled + 1)

@@ -1,7 +1,7 @@
 """What the model sees, fitted on training events alone: catalogue, interests, histories."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
@@ -32,7 +32,6 @@ from interestkit.storage import load_folder, save_folder
 # Decay of interest and popularity is looked at on three time scales, as shares of the
 # training span: a year gives 7, 30 and 365 days.
 TIME_SCALES = (1 / 50, 1 / 12, 1.0)
-NUM_SNAPSHOTS = 64  # moments at which popularity is kept, evenly spread over training
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -214,6 +213,8 @@ def fit_features(
     kind_weights: Mapping[str, float] = KIND_WEIGHTS,
     num_themes: int = 60,
     content_dim: int = 32,
+    num_snapshots: int = 64,
+    scales_days: Sequence[float] | None = None,
 ) -> Features:
     """Catalogue, interests, content vectors and popularity, from training events alone.
 
@@ -231,6 +232,9 @@ def fit_features(
         kind_weights: Weight of an event of each kind; only their ratios count.
         num_themes: Largest number of interests where they must be derived.
         content_dim: Largest number of content dimensions.
+        num_snapshots: Moments at which popularity is kept, evenly spread over training; 0 where
+            the times say no more than the order, so that nothing is ever popular *now*.
+        scales_days: Time scales of decay, above 0, in days; None takes `TIME_SCALES` of the span.
 
     Returns:
         The fitted features. Item codes run from the most to the least frequent item, ties in
@@ -238,7 +242,8 @@ def fit_features(
 
     Raises:
         ValueError: If there are no events, one is not before `until`, a column is missing, a kind
-            has no weight, or no item has `min_item_events`.
+            has no weight, no item has `min_item_events`, `num_snapshots` is negative, or
+            `scales_days` is empty or holds a number that is not above 0.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -256,6 +261,8 @@ def fit_features(
     until = until or last + timedelta(seconds=1)
     if until <= last:
         raise ValueError(f"until must be after the last event, at {last}, got {until}")
+    if num_snapshots < 0:
+        raise ValueError(f"num_snapshots must be at least 0, got {num_snapshots}")
     catalogue = _catalogue(events, items, min_item_events)
     labels, source = _interests(catalogue, events, num_themes)
     catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
@@ -265,21 +272,32 @@ def fit_features(
     for row, own in enumerate(labels):
         item_interests[row, [code[label] for label in own]] = 1 / max(len(own), 1)
     origin = events[TIME].min()
-    span_days = max((until - origin).total_seconds() / SECONDS_PER_DAY, 1e-3)
+    scales_days = _scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
     unfinished = Features(
         items=catalogue,
         interests=names,
         item_interests=item_interests,
         content=content_vectors(catalogue[TITLE].to_list(), labels, dim=content_dim),
-        popularity=np.zeros((1, 1, len(catalogue)), np.float32),
+        popularity=np.zeros((1, len(scales_days), len(catalogue)), np.float32),
         snapshot_seconds=np.zeros(1, np.int32),
-        scales_days=tuple(span_days * share for share in TIME_SCALES),
+        scales_days=scales_days,
         kind_weights=_relative(kind_weights, events),
         origin=origin,
         fitted_until=last,
         interest_source=source,
     )
-    return _with_popularity(unfinished, events, until)
+    if not num_snapshots:
+        return unfinished
+    return _with_popularity(unfinished, events, until, num_snapshots)
+
+
+def _scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[float, ...]:
+    if scales_days is None:
+        return tuple(max(span_days, 1e-3) * share for share in TIME_SCALES)
+    scales_days = tuple(map(float, scales_days))
+    if not scales_days or not min(scales_days) > 0:
+        raise ValueError(f"scales_days must hold numbers above 0, got {scales_days}")
+    return scales_days
 
 
 def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
@@ -351,18 +369,20 @@ def _relative(kind_weights: Mapping[str, float], events: pl.DataFrame) -> dict[s
     return {kind: weight / mean for kind, weight in kind_weights.items()}
 
 
-def _with_popularity(features: Features, events: pl.DataFrame, until: datetime) -> Features:
-    """The features with popularity at `NUM_SNAPSHOTS` even steps and at the end of training."""
+def _with_popularity(
+    features: Features, events: pl.DataFrame, until: datetime, num_snapshots: int
+) -> Features:
+    """The features with popularity at so many even steps and at the end of training."""
     code = features.codes(events[ITEM])
     known = events.filter(pl.Series(code >= 0))
     code, seconds = code[code >= 0], features.seconds(known[TIME])
     weight = known[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
     end = math.ceil(until.timestamp()) - math.floor(features.origin.timestamp())
-    edges = np.linspace(0, end, NUM_SNAPSHOTS + 1).astype(np.int32)
-    step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, NUM_SNAPSHOTS - 1)
+    edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
+    step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num_snapshots - 1)
     cell = step * features.num_items + code
-    shape = (NUM_SNAPSHOTS, features.num_items)
-    popularity = np.zeros((NUM_SNAPSHOTS + 1, len(features.scales_days), features.num_items))
+    shape = (num_snapshots, features.num_items)
+    popularity = np.zeros((num_snapshots + 1, len(features.scales_days), features.num_items))
     for scale, days in enumerate(features.scales_days):
         decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
         added = np.bincount(cell, weight.to_numpy() * decayed, minlength=shape[0] * shape[1])

@@ -21,6 +21,7 @@ SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
 PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
 HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers
+_LONG = 8  # histories are long where the catalogue is less than so many times as large
 _UNSEEN_COUNT = 0.02  # stands for "no event" inside logarithms of decayed counts
 
 
@@ -81,6 +82,7 @@ class Catalogue(NamedTuple):
     interest_codes: Int[Array, "items labels"]  # padded with num_interests
     interest_shares: Float[Array, "items labels"]
     is_candidate: Bool[Array, " items"]
+    events: Float[Array, " items"]  # number of training events
     popularity: Float[Array, "snapshots items scales"]
     snapshot_seconds: Int[Array, " snapshots"]
 
@@ -157,6 +159,7 @@ class InterestModel(nnx.Module):
         self.tower = MLP(inputs, config.hidden, dropout=config.dropout, rngs=rngs)
         self.input_dropout = nnx.Dropout(config.dropout)
         self.user_vector = nnx.Linear(config.hidden[-1], dim, use_bias=False, rngs=rngs)
+        self.pooled_weight = nnx.Param(jnp.full(scales + 1, 0.5))
         self.repeat_gate = nnx.Linear(config.hidden[-1], 1, rngs=rngs)
         self.repeat_score = MLP(2 * scales + 2, (32,), 1, rngs=rngs)
         self.repeat_count_weight = nnx.Param(jnp.full(scales, 1.2 / scales))
@@ -180,13 +183,13 @@ class InterestModel(nnx.Module):
         vectors = self.vectors(catalogue, parts)
         repeats = self._repeats(log, moment)
         sums, shares, totals = self._interest_shares(catalogue, repeats)
-        state = self._state(log, moment, vectors, shares, totals, rngs)
+        state, taste = self._state(log, moment, vectors, shares, totals, rngs)
         can_repeat = repeats.is_real & catalogue.is_candidate[repeats.item]
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
         snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
         return Prediction(
-            user=self.user_vector(state),
+            user=self.user_vector(state) + taste,
             popularity_weight=self.popularity_weight(state),
             repeat=self._score_repeats(catalogue, snapshot, repeats, totals),
             repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
@@ -263,8 +266,12 @@ class InterestModel(nnx.Module):
         shares = sums / jnp.maximum(sums.sum(axis=2, keepdims=True), 1e-6)
         return sums, shares, repeats.counts.sum(axis=1)
 
-    def _state(self, log, moment, vectors, shares, totals, rngs) -> Float[Array, "batch hidden"]:
-        """The last hidden layer: what the tower makes of pooled history, shares and counts."""
+    def _state(self, log, moment, vectors, shares, totals, rngs):
+        """The last hidden layer, and the taste: a weighted sum of the pooled item vectors.
+
+        The taste goes straight into the user vector, so that items like those of the history
+        score high from the first step on, and the tower learns what to change (a residual).
+        """
         at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
         is_real = at >= moment.start[:, None]
         at = jnp.maximum(at, 0)
@@ -276,12 +283,15 @@ class InterestModel(nnx.Module):
         decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
         weight = decay * (is_real * log.weight[at])[..., None]
         share = weight / (weight.sum(axis=1, keepdims=True) + 1e-3)
-        pooled = jnp.einsum("bls,bld->bsd", share, vectors[log.item[at]])
+        pooled = _pool(share, log.item[at], vectors)
+        pooled = jnp.concatenate([pooled, last[:, None, :]], axis=1)
         inputs = [pooled, jnp.sqrt(shares + 1e-6)]
         flat = [part.reshape(len(at), -1) for part in inputs]
         amounts = [jnp.log1p(totals), jnp.log1p(weight.sum(axis=1))]
-        x = jnp.concatenate([*flat, last, *amounts], axis=1)
-        return self.tower(self.input_dropout(x, deterministic=rngs is None, rngs=rngs), rngs=rngs)
+        x = self.input_dropout(
+            jnp.concatenate([*flat, *amounts], axis=1), deterministic=rngs is None, rngs=rngs
+        )
+        return self.tower(x, rngs=rngs), jnp.einsum("bsd,s->bd", pooled, self.pooled_weight[...])
 
     def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
         """Log-probability of each repeatable item, given that the next event is a repeat."""
@@ -322,6 +332,16 @@ class _Repeats(NamedTuple):
     counts: Float[Array, "batch repeats scales"]  # decayed to the moment; 0 on padding
 
 
+def _pool(share, items, vectors) -> Float[Array, "batch scales dim"]:
+    """Sums of item vectors with weights: gathered, or as one product where histories are long."""
+    batch, length, scales = share.shape
+    if len(vectors) > _LONG * length:
+        return jnp.einsum("bls,bld->bsd", share, vectors[items])
+    rows = jnp.arange(batch)[:, None]
+    table = jnp.zeros((batch, len(vectors), scales)).at[rows, items].add(share)
+    return jnp.einsum("bis,id->bsd", table, vectors)
+
+
 def _days(seconds: Int[Array, "batch events"]) -> Float[Array, "batch events"]:
     return jnp.maximum(seconds, 0) / SECONDS_PER_DAY
 
@@ -331,13 +351,19 @@ def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
     return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
 
 
+def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch length"]:
+    """Items of the newest `length` events before the moment; -1 before the first."""
+    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
+    return jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], -1)
+
+
 def hide_seen(
     new: Float[Array, "batch items"], log: Log, moment: Moment, catalogue: Catalogue, *, length: int
 ) -> Float[Array, "batch items"]:
     """Scores with items of the newest `length` events, and those that are no candidates, hidden."""
-    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
-    seen = jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], new.shape[1])
-    return hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), seen)
+    seen = seen_items(log, moment, length)
+    possible = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
+    return hide(possible, jnp.where(seen < 0, new.shape[1], seen))
 
 
 def item_log_probabilities(

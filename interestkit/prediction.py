@@ -25,6 +25,7 @@ from interestkit.model import (
     Moment,
     hide_seen,
     item_log_probabilities,
+    seen_items,
 )
 from interestkit.ranking import top_k
 from interestkit.schema import USER
@@ -43,18 +44,24 @@ class Predictor:
         model: The model.
         mode: "hybrid", "collaborative" (learned item vectors and popularity alone) or
             "content" (item vectors from content alone).
+        linear: What each item of a history (row) adds to the score of each other item (column);
+            `linear.add_linear_part` makes it. None adds nothing; nor is it added to content.
 
     Raises:
-        ValueError: If `mode` is another one.
+        ValueError: If `mode` is another one, or `linear` is not items x items.
     """
 
     features: Features
     model: InterestModel
     mode: str = "hybrid"
+    linear: Float[np.ndarray, "items items"] | None = None
 
     def __post_init__(self) -> None:
         if self.mode not in PARTS:
             raise ValueError(f"mode must be one of {', '.join(PARTS)}, got {self.mode!r}")
+        square = (self.features.num_items,) * 2
+        if self.linear is not None and self.linear.shape != square:
+            raise ValueError(f"linear must have shape {square}, got {self.linear.shape}")
 
     def __repr__(self) -> str:
         return f"Predictor({self.mode}, {self.features!r})"
@@ -82,14 +89,45 @@ class Predictor:
             ValueError: If `k` is outside 1..items.
         """
         check_k(k, self.features)
-        seen_length = power_of_two(int(histories.lengths.max(initial=1)))
-        program = self._program(histories)
-        blocks = [
-            _rank_block(*program, block, self._parts, k, seen_length, exclude_seen)
-            for block in self._blocks(histories)
-        ]
+        programs = self._scoring(histories, exclude_seen)
+        blocks = [_rank_block(*program, k) for program in programs]
         codes, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
         return codes[: len(histories)], scores[: len(histories)]
+
+    def score(
+        self,
+        histories: Histories,
+        codes: Int[np.ndarray, "users candidates"],
+        *,
+        exclude_seen: bool = True,
+    ) -> Float[np.ndarray, "users candidates"]:
+        """Log-probabilities of given items, as in `rank`; -inf for what cannot be recommended.
+
+        Args:
+            histories: Whom to score for.
+            codes: Catalogue codes of each user's candidates, in 0..items - 1.
+            exclude_seen: As in `rank`.
+
+        Raises:
+            ValueError: If there are not as many rows as users, or a code is no item.
+        """
+        if len(codes) != len(histories):
+            raise ValueError(f"codes must have {len(histories)} rows, got {len(codes)}")
+        if codes.size and not 0 <= codes.min() <= codes.max() < self.features.num_items:
+            allowed = f"0..{self.features.num_items - 1} (the catalogue)"
+            raise ValueError(f"codes must be in {allowed}, got {codes.min()}..{codes.max()}")
+        blocks = []
+        for number, program in enumerate(self._scoring(histories, exclude_seen)):
+            own = codes[number * BLOCK : (number + 1) * BLOCK]
+            blocks.append(_score_block(*program, _pad(own, BLOCK))[: len(own)])
+        return np.concatenate(blocks)
+
+    def _scoring(self, histories: Histories, exclude_seen: bool) -> Iterator[tuple]:
+        """Arguments of `_item_scores` for each block of users."""
+        seen_length = power_of_two(int(histories.lengths.max(initial=1)))
+        program, linear = self._program(histories), self._linear
+        for block in self._blocks(histories):
+            yield (*program, linear, block, self._parts, seen_length, exclude_seen)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest in what each user does next; a row sums to 1."""
@@ -103,11 +141,12 @@ class Predictor:
         """The folder, to which model and features are written together."""
         packed = self.features.pack()
         weights = {f"weights.{name}": array for name, array in _flat(self._split[1]).items()}
+        linear = {} if self.linear is None else {"linear": self.linear}
         return save_folder(
             folder,
             kind="model",
             tables=packed["tables"],
-            arrays=packed["arrays"] | weights,
+            arrays=packed["arrays"] | weights | linear,
             meta={
                 "features": packed["meta"],
                 "model": asdict(self.model.config),
@@ -135,6 +174,7 @@ class Predictor:
             ),
             model=nnx.merge(graph, state),
             mode=stored.meta["mode"],
+            linear=stored.arrays.get("linear"),
         )
 
     @cached_property
@@ -144,6 +184,10 @@ class Predictor:
     @cached_property
     def _catalogue(self) -> Catalogue:
         return device_catalogue(self.features)
+
+    @cached_property
+    def _linear(self) -> Float[jax.Array, "items items"]:
+        return jnp.asarray(np.zeros((0, 0), np.float32) if self.linear is None else self.linear)
 
     def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
         """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""
@@ -182,19 +226,34 @@ class Predictor:
             yield log, Moment(*(_pad(array, BLOCK) for array in moment))
 
 
-@partial(jax.jit, static_argnums=(0, 5, 6, 7))
-def _rank_block(graph, state, catalogue, block, parts, k, seen_length, exclude_seen):
+def _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen):
+    """Log-probability of every item to be next, or the next new one."""
     log, moment = block
     model = nnx.merge(graph, state)
     said = model(log, catalogue, moment, parts=parts)
     new = model.score_new(said, catalogue, None, parts=parts)
-    if exclude_seen:
-        left = hide_seen(new, log, moment, catalogue, length=seen_length)
-        scores = jnp.where(left > HIDDEN / 2, jax.nn.log_softmax(left, axis=1), -jnp.inf)
-    else:
-        scores = item_log_probabilities(new, said, catalogue)
+    if linear.size:
+        rows, seen = jnp.arange(len(new))[:, None], seen_items(log, moment, seen_length)
+        seen = jnp.where(seen < 0, len(linear), seen)
+        had = jnp.zeros_like(new).at[rows, seen].set(1.0, mode="drop")
+        new += parts[0] * (had @ linear)
+    if not exclude_seen:
+        return item_log_probabilities(new, said, catalogue)
+    left = hide_seen(new, log, moment, catalogue, length=seen_length)
+    return jnp.where(left > HIDDEN / 2, jax.nn.log_softmax(left, axis=1), -jnp.inf)
+
+
+@partial(jax.jit, static_argnums=(0, 6, 7, 8))
+def _rank_block(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen, k):
+    scores = _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen)
     best, codes = top_k(scores, k)
     return codes, best
+
+
+@partial(jax.jit, static_argnums=(0, 6, 7))
+def _score_block(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen, codes):
+    scores = _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen)
+    return jnp.take_along_axis(scores, codes, axis=1)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -12,6 +12,7 @@ from interestkit.events import EventLog
 from interestkit.schema import ITEM, TIME, USER
 from interestkit.storage import load_folder, save_folder
 
+METHODS = ("temporal", "leave-last-out", "random")
 _SHARE = "new_item_share"
 _TABLES = ("train", "validation", "test", "items", "moments_validation", "moments_test")
 
@@ -34,7 +35,8 @@ class Split:
             known when that user is predicted (columns user and time). After a split in time it
             is the same for all.
         moments_test: The same for `test`.
-        method: "temporal" or "leave-last-out".
+        method: "temporal", "leave-last-out", or "random": held-out events drawn without regard
+            to time, as some published numbers have it. Only the first leaks nothing.
         name: Name of the log.
 
     Raises:
@@ -57,8 +59,8 @@ class Split:
         moment = {USER: pl.String, TIME: schema.EVENT_COLUMNS[TIME]}
         for table in ("moments_validation", "moments_test"):
             schema.check_columns(getattr(self, table), moment, what=table)
-        if self.method not in ("temporal", "leave-last-out"):
-            raise ValueError(f"method must be temporal or leave-last-out, got {self.method!r}")
+        if self.method not in METHODS:
+            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
 
     def __repr__(self) -> str:
         parts = ", ".join(

@@ -22,6 +22,8 @@ from interestkit.examples import (
     draw_moments,
     draw_parts,
     find_examples,
+    item_content,
+    shuffled,
 )
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
@@ -117,7 +119,7 @@ def fit(
     use_compilation_cache()
     shape_config = model_config(features, histories, **shape)
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
-    examples = find_examples(histories)
+    examples = find_examples(histories, config.task)
     judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
     state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
     rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
@@ -180,7 +182,7 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
     return ModelConfig(
         num_items=features.num_items,
         num_interests=features.num_interests,
-        content_dim=features.content.shape[1],
+        content_dim=item_content(features).shape[1],
         scales_days=features.scales_days,
         **(limits | shape),
     )
@@ -222,6 +224,8 @@ def _train_epoch(
 ):
     """One epoch, compiled as one scan over its steps; returns the state and the mean losses."""
     optimizer = _optimizer(config)
+    key, shuffle_key = jax.random.split(state.key)
+    state, log = state._replace(key=key), shuffled(log, examples, shuffle_key)
 
     def step(state: _State, _):
         key, draw_key, sample_key, part_key, dropout_key = jax.random.split(state.key, 5)

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from interestkit.features import NUM_SNAPSHOTS, TIME_SCALES, Features, fit_features
+from interestkit.features import TIME_SCALES, Features, fit_features
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from interestkit.splitting import temporal_split
 
@@ -94,6 +94,27 @@ def test_scales_are_shares_of_the_training_span(tiny):
     assert "fitted until 2024-03-01 06:00)" in repr(tiny)
 
 
+@pytest.mark.parametrize("num_snapshots", [1, 3])
+def test_scales_and_snapshots_may_be_given(num_snapshots):
+    scales = [0.1, 2, 5.5, 30]
+    settings = {"num_snapshots": num_snapshots, "scales_days": scales}
+    features = fit_features(events_of(ROWS), ITEMS, min_item_events=1, **settings)
+    assert features.scales_days == (0.1, 2.0, 5.5, 30.0)
+    end = 6 * 3600 + 1
+    steps = [int(step * end / num_snapshots) for step in range(num_snapshots + 1)]
+    assert features.snapshot_seconds.tolist() == steps
+    assert (features.popularity[-1] > 0).all()
+    expected = slow_popularity(features, events_of(ROWS))
+    np.testing.assert_allclose(features.popularity, expected, rtol=1e-5, atol=1e-7)
+
+
+def test_without_snapshots_nothing_is_ever_popular():
+    features = fit_features(events_of(ROWS), ITEMS, min_item_events=1, num_snapshots=0)
+    np.testing.assert_array_equal(features.popularity, np.zeros((1, len(TIME_SCALES), 4)))
+    assert features.snapshot_seconds.tolist() == [0]
+    assert features.items["events"].to_list() == [3, 2, 1, 1]  # which no time is needed for
+
+
 def test_rare_items_stay_out():
     features = fit_features(events_of(ROWS), ITEMS, min_item_events=2)
     assert features.items["item"].to_list() == ["b", "a"]
@@ -102,7 +123,7 @@ def test_rare_items_stay_out():
 def slow_popularity(features, events):
     """log(1 + decayed weight of the events of each item strictly before each snapshot)."""
     names = features.items["item"].to_list()
-    shape = (NUM_SNAPSHOTS + 1, len(features.scales_days), len(names))
+    shape = (len(features.snapshot_seconds), len(features.scales_days), len(names))
     sums = np.zeros(shape)
     for item, time, kind in events.select("item", "time", "kind").iter_rows():
         second = int(time.timestamp()) - int(features.origin.timestamp())
@@ -117,6 +138,7 @@ def slow_popularity(features, events):
 
 
 def test_popularity_equals_a_loop_over_events_and_snapshots(tiny):
+    assert len(tiny.snapshot_seconds) == 64 + 1
     assert tiny.snapshot_seconds[[0, -1]].tolist() == [0, 6 * 3600 + 1]
     np.testing.assert_allclose(
         tiny.popularity, slow_popularity(tiny, events_of(ROWS)), rtol=1e-5, atol=1e-7
@@ -257,6 +279,17 @@ def test_a_folder_of_something_else_is_refused(split, tmp_path):
             {"until": DAY + timedelta(hours=6)},
             "until must be after the last event, at 2024-03-01 06:00:00",
             id="until-at-the-last-event",
+        ),
+        pytest.param(
+            {"scales_days": ()}, r"scales_days must hold numbers above 0, got \(\)", id="no-scale"
+        ),
+        pytest.param(
+            {"scales_days": [7, 0]},
+            r"scales_days must hold numbers above 0, got \(7\.0, 0\.0\)",
+            id="a-scale-of-zero",
+        ),
+        pytest.param(
+            {"num_snapshots": -1}, "num_snapshots must be at least 0, got -1", id="snapshots"
         ),
     ],
 )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from interestkit import model as module
 from interestkit.examples import device_catalogue, device_log, draw_candidates
 from interestkit.losses import total_loss
 from interestkit.model import (
@@ -24,6 +25,7 @@ from interestkit.model import (
     graphdef,
     hide,
     item_log_probabilities,
+    seen_items,
 )
 
 HYBRID = jnp.array(PARTS["hybrid"])
@@ -64,6 +66,7 @@ def world():
         interest_codes=jnp.array([[0], [1], [0], [1], [2], [2]], jnp.int32),
         interest_shares=jnp.array([[1.0], [1], [1], [1], [0], [0]]),
         is_candidate=jnp.arange(NUM_ITEMS) < 5,
+        events=jnp.ones(NUM_ITEMS),
         popularity=jnp.array(rng.uniform(0, 2, (3, NUM_ITEMS, 2)), jnp.float32),
         snapshot_seconds=jnp.array([0, 2, 4], jnp.int32) * DAY,
     )
@@ -170,6 +173,64 @@ def test_scores_of_targets_are_those_of_all_items(model, world, said):
 def test_content_alone_says_nothing_where_there_is_none(model, world):
     parts = jnp.array(PARTS["content"])
     np.testing.assert_array_equal(predict(*model, *world, parts)[1], 0)
+
+
+def test_without_a_tower_the_user_vector_is_the_weighted_sum_of_pooled_vectors(model, world):
+    whole = nnx.clone(nnx.merge(*model))
+    whole.user_vector.kernel[...] = jnp.zeros_like(whole.user_vector.kernel[...])
+    whole.pooled_weight[...] = jnp.array([0.3, -0.2, 0.7])  # of the scales, and of the last item
+    said, _ = predict(*nnx.split(whole), *world)
+    vectors = np.asarray(whole.item_vectors[...], dtype=float)
+
+    def pooled(codes, ages, days):
+        weights = np.exp(-np.array(ages) / days)
+        return weights @ vectors[codes] / (weights.sum() + 1e-3)
+
+    # newest first; of the five events of user 1 the newest four count
+    histories = [([0, 1, 0], [1, 2, 3]), ([4, 3, 2, 1], [1, 1, 2, 3])]
+    for row, (codes, ages) in enumerate(histories):
+        expected = 0.3 * pooled(codes, ages, 1) - 0.2 * pooled(codes, ages, 10)
+        expected += 0.7 * vectors[codes[0]]
+        np.testing.assert_allclose(said.user[row], expected, rtol=1e-5, atol=1e-8)
+    np.testing.assert_array_equal(said.user[2], 0)
+
+
+def test_the_tower_adds_to_the_pooled_vectors(model, world, said):
+    whole = nnx.clone(nnx.merge(*model))
+    assert whole.pooled_weight[...].tolist() == [0.5, 0.5, 0.5]
+    whole.pooled_weight[...] = jnp.zeros(3)
+    tower = predict(*nnx.split(whole), *world)[0].user
+    whole = nnx.clone(nnx.merge(*model))
+    whole.user_vector.kernel[...] = jnp.zeros_like(whole.user_vector.kernel[...])
+    pooled = predict(*nnx.split(whole), *world)[0].user
+    assert (tower != 0).all()
+    np.testing.assert_allclose(said[0].user, tower + pooled, rtol=1e-5, atol=1e-7)
+
+
+def test_vectors_are_pooled_alike_with_short_and_long_histories(monkeypatch):
+    rng = np.random.default_rng(0)
+    share, vectors = rng.uniform(0, 1, (3, 5, 2)), rng.normal(size=(6, 4))
+    share[1, 2:] = 0  # padding
+    items = rng.integers(0, 6, (3, 5))
+    items[0] = [2, 2, 5, 2, 0]  # an item three times
+    expected = [
+        [sum(share[b, n, s] * vectors[items[b, n]] for n in range(5)) for s in range(2)]
+        for b in range(3)
+    ]
+    arrays = (jnp.array(share, jnp.float32), jnp.array(items), jnp.array(vectors, jnp.float32))
+    for long in (0, 100):
+        monkeypatch.setattr(module, "_LONG", long)
+        jaxpr = str(jax.make_jaxpr(lambda *some: module._pool(*some))(*arrays))
+        assert ("scatter" in jaxpr) == (long == 100)
+        pooled = module._pool(*arrays)
+        np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_seen_items_are_the_newest_before_the_moment(world):
+    log, _, moment = world
+    assert seen_items(log, moment, 4).tolist() == [[0, 1, 0, -1], [4, 3, 2, 1], [-1] * 4]
+    early = moment._replace(end=jnp.array([2, 4, 8]))
+    assert seen_items(log, early, 3).tolist() == [[1, 0, -1], [0, -1, -1], [-1] * 3]
 
 
 def test_interests_are_probabilities_near_the_own_shares(said):

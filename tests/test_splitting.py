@@ -10,6 +10,8 @@ import pytest
 from interestkit import schema
 from interestkit.datasets import load
 from interestkit.events import EventLog
+from interestkit.features import fit_features
+from interestkit.heldout import held_out
 from interestkit.splitting import Split, SplitWarning, leave_last_out, temporal_split
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -209,8 +211,27 @@ def test_a_saved_split_comes_back(ten, tmp_path):
 
 def test_split_rejects_another_method(ten):
     tables = {name: getattr(ten, name) for name in ten.__dataclass_fields__}
-    with pytest.raises(ValueError, match="method must be temporal or leave-last-out, got 'random'"):
-        Split(**{**tables, "method": "random"})
+    message = "method must be one of temporal, leave-last-out, random, got 'shuffled'"
+    with pytest.raises(ValueError, match=message):
+        Split(**{**tables, "method": "shuffled"})
+
+
+def test_a_random_split_may_learn_from_events_after_a_moment(tmp_path):
+    known = make_log(("a", "x", 1), ("b", "p", 2), ("a", "z", 9))
+    later = make_log(("a", "y", 5), ("b", "q", 8))
+    moments = later.events.select("user", time=pl.Series([DAY + timedelta(hours=10), DAY])).cast(
+        {"time": schema.EVENT_COLUMNS["time"]}
+    )
+    moments = moments.with_columns(pl.col("time") + pl.Series([0, 3]) * timedelta(hours=1))
+    tables = {"train": known.events, "validation": later.events[:0], "test": later.events}
+    tables |= {"items": known.items, "moments_validation": moments[:0], "moments_test": moments}
+    features = fit_features(known.events, known.items, min_item_events=1)  # until hour 9
+    with pytest.raises(ValueError, match="features must be fitted before 2024-03-01 03:00"):
+        held_out(features, Split(**tables, method="temporal", name="made"))
+    random = Split(**tables, method="random", name="made")
+    random = Split.load(random.save(tmp_path / "split"))
+    assert random.method == "random"
+    assert held_out(features, random).histories.lengths.tolist() == [2, 1]
 
 
 def load_or_skip(name):

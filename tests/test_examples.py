@@ -1,0 +1,235 @@
+"""Training draws the moments that its settings name, as often as they say."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+import pytest
+
+from interestkit.examples import (
+    TrainingConfig,
+    device_catalogue,
+    device_log,
+    draw_candidates,
+    draw_moments,
+    find_examples,
+    item_content,
+    shuffled,
+)
+from interestkit.histories import Histories
+from interestkit.model import Log
+
+DAY = 86_400
+
+
+def histories_of(*users):
+    """Histories from lists of (item, day); each is predicted on a day of its own, 50 and up."""
+    events = [event for user in users for event in user]
+    return Histories(
+        users=np.array([f"user {n}" for n in range(len(users))]),
+        offsets=np.cumsum([0, *map(len, users)]).astype(np.int32),
+        item=np.array([item for item, _ in events], np.int32),
+        seconds=np.array([day * DAY for _, day in events], np.int32),
+        weight=np.arange(len(events), dtype=np.float32) + 1,
+        moment=((np.arange(len(users)) + 50) * DAY).astype(np.int32),
+    )
+
+
+# User 0 has one event, user 1 a basket of two and an event after it, user 2 a basket alone,
+# user 3 five events on five days.
+HISTORIES = histories_of(
+    [(4, 0)], [(0, 1), (1, 1), (2, 2)], [(3, 5), (0, 5)], [(item, item) for item in (4, 0, 3, 1, 2)]
+)
+LOG = device_log(HISTORIES, (1.0, 10.0))
+
+
+def test_the_next_task_parts_histories_between_moments_only():
+    examples = find_examples(HISTORIES)
+    # events 1-3 are of user 1, 4-5 of user 2, 6-10 of user 3
+    assert examples.position.tolist() == [3, 7, 8, 9, 10]
+    assert (examples.start.tolist(), examples.stop.tolist()) == ([1, 6], [4, 11])
+    assert (examples.first_moment.tolist(), examples.num_moments.tolist()) == ([0, 1], [1, 4])
+    assert examples.user.size == 0
+
+
+def test_the_hidden_task_parts_histories_anywhere():
+    examples = find_examples(HISTORIES, "hidden")
+    assert examples.position.tolist() == [2, 3, 5, 7, 8, 9, 10]
+    assert (examples.start.tolist(), examples.stop.tolist()) == ([1, 4, 6], [4, 6, 11])
+    assert examples.first_moment.tolist() == [0, 2, 3]
+    assert examples.num_moments.tolist() == [2, 1, 4]
+    assert (examples.moment / DAY).tolist() == [51, 52, 53]
+    assert examples.user.tolist() == [0, 1, 1, 1, 2, 2, 3, 3, 3, 3, 3]
+
+
+def test_the_hidden_task_refuses_items_that_a_user_has_twice():
+    twice = histories_of([(0, 0), (1, 1), (0, 2), (0, 3)], [(0, 0), (1, 1)])
+    with pytest.raises(ValueError, match=r"a user must have each item once, .*; got 2 events more"):
+        find_examples(twice, "hidden")
+    assert len(find_examples(twice).position) == 4
+
+
+@pytest.mark.parametrize(
+    ("task", "what"), [("next", "events at two moments"), ("hidden", "two events")]
+)
+def test_histories_with_nothing_to_predict_are_refused(task, what):
+    with pytest.raises(ValueError, match=f"must hold a user with {what}, got none"):
+        find_examples(histories_of([(0, 0)], [(1, 1)]), task)
+
+
+def test_the_log_of_the_next_task_is_left_as_it_is():
+    assert shuffled(LOG, find_examples(HISTORIES), jax.random.key(0)) is LOG
+
+
+def test_the_log_of_the_hidden_task_is_shuffled_within_users_only():
+    examples = find_examples(HISTORIES, "hidden")
+    counts = LOG.counts * LOG.weight[:, None]  # no two events are alike
+    logs = [
+        shuffled(LOG._replace(counts=counts), examples, jax.random.key(seed)) for seed in range(300)
+    ]
+    first = np.zeros(5)
+    for log in logs:
+        order = np.asarray(log.weight, int) - 1  # the weight tells the event
+        assert sorted(order[6:].tolist()) == [6, 7, 8, 9, 10]
+        np.testing.assert_array_equal(HISTORIES.user[order], HISTORIES.user)
+        for name in ("item", "seconds", "counts"):
+            old = counts if name == "counts" else getattr(LOG, name)
+            np.testing.assert_array_equal(getattr(log, name), np.asarray(old)[order])
+        np.testing.assert_array_equal(log.following, LOG.following)
+        first[order[6] - 6] += 1
+    # each of the five events of user 3 comes first in 60 of 300 orders
+    assert (abs(first - 60) < 5 * np.sqrt(300 * 0.2 * 0.8)).all()
+
+
+def drawn(draw, task="next", size=20_000):
+    """How often each position was drawn, and the moments."""
+    config = TrainingConfig(draw=draw, task=task, batch_size=size)
+    moment, stop = draw_moments(config, find_examples(HISTORIES, task), LOG, jax.random.key(3))
+    return np.bincount(moment.end, minlength=11), moment, np.asarray(stop)
+
+
+@pytest.mark.parametrize(
+    ("draw", "task", "shares"),
+    [
+        # of two users, one has one moment and the other four
+        pytest.param("users", "next", {3: 1 / 2} | dict.fromkeys(range(7, 11), 1 / 8), id="users"),
+        pytest.param("moments", "next", dict.fromkeys([3, 7, 8, 9, 10], 1 / 5), id="moments"),
+        pytest.param(
+            "users",
+            "hidden",
+            {2: 1 / 6, 3: 1 / 6, 5: 1 / 3} | dict.fromkeys(range(7, 11), 1 / 12),
+            id="users-hidden",
+        ),
+        pytest.param(
+            "moments",
+            "hidden",
+            dict.fromkeys([2, 3, 5, 7, 8, 9, 10], 1 / 7),
+            id="moments-hidden",
+        ),
+    ],
+)
+def test_moments_are_drawn_as_often_as_the_setting_says(draw, task, shares):
+    counts, moment, stop = drawn(draw, task)
+    for position, count in enumerate(counts):
+        share = shares.get(position, 0)
+        # five standard deviations of a binomial
+        assert abs(count - 20_000 * share) <= 5 * np.sqrt(20_000 * share * (1 - share)), position
+    user = HISTORIES.user[np.asarray(moment.end)]
+    np.testing.assert_array_equal(moment.start, HISTORIES.offsets[user])
+    np.testing.assert_array_equal(stop, HISTORIES.offsets[user + 1])
+
+
+def test_a_moment_is_that_of_its_event_or_in_the_hidden_task_that_of_its_user():
+    _, moment, _ = drawn("moments")
+    np.testing.assert_array_equal(moment.seconds, HISTORIES.seconds[np.asarray(moment.end)])
+    _, moment, _ = drawn("moments", "hidden")
+    user = HISTORIES.user[np.asarray(moment.end)]
+    np.testing.assert_array_equal(moment.seconds, (user + 50) * DAY)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"task": "last"}, "task must be one of next, hidden, got 'last'"),
+        ({"draw": "events"}, "draw must be one of users, moments, got 'events'"),
+    ],
+)
+def test_training_config_names_the_tasks_and_draws_that_there_are(setting, message):
+    with pytest.raises(ValueError, match=message):
+        TrainingConfig(**setting)
+
+
+# Two items, one with two labels and one with none; interests come from labels or elsewhere.
+SHARES = np.array([[0.5, 0.5, 0], [0, 0, 0]], np.float32)
+CONTENT = np.array([[3.0, 4.0], [5.0, 6.0]], np.float32)
+
+
+def features_of(source, content=CONTENT):
+    return SimpleNamespace(
+        interest_source=source,
+        content=content,
+        item_interests=SHARES,
+        num_interests=3,
+        items=pl.DataFrame({"events": [7, 2]}),
+        is_candidate=np.array([True, True]),
+        popularity=np.zeros((1, 2, 2), np.float32),
+        snapshot_seconds=np.zeros(1, np.int32),
+    )
+
+
+@pytest.mark.parametrize("source", ["labels", "titles"])
+def test_item_content_is_the_content_vector_beside_labels_of_length_one(source):
+    half = np.sqrt(0.5)
+    expected = [[3, 4, half, half, 0], [5, 6, 0, 0, 0]]
+    np.testing.assert_allclose(item_content(features_of(source)), expected, rtol=1e-6)
+    np.testing.assert_allclose(device_catalogue(features_of(source)).content, expected, rtol=1e-6)
+
+
+def test_interests_from_behaviour_are_no_content():
+    np.testing.assert_array_equal(item_content(features_of("behaviour")), CONTENT)
+    none = features_of("behaviour", np.zeros((2, 0), np.float32))
+    assert item_content(none).shape == (2, 0)
+    np.testing.assert_array_equal(device_catalogue(none).content, [[0], [0]])  # the model needs one
+
+
+def test_the_catalogue_counts_training_events(study):
+    catalogue = device_catalogue(study.features)
+    np.testing.assert_array_equal(
+        catalogue.events, np.bincount(study.histories.item, minlength=study.features.num_items)
+    )
+
+
+def test_candidates_are_sampled_by_event_counts():
+    """The first of a race is item i with probability rate i / sum of rates, of candidates."""
+    events = np.array([1, 16, 81, 0, 10_000], float)
+    catalogue = device_catalogue(features_of("labels"))._replace(
+        events=jnp.array(events, jnp.float32),
+        is_candidate=jnp.array([True, True, True, True, False]),
+        popularity=jnp.zeros((1, 5, 1)).at[0, 0].set(9.0),  # which plays no part
+    )
+    config = TrainingConfig(num_sampled=1)
+    draw = jax.jit(jax.vmap(lambda key: draw_candidates(config, catalogue, key)[0][0]))
+    codes = np.asarray(draw(jax.random.split(jax.random.key(1), 20_000)))
+    rates = (events[:4] + 1e-3) ** 0.75  # close to 1, 8, 27 and 0.006
+    shares = [*(rates / rates.sum()), 0]
+    for code, share in enumerate(shares):
+        tolerance = 5 * np.sqrt(20_000 * share * (1 - share))
+        assert abs((codes == code).sum() - 20_000 * share) <= tolerance, code
+
+
+def test_device_log_of_nobody_has_room_for_padding():
+    log = device_log(
+        replace(
+            HISTORIES,
+            item=HISTORIES.item[:0],
+            seconds=HISTORIES.seconds[:0],
+            weight=HISTORIES.weight[:0],
+            offsets=HISTORIES.offsets * 0,
+        ),
+        (1.0,),
+    )
+    assert isinstance(log, Log)
+    assert [len(array) for array in log] == [1] * 5

@@ -22,6 +22,7 @@ _MODULE_OF = {
     "Split": "splitting",
     "Features": "features",
     "fit_features": "features",
+    "audit": "auditing",
     "held_out": "heldout",
     "fit": "training",
     "TrainingConfig": "training",
@@ -30,8 +31,17 @@ _MODULE_OF = {
     "Popular": "baselines",
     "MostFrequent": "baselines",
     "tune_recent": "baselines",
+    "ItemKNN": "neighbours",
+    "EASE": "neighbours",
+    "ALS": "neighbours",
+    "tuned_baselines": "tuning",
+    "model_builder": "tuning",
+    "make_baselines": "tuning",
     "recommend": "recommendation",
     "evaluate": "evaluation",
+    "compare": "paired",
+    "model_card": "modelcard",
+    "training_facts": "modelcard",
 }
 _MODULES = ("metrics", "plots", "schema")
 __all__ = ["__version__", *_MODULE_OF, *_MODULES]

@@ -113,8 +113,8 @@ def _run(options: argparse.Namespace) -> int:
     from interestkit.report import write_report
 
     notebooks_folder = find_notebooks(options.notebooks)
-    everything = list_notebooks(notebooks_folder)
-    chosen = choose(everything, only=options.only, first=options.first)
+    known = list_notebooks(notebooks_folder)
+    everything, chosen = choose(known), choose(known, only=options.only, first=options.first)
     parameters = _parameters(options)
     check_parameters(chosen, parameters)
     folder = _run_folder(options, notebooks_folder, everything, again=chosen != everything)

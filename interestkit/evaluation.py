@@ -1,27 +1,25 @@
 """Every model on the same users with the same metrics, with intervals and paired differences."""
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Float
 
-from interestkit import metrics
 from interestkit.baselines import Ranker
+from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_statistics
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
-from interestkit.histories import power_of_two
+from interestkit.judging import judge
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 from interestkit.storage import write_atomically
 
 TARGETS = ("items", "new items", "interests")
-_ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
-_RESAMPLES = 1_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,6 +29,8 @@ class Evaluation:
     Args:
         per_user: Columns target, model, metric, seed, user, value (NaN where undefined).
         overall: Metrics of a whole set of lists: target, model, metric, seed, value.
+        reliability: How often the most probable interest is right, by its probability: model,
+            seed, and the columns of `metrics.reliability`.
         part: The part of the split that was judged.
         k: Length of item lists.
         interest_k: Length of interest lists.
@@ -38,14 +38,43 @@ class Evaluation:
 
     per_user: pl.DataFrame
     overall: pl.DataFrame
+    reliability: pl.DataFrame
     part: str
     k: int
     interest_k: int
 
     def __repr__(self) -> str:
-        models = self.per_user["model"].unique(maintain_order=True).to_list()
         users = self.per_user[USER].n_unique()
-        return f"Evaluation({self.part!r}, {users:,} users, models {', '.join(models)})"
+        first = f"Evaluation({self.part!r}, {users:,} users, models {', '.join(self.models)})"
+        return "\n  ".join([first, *self.notes])
+
+    @property
+    def models(self) -> list[str]:
+        """Names of the models, in the order in which they were given."""
+        return self.per_user["model"].unique(maintain_order=True).to_list()
+
+    @cached_property
+    def notes(self) -> list[str]:
+        """How many users each target judges and leaves out, and where a value is infinite."""
+        notes = []
+        for target in self.per_user["target"].unique(maintain_order=True):
+            metric = next(m for t, m, _ in self._values if t == target and m.startswith("NDCG"))
+            values = self._values[target, metric, self.models[0]]
+            empty = int(np.isnan(values).any(axis=1).sum())
+            left_out = f", {empty:,} with nothing to find left out" if empty else ""
+            notes.append(f"{target}: {len(values) - empty:,} users judged{left_out}")
+        for (target, metric, model), values in self._values.items():
+            if users := int(np.isinf(values).any(axis=1).sum()):
+                which = f"{users:,} of {len(values):,} users"
+                notes.append(f"{target}: {metric} of {model!r} is infinite for {which}")
+        return notes
+
+    @cached_property
+    def _values(self) -> dict[tuple[str, str, str], Float[np.ndarray, "users seeds"]]:
+        """Values of all users, in one fixed order, by target, metric and model."""
+        key = ["target", "metric", "model"]
+        groups = self.per_user.group_by(key, maintain_order=True)
+        return {names: _users_by_seed(group) for names, group in groups}
 
     def table(self) -> pl.DataFrame:
         """Mean of each metric over users and seeds, with a 95 % interval over users.
@@ -54,16 +83,18 @@ class Evaluation:
             Columns target, model, metric, value, low, high (bootstrap percentiles over users
             of the mean over seeds; null for metrics of a whole set of lists), seeds, spread
             (standard deviation of the mean between seeds, null for one seed), users (those
-            with a defined value).
+            with a defined value). An infinite value makes a mean, and an end, infinite.
         """
-        key = ["target", "model", "metric"]
+        by_user = [values.mean(axis=1) for values in self._values.values()]
+        lows, highs = bootstrap_intervals(np.stack(by_user, axis=1))
         rows = []
-        for names, group in self.per_user.group_by(key, maintain_order=True):
-            values = _users_by_seed(group)
+        for (names, values), low, high in zip(self._values.items(), lows, highs, strict=True):
+            target, metric, model = names
             values = values[~np.isnan(values).any(axis=1)]
-            low, high = bootstrap_interval(values.mean(axis=1))
-            means = np.nanmean(values, axis=0) if len(values) else np.array([np.nan])
-            rows.append((*names, means.mean(), low, high, len(means), _spread(means), len(values)))
+            means = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+            ends = (means.mean(), low, high, len(means), _spread(means), len(values))
+            rows.append((target, model, metric, *ends))
+        key = ["target", "model", "metric"]
         for names, group in self.overall.group_by(key, maintain_order=True):
             means = group["value"].to_numpy()
             users = self.per_user[USER].n_unique()
@@ -72,59 +103,81 @@ class Evaluation:
         return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
 
     def save(self, folder: str | Path, *, data: str, split: str) -> None:
-        """Write metrics.parquet (`per_user`) and results.json (`table` and `gains`) to a folder.
+        """Write metrics.parquet, reliability.parquet and results.json to a folder.
+
+        The parquet files hold `per_user` and `reliability`; results.json holds `table`, `notes`
+        and the `gains` of the first model, with null for what is undefined or infinite.
 
         Args:
             folder: An existing folder.
             data: Name of the data set.
             split: How it was split.
         """
-        models = self.per_user["model"].unique(maintain_order=True).to_list()
         results = {
             "data": data,
             "split": split,
             "part": self.part,
+            "notes": self.notes,
             "table": self.table().to_dicts(),
         }
-        if len(models) > 1:
-            results["gains"] = self.gains(models[0]).to_dicts()
+        if len(self.models) > 1:
+            results["gains"] = self.gains(self.models[0]).to_dicts()
         text = json.dumps(_json_numbers(results), indent=1, ensure_ascii=False, allow_nan=False)
         write_atomically(
             Path(folder) / "results.json", lambda p: p.write_text(text + "\n", "utf-8")
         )
         write_atomically(Path(folder) / "metrics.parquet", self.per_user.write_parquet)
+        write_atomically(Path(folder) / "reliability.parquet", self.reliability.write_parquet)
 
-    def gains(self, model: str = "model") -> pl.DataFrame:
+    def gains(self, model: str = "model", *, flips: int = 9_999, seed: int = 0) -> pl.DataFrame:
         """Paired differences: a model's value minus each other model's, user by user.
+
+        Users are what is sampled: values are means over seeds first, and intervals and tests
+        are over users. The family of Holm's correction is all rows of this table.
 
         Args:
             model: Name of the model.
+            flips: Random patterns of signs behind each p-value; with more than about
+                flips / 20 rows none can pass 5 % after correction.
+            seed: Seed of resampling and signs.
 
         Returns:
-            Columns target, metric, over (the other model), gain (mean difference), low, high
-            (95 % bootstrap interval of it over users), users (those with a defined value from
-            both models). Values are means over seeds.
+            Columns target, metric, over (the other model), then those of
+            `comparison.paired_statistics`: gain (mean difference), low, high (95 % bootstrap
+            interval), users (those with a defined value from both models), left_out (the
+            others), p (sign-flip test), p_holm, effect (Cohen's d_z); better and worse (share
+            of users with a better and a worse value, the rest being equal), seeds (of the
+            model), spread (standard deviation of the gain between them, null for one).
 
         Raises:
-            ValueError: If there is no such model.
+            ValueError: If there is no such model, or `flips` is below 1.
         """
-        names = self.per_user["model"].unique(maintain_order=True).to_list()
-        if model not in names:
-            raise ValueError(f"model must be one of {names}, got {model!r}")
-        rows = []
-        for (target, metric), group in self.per_user.group_by(
-            ["target", "metric"], maintain_order=True
-        ):
-            ours = _users_by_seed(group.filter(pl.col("model") == model)).mean(axis=1)
-            for other in names:
+        if model not in self.models:
+            raise ValueError(f"model must be one of {self.models}, got {model!r}")
+        keys, differences = [], [np.zeros((self.per_user[USER].n_unique(), 0))]
+        for target, metric in dict.fromkeys(names[:2] for names in self._values):
+            ours = self._values[target, metric, model]
+            for other in self.models:
                 if other != model:
-                    theirs = _users_by_seed(group.filter(pl.col("model") == other)).mean(axis=1)
-                    difference = (ours - theirs)[~np.isnan(ours - theirs)]
-                    low, high = bootstrap_interval(difference)
-                    mean = difference.mean() if len(difference) else np.nan
-                    rows.append((target, metric, other, mean, low, high, len(difference)))
-        columns = ["target", "metric", "over", "gain", "low", "high", "users"]
-        return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+                    theirs = self._values[target, metric, other].mean(axis=1, keepdims=True)
+                    with np.errstate(invalid="ignore"):  # two infinite values do not compare
+                        by_seed = ours - theirs
+                        differences.append(by_seed.mean(axis=1, keepdims=True))
+                    spread = _spread(by_seed[~np.isnan(by_seed).any(axis=1)].mean(axis=0))
+                    is_low = is_lower_better(metric)
+                    keys.append((target, metric, other, ours.shape[1], spread, is_low))
+        columns = {"target": pl.String, "metric": pl.String, "over": pl.String}
+        columns |= {"seeds": pl.Int64, "spread": pl.Float64, "is_low": pl.Boolean}
+        table = paired_statistics(np.concatenate(differences, axis=1), flips=flips, seed=seed)
+        table = table.hstack(pl.DataFrame(keys, schema=columns, orient="row"))
+        return table.select(
+            *("target", "metric", "over", "gain", "low", "high", "users", "left_out"),
+            *("p", "p_holm", "effect"),
+            better=pl.when("is_low").then("lower").otherwise("higher"),
+            worse=pl.when("is_low").then("higher").otherwise("lower"),
+            seeds="seeds",
+            spread="spread",
+        )
 
 
 def evaluate(
@@ -151,14 +204,18 @@ def evaluate(
         progress: Show a progress bar over models.
 
     Returns:
-        Values of every user of `truth`, model, seed and metric: NDCG, recall, hit rate,
-        alpha-NDCG (topics are interests), user coverage and novelty of items; accuracy for the
-        user's next moment, NDCG, recall and log loss of interests. Over all lists together:
-        coverage of the candidates and of the interests.
+        Values of every user of `truth`, model, seed and metric. Items: NDCG, recall, precision,
+        MAP, MRR, hit rate, alpha-NDCG (topics are interests), user coverage, diversity (within
+        a list, by interests), novelty, serendipity, miscalibration (of a list's interests
+        against the history's). Interests: accuracy for the user's next moment with one and with
+        `interest_k` guesses, NDCG, recall and log loss. Over all users together: coverage of
+        the candidates and of the interests, the Gini coefficient of how often each candidate
+        is recommended, the expected calibration error (ECE) of the most probable interest.
+        `metrics` defines each of them.
 
     Raises:
-        ValueError: If `k` or `interest_k` is larger than there are items or interests, or no
-            ranker is given.
+        ValueError: If `k` or `interest_k` is larger than there are items or interests, no
+            ranker is given, or a ranker gives NaN or too few rows.
 
     Example:
         >>> from interestkit import clean, fit_features, held_out, simulate, temporal_split
@@ -170,13 +227,16 @@ def evaluate(
         >>> truth = held_out(features, split, "test")
         >>> evaluate({"popular": popular}, truth, features, k=5, progress=False)
         Evaluation('test', 39 users, models popular)
+          items: 39 users judged
+          new items: 16 users judged, 23 with nothing to find left out
+          interests: 39 users judged
     """
     if not rankers:
         raise ValueError("rankers must name at least one model, got none")
     if not 1 <= interest_k <= features.num_interests:
         allowed = f"1..{features.num_interests} (the interests)"
         raise ValueError(f"interest_k must be in {allowed}, got {interest_k}")
-    per_user, overall = [], []
+    per_user, overall, reliability = [], [], []
     runs = [
         (name, seed, ranker)
         for name, models in rankers.items()
@@ -184,123 +244,27 @@ def evaluate(
     ]
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
     for name, seed, ranker in bar:
-        for target, metric, value in _judge(ranker, truth, features, k, interest_k):
-            value = np.asarray(value, dtype=float)
+        values, bins = judge(ranker, truth, features, name=name, k=k, interest_k=interest_k)
+        reliability.append(
+            bins.select(pl.lit(name).alias("model"), pl.lit(seed).alias("seed"), "*")
+        )
+        for target, metric, value in values:
             row = {"target": target, "model": name, "metric": metric, "seed": seed}
             if value.ndim:
-                values = pl.DataFrame({USER: truth.histories.users, "value": value})
+                table = pl.DataFrame({USER: truth.histories.users, "value": value})
                 literals = {key: pl.lit(part) for key, part in row.items()}
-                per_user.append(values.with_columns(**literals))
+                per_user.append(table.with_columns(**literals))
             else:
                 overall.append(row | {"value": float(value)})
     columns = ["target", "model", "metric", "seed", USER, "value"]
     return Evaluation(
         per_user=pl.concat(per_user).select(columns),
         overall=pl.DataFrame(overall),
+        reliability=pl.concat(reliability),
         part=truth.part,
         k=k,
         interest_k=interest_k,
     )
-
-
-def _judge(ranker: Ranker, truth: HeldOut, features: Features, k: int, interest_k: int):
-    """Triples target, metric, value: one value per user, or one for all."""
-    for target, new_only in (("items", False), ("new items", True)):
-        codes, _ = ranker.rank(truth.histories, k=k, exclude_seen=new_only)
-        for metric, value in _judge_items(codes, truth, features, new_only):
-            yield target, metric, value
-    for metric, value in _judge_interests(ranker.interests(truth.histories), truth, interest_k):
-        yield "interests", metric, value
-
-
-def _judge_items(
-    codes: Int[np.ndarray, "users ranks"], truth: HeldOut, features: Features, new_only: bool
-) -> Iterator[tuple[str, np.ndarray]]:
-    k = codes.shape[1]
-    hits, relevant = truth.hits(0, codes), truth.num_relevant(new_only=new_only)
-    yield f"NDCG@{k}", metrics.ndcg_at_k(hits, relevant, k=k)
-    yield f"recall@{k}", metrics.recall_at_k(hits, relevant, k=k)
-    yield f"hit rate@{k}", metrics.hit_rate_at_k(hits, relevant, k=k)
-    yield f"alpha-NDCG@{k}", _alpha_ndcg(codes, hits, truth, features, new_only)
-    candidates = int(features.is_candidate.sum())
-    coverage = metrics.catalogue_coverage(codes, num_items=features.num_items)
-    yield f"catalogue coverage@{k}", coverage * features.num_items / candidates
-    yield f"user coverage@{k}", metrics.user_coverage(codes)
-    yield f"novelty@{k}", metrics.novelty(codes, features.items["events"].to_numpy())
-
-
-def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool):
-    """alpha-NDCG over interests: relevance and diversity judged together.
-
-    Users are taken in order of their number of relevant items, so that little is padding.
-    """
-    has_label = features.item_interests > 0
-    topics = has_label[codes] & (hits & (codes >= 0))[:, :, None]
-    rows = truth.relevant.filter(pl.col("code") >= 0)
-    rows = (rows.filter(~pl.col("is_seen")) if new_only else rows).sort("user_code")
-    relevant = np.append(rows["code"].to_numpy(), 0)  # padding points at the last
-    stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(codes) + 1))
-    count = np.diff(stops)
-    order = np.argsort(count, kind="stable")
-    values = np.empty(len(codes))
-    for first in range(0, len(order), _ALPHA_BLOCK):
-        users = order[first : first + _ALPHA_BLOCK]
-        place = np.arange(max(64, power_of_two(int(count[users].max()) + 1)))
-        inside = place[None, :] < count[users][:, None]
-        code = relevant[np.where(inside, stops[users][:, None] + place[None, :], 0)]
-        ideal = has_label[code] & inside[:, :, None]
-        values[users] = metrics.alpha_ndcg_at_k(topics[users], ideal, k=codes.shape[1])
-    unknown_only = (count == 0) & (truth.num_relevant(new_only=new_only) > 0)
-    return np.where(unknown_only, 0.0, values)  # nobody can find what training never saw
-
-
-def _judge_interests(
-    probabilities: Float[np.ndarray, "users interests"], truth: HeldOut, k: int
-) -> Iterator[tuple[str, np.ndarray]]:
-    _, best = metrics.top_k(probabilities.astype(np.float32), k)
-    best = np.asarray(best)
-    shares = truth.interest_shares
-    gains = np.take_along_axis(shares, best, axis=1)
-    has_label = truth.next_interests.any(axis=1)
-    right = np.asarray(metrics.accuracy(best[:, 0], truth.next_interests), dtype=float)
-    yield "accuracy", np.where(has_label, right, np.nan)
-    yield f"NDCG@{k}", metrics.graded_ndcg_at_k(gains, shares, k=k)
-    yield f"recall@{k}", metrics.recall_at_k(gains > 0, (shares > 0).sum(axis=1), k=k)
-    yield "log loss", metrics.log_loss(probabilities.astype(np.float32), shares)
-    yield f"interest coverage@{k}", metrics.interest_coverage(best, num_interests=shares.shape[1])
-
-
-def bootstrap_interval(
-    values: Float[np.ndarray, " users"], *, share: float = 0.95, seed: int = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean over users.
-
-    Args:
-        values: One number per user; NaN is left out.
-        share: Share of resampled means inside the interval, in (0, 1).
-        seed: Seed of the resampling.
-
-    Returns:
-        The lower and upper end; NaN without values.
-
-    Raises:
-        ValueError: If `share` is outside (0, 1).
-
-    Example:
-        >>> bootstrap_interval(np.array([1.0, 1.0, np.nan]))
-        (1.0, 1.0)
-
-    Source:
-        Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 13.
-    """
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
-    values = values[~np.isnan(values)]
-    if not len(values):
-        return float("nan"), float("nan")
-    means = _resamples(len(values), seed) @ values / len(values)
-    low, high = np.quantile(means, [(1 - share) / 2, (1 + share) / 2])
-    return float(low), float(high)
 
 
 def _json_numbers(value):
@@ -312,21 +276,12 @@ def _json_numbers(value):
     return None if isinstance(value, float) and not np.isfinite(value) else value
 
 
-@lru_cache(maxsize=8)
-def _resamples(num_users: int, seed: int) -> Int[np.ndarray, "resamples users"]:
-    """How often each user is drawn in each resample."""
-    rng = np.random.default_rng(seed)
-    drawn = rng.integers(0, num_users, (_RESAMPLES, num_users))
-    drawn += np.arange(_RESAMPLES)[:, None] * num_users
-    counts = np.bincount(drawn.ravel(), minlength=_RESAMPLES * num_users)
-    return counts.reshape(_RESAMPLES, num_users).astype(np.float32)
-
-
 def _users_by_seed(group: pl.DataFrame) -> Float[np.ndarray, "users seeds"]:
     """Values of all users for each seed; users come in one fixed order."""
     seeds = [part["value"].to_numpy() for part in group.partition_by("seed", maintain_order=True)]
     return np.stack(seeds, axis=1)
 
 
-def _spread(means: np.ndarray) -> float | None:
-    return float(means.std(ddof=1)) if len(means) > 1 else None
+def _spread(means: Float[np.ndarray, " seeds"]) -> float | None:
+    with np.errstate(invalid="ignore"):  # infinite means have no spread
+        return float(means.std(ddof=1)) if len(means) > 1 else None

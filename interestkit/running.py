@@ -95,9 +95,13 @@ def choose(
 ) -> list[Notebook]:
     """The notebooks to run: all, those numbered `only`, or those from number `first` on.
 
+    One whose parameters lack RUN has no part in the run of the others: it must be asked for.
+
     Raises:
         RunError: If no notebook has the number.
     """
+    if not only:
+        notebooks = [each for each in notebooks if "RUN" in each.defaults or not each.defaults]
     asked = only or first
     if asked is None:
         return list(notebooks)

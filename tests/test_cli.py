@@ -199,7 +199,7 @@ def test_parameter_value_is_a_literal_else_text(project, monkeypatch, text, valu
     def fake_run(*_, parameters, **__):
         given.update(parameters)
 
-    write_notebook(project / "notebooks", "04_any", "ANY = None")
+    write_notebook(project / "notebooks", "04_any", "RUN = 'x'\nANY = None")
     monkeypatch.setattr("interestkit.cli.run_notebooks", fake_run)
     assert call("run", "-p", "ANY", text) == 0
     assert given == {"ANY": value}

@@ -8,9 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from interestkit import evaluation, metrics
 from interestkit.baselines import MostFrequent, Popular
-from interestkit.evaluation import bootstrap_interval, evaluate
+from interestkit.evaluation import evaluate
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 
@@ -25,17 +24,20 @@ FEATURES = SimpleNamespace(
 )
 
 
-def truth_of(pairs, shares, first):
+PAST = ((0, 0, 2), (0,), (3,))  # interests x x y, x, and none
+
+
+def truth_of(pairs, shares, first, past=PAST):
     """Truth from (user, code, is_seen); one row of shares and of first interests per user."""
     users = len(shares)
     return HeldOut(
         part="test",
         histories=Histories(
             users=np.array([f"user {n}" for n in range(users)]),
-            offsets=np.zeros(users + 1, np.int32),
-            item=np.zeros(0, np.int32),
-            seconds=np.zeros(0, np.int32),
-            weight=np.zeros(0, np.float32),
+            offsets=np.cumsum([0, *map(len, past)], dtype=np.int32),
+            item=np.concatenate(past).astype(np.int32),
+            seconds=np.zeros(5, np.int32),
+            weight=np.ones(5, np.float32),
             moment=np.zeros(users, np.int32),
         ),
         relevant=pl.DataFrame(
@@ -84,22 +86,39 @@ BAD = Fixed(
 )
 BEST = 1 + 1 / LOG2_3  # discounted gain of two hits at the top
 NAN = np.nan
+# two thirds x against a list of half x and half y, of which 1 % is the past
+KL = 2 / 3 * np.log(2 / 3 / (0.99 / 2 + 0.01 * 2 / 3))
+KL += 1 / 3 * np.log(1 / 3 / (0.99 / 2 + 0.01 * 1 / 3))
 BY_HAND = {
     ("items", "NDCG@2"): [1, (1 / LOG2_3) / BEST, 0],
     ("items", "recall@2"): [1, 1 / 2, 0],  # the unknown item of user 1 stays in the denominator
+    ("items", "precision@2"): [1, 1 / 2, 0],
+    ("items", "MAP@2"): [(1 + 1) / 2, (1 / 2) / 2, 0],
+    ("items", "MRR@2"): [1, 1 / 2, 0],
     ("items", "hit rate@2"): [1, 1, 0],
     # user 0 finds x, then y; user 1 x at rank 2; item 3 of user 2 has no interest
     ("items", "alpha-NDCG@2"): [1, 1 / LOG2_3, NAN],
     ("items", "user coverage@2"): [1, 1, 1],
+    ("items", "diversity@2"): [1, NAN, 0],  # x and y; x and nothing; x and x
+    # by popularity items 0, 1, 2 and 3 have places 1, 2, 3 and 3 of 4 candidates
+    ("items", "serendipity@2"): [(3 - 2) / 4 / 2, 0, 0],
+    ("items", "miscalibration@2"): [KL, 0, NAN],
     # shares of the 16 events: 4, 2, 1 and 1 of 16 are 2, 3, 4 and 4 bits
     ("items", "novelty@2"): [(2 + 4) / 2, (4 + 3) / 2, (2 + 3) / 2],
     ("new items", "NDCG@2"): [1 / LOG2_3, 1 / BEST, NAN],
     ("new items", "recall@2"): [1, 1 / 2, NAN],
+    ("new items", "precision@2"): [1 / 2, 1 / 2, NAN],
+    ("new items", "MAP@2"): [(1 / 2) / 1, 1 / 2, NAN],
+    ("new items", "MRR@2"): [1 / 2, 1, NAN],
     ("new items", "hit rate@2"): [1, 1, NAN],
     ("new items", "alpha-NDCG@2"): [1 / LOG2_3, 1, NAN],
     ("new items", "user coverage@2"): [1, 1, 0],
+    ("new items", "diversity@2"): [1, 0, NAN],
+    ("new items", "serendipity@2"): [(3 - 2) / 4 / 2, (2 - 1) / 4 / 2, NAN],
+    ("new items", "miscalibration@2"): [KL, 0, NAN],
     ("new items", "novelty@2"): [(3 + 4) / 2, (3 + 2) / 2, NAN],
     ("interests", "accuracy"): [1, 1, NAN],
+    ("interests", "accuracy@1"): [1, 1, NAN],
     ("interests", "NDCG@1"): [1, 1, NAN],
     ("interests", "recall@1"): [1 / 2, 1, NAN],
     ("interests", "log loss"): [-(np.log(0.6) + np.log(0.4)) / 2, -np.log(0.75), NAN],
@@ -118,23 +137,47 @@ def values(evaluated, target, metric, model="model"):
 
 @pytest.mark.parametrize("place", BY_HAND, ids=" ".join)
 def test_metric_equals_the_value_found_by_hand(both, place):
-    np.testing.assert_allclose(values(both, *place), BY_HAND[place], rtol=1e-6)
+    np.testing.assert_allclose(values(both, *place), BY_HAND[place], rtol=1e-6, atol=1e-7)
 
 
 def test_there_are_no_other_metrics(both):
     found = both.per_user.select("target", "metric").unique().rows()
     assert set(found) == set(BY_HAND)
     assert both.per_user["user"].unique().sort().to_list() == ["user 0", "user 1", "user 2"]
-    assert repr(both) == "Evaluation('test', 3 users, models model, other)"
 
 
-def test_coverage_is_of_the_candidates_alone(both):
+def test_metrics_of_all_lists_together_equal_hand_computed_values(both):
     overall = both.overall.filter(model="model")
-    assert overall.rows() == [
+    expected = [
         # items 0, 2, 3, 1 of four candidates; then 1, 2, 0; then x alone (ties: the first)
-        ("items", "model", "catalogue coverage@2", 0, 1.0),
-        ("new items", "model", "catalogue coverage@2", 0, 0.75),
-        ("interests", "model", "interest coverage@1", 0, 0.5),
+        ("items", "catalogue coverage@2", 1.0),
+        ("items", "Gini@2", (-3 * 1 - 1 * 1 + 1 * 2 + 3 * 2) / (4 * 6)),  # listed 2, 2, 1, 1 times
+        ("new items", "catalogue coverage@2", 0.75),
+        ("new items", "Gini@2", (-1 * 1 + 1 * 1 + 3 * 2) / (4 * 4)),  # 1, 2, 1, 0 times
+        ("interests", "ECE", (abs(0.5 - 0.6) + abs(1 - 0.75)) / 2),
+        ("interests", "interest coverage@1", 0.5),
+    ]
+    assert overall.select("target", "metric").rows() == [row[:2] for row in expected]
+    found = overall["value"].to_numpy()
+    np.testing.assert_allclose(found, [row[2] for row in expected], rtol=1e-6)
+
+
+def test_reliability_counts_judged_users_by_confidence(both):
+    bins = both.reliability.filter(pl.col("count") > 0, model="model")
+    # 0.6 = 9 / 15 closes the bin 8/15..9/15; 0.75 = 11.25 / 15; the third user has no interests
+    assert bins["high"].to_list() == pytest.approx([9 / 15, 12 / 15])
+    assert bins.select("seed", "count").rows() == [(0, 1), (0, 1)]
+    np.testing.assert_allclose(bins["confidence"], [0.6, 0.75], rtol=1e-6)
+    np.testing.assert_allclose(bins["accuracy"], [0.5, 1.0], rtol=1e-6)
+    assert len(both.reliability) == 2 * 15
+
+
+def test_users_with_nothing_to_find_are_counted(both):
+    assert repr(both).splitlines() == [
+        "Evaluation('test', 3 users, models model, other)",
+        "  items: 3 users judged",
+        "  new items: 2 users judged, 1 with nothing to find left out",
+        "  interests: 2 users judged, 1 with nothing to find left out",
     ]
 
 
@@ -147,7 +190,7 @@ def test_table_has_means_over_users_with_a_value(both):
     assert (row["users"], row["seeds"], row["spread"]) == (2, 1, None)
     coverage = table.filter(metric="interest coverage@1", model="other").row(0, named=True)
     assert (coverage["value"], coverage["low"], coverage["users"]) == (1.0, None, 3)
-    assert len(table) == 2 * (len(BY_HAND) + 3)
+    assert len(table) == 2 * (len(BY_HAND) + 6)
 
 
 def test_gains_are_differences_of_the_same_users(both):
@@ -157,10 +200,50 @@ def test_gains_are_differences_of_the_same_users(both):
     # user 0: both lose the same
     assert row["over"] == "other"
     assert row["gain"] == pytest.approx((0 + ours[1] - theirs[1]) / 2, rel=1e-5)
-    assert (row["low"], row["high"]) == pytest.approx((ours[1] - theirs[1], 0), rel=1e-5)
-    assert row["users"] == 2
+    assert (row["low"], row["high"]) == pytest.approx((ours[1] - theirs[1], 0), rel=1e-5, abs=1e-7)
+    assert (row["users"], row["left_out"]) == (2, 1)
+    assert (row["better"], row["worse"]) == (0.5, 0.0)  # a smaller loss is a better one
+    assert row["p"] == 1.0  # one user differs: both of two patterns of signs are as far
+    assert (row["seeds"], row["spread"]) == (1, None)
     back = both.gains("other").filter(target="interests", metric="log loss").row(0, named=True)
     assert back["gain"] == pytest.approx(-row["gain"])
+    assert (back["better"], back["worse"]) == (0.0, 0.5)
+
+
+def test_holm_is_over_all_rows_of_the_gains(study, rankers):
+    judged = evaluate(rankers | {"again": rankers["own"]}, study.test, study.features, k=5)
+    gains = judged.gains("own")
+    assert set(gains["over"]) == {"model", "again"}
+    p, adjusted = gains["p"].to_numpy(), gains["p_holm"].to_numpy()
+    smallest = np.nanargmin(p)
+    assert p[smallest] == 1 / 10_000
+    assert adjusted[smallest] == pytest.approx((~np.isnan(p)).sum() / 10_000)
+    same = gains.filter(over="again")
+    assert set(same["p"]) == {1.0}
+    assert set(same["gain"]) == set(same["better"]) == set(same["worse"]) == {0.0}
+
+
+def test_an_infinite_loss_is_called_infinite(tmp_path):
+    never = Fixed(GOOD.lists[False], GOOD.lists[True], [(0.6, 0.4), (0, 1), (0.5, 0.5)])
+    evaluated = evaluate({"model": GOOD, "never": never}, TRUTH, FEATURES, k=2, interest_k=1)
+    assert evaluated.notes[-1] == "interests: log loss of 'never' is infinite for 1 of 3 users"
+    row = evaluated.table().filter(model="never", metric="log loss").row(0, named=True)
+    assert (row["value"], row["high"], row["users"]) == (np.inf, np.inf, 2)
+    # a quarter of the resamples is user 0 alone
+    assert row["low"] == pytest.approx(BY_HAND["interests", "log loss"][0], rel=1e-6)
+    gain = evaluated.gains().filter(metric="log loss").row(0, named=True)
+    assert (gain["gain"], gain["low"], gain["high"]) == (-np.inf, -np.inf, 0)
+    assert np.isnan([gain["p"], gain["p_holm"], gain["effect"]]).all()
+    assert (gain["better"], gain["users"]) == (0.5, 2)
+    evaluated.save(tmp_path, data="made", split="temporal")
+    results = json.loads((tmp_path / "results.json").read_text("utf-8"))
+    assert evaluated.notes[-1] in results["notes"]
+
+
+def test_gains_of_one_model_alone_have_no_rows():
+    alone = evaluate({"model": GOOD}, TRUTH, FEATURES, k=2, interest_k=1).gains()
+    assert alone.is_empty()
+    assert {"gain", "p_holm", "better", "spread"} <= set(alone.columns)
 
 
 def test_gains_leave_out_users_whom_one_of_the_models_leaves_undefined(both):
@@ -194,12 +277,15 @@ def test_seeds_are_averaged_per_user_and_their_spread_is_shown():
     assert (row["seeds"], row["users"]) == (2, 3)
     gain = seeds.gains().filter(target="items", metric="recall@2").row(0, named=True)
     assert gain["gain"] == pytest.approx((good - bad) / 2, rel=1e-6)
+    assert gain["seeds"] == 2
+    assert gain["spread"] == pytest.approx(np.std([good - bad, 0], ddof=1), rel=1e-6)
 
 
 def test_users_in_another_order_give_the_same_table(both):
     order = [2, 0, 1]
     pairs = [(order.index(user), code, seen) for user, code, seen in TRUTH.relevant.rows()]
-    turned = truth_of(pairs, TRUTH.interest_shares[order], TRUTH.next_interests[order])
+    shares, first = TRUTH.interest_shares[order], TRUTH.next_interests[order]
+    turned = truth_of(pairs, shares, first, past=[PAST[user] for user in order])
     models = {
         name: Fixed(r.lists[False][order], r.lists[True][order], r.probabilities[order])
         for name, r in {"model": GOOD, "other": BAD}.items()
@@ -235,31 +321,6 @@ def rankers(study):
     return {"model": Popular(**log), "own": MostFrequent(**log)}
 
 
-@pytest.mark.parametrize("block", [1, 7, 128])
-def test_alpha_ndcg_does_not_depend_on_the_size_of_blocks(study, rankers, monkeypatch, block):
-    codes, _ = rankers["own"].rank(study.test.histories, k=5, exclude_seen=False)
-    hits = study.test.hits(0, codes)
-    monkeypatch.setattr(evaluation, "_ALPHA_BLOCK", block)
-    actual = evaluation._alpha_ndcg(codes, hits, study.test, study.features, False)
-    np.testing.assert_allclose(actual, one_call_alpha_ndcg(study, codes, hits), rtol=1e-6)
-
-
-def one_call_alpha_ndcg(study, codes, hits):
-    """alpha-NDCG of all users at once, from tables made in plain loops."""
-    relevant = {user: [] for user in range(len(codes))}
-    for user, code, _ in study.test.relevant.rows():
-        if code >= 0:
-            relevant[user].append(code)
-    has_label = study.features.item_interests > 0
-    shape = (len(codes), max(map(len, relevant.values())), has_label.shape[1])
-    ideal, listed = np.zeros(shape, bool), np.zeros((*codes.shape, shape[2]), bool)
-    for user, own in relevant.items():
-        ideal[user, : len(own)] = has_label[own]
-        for rank in np.flatnonzero(hits[user]):
-            listed[user, rank] = has_label[codes[user, rank]]
-    return metrics.alpha_ndcg_at_k(listed, ideal, k=codes.shape[1])
-
-
 def test_popularity_is_between_nothing_and_the_own_habits(study, rankers):
     table = evaluate(rankers, study.test, study.features).table()
     value = {(target, model, metric): v for target, model, metric, v, *_ in table.rows()}
@@ -272,6 +333,7 @@ def test_popularity_is_between_nothing_and_the_own_habits(study, rankers):
 def test_saved_results_hold_the_tables(both, tmp_path):
     both.save(tmp_path, data="made", split="temporal")
     assert pl.read_parquet(tmp_path / "metrics.parquet").equals(both.per_user)
+    assert pl.read_parquet(tmp_path / "reliability.parquet").equals(both.reliability)
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert (results["data"], results["split"], results["part"]) == ("made", "temporal", "test")
     assert len(results["table"]) == len(both.table())
@@ -284,40 +346,6 @@ def test_saved_results_have_null_for_nan(tmp_path):
     results = json.loads((tmp_path / "results.json").read_text("utf-8"))
     assert results["table"][0]["value"] is None
     assert "gains" not in results
-
-
-def test_bootstrap_interval_is_that_of_the_normal_approximation_for_many_users():
-    values = np.random.default_rng(0).normal(3, 2, 4000)
-    low, high = bootstrap_interval(values)
-    half = 1.96 * values.std() / np.sqrt(len(values))
-    # an end of 1,000 resamples has a standard error of about 0.09 half-widths
-    np.testing.assert_allclose(
-        [low, high], values.mean() + np.array([-half, half]), atol=0.4 * half
-    )
-    narrow = bootstrap_interval(values, share=0.5)
-    assert narrow[1] - narrow[0] == pytest.approx((high - low) * 0.6745 / 1.96, rel=0.15)
-
-
-def test_bootstrap_intervals_cover_the_true_mean_as_often_as_they_say():
-    rng = np.random.default_rng(1)
-    samples = rng.exponential(1.0, (400, 60))
-    intervals = np.array([bootstrap_interval(sample) for sample in samples])
-    covered = ((intervals[:, 0] <= 1) & (intervals[:, 1] >= 1)).mean()
-    # 95 % minus what skewness costs at 60 users (about 2 points), four standard errors around
-    assert 0.93 - 4 * 0.0128 < covered < 0.95 + 4 * 0.0109
-
-
-def test_bootstrap_leaves_out_nan_and_has_no_interval_of_nothing():
-    assert bootstrap_interval(np.array([2.0, np.nan, 2.0])) == (2.0, 2.0)
-    assert np.isnan(bootstrap_interval(np.array([np.nan]))).all()
-    assert bootstrap_interval(np.arange(9.0)) == bootstrap_interval(np.arange(9.0))
-    assert bootstrap_interval(np.arange(9.0)) != bootstrap_interval(np.arange(9.0), seed=1)
-
-
-@pytest.mark.parametrize("share", [0, 1])
-def test_bootstrap_rejects_impossible_shares(share):
-    with pytest.raises(ValueError, match=rf"share must be in \(0, 1\), got {share}"):
-        bootstrap_interval(np.ones(3), share=share)
 
 
 def test_evaluate_names_what_is_wrong(study, both, rankers):

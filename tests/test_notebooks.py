@@ -1,11 +1,18 @@
 """The numbered notebooks, run as a user would, with small parameters."""
 
 import json
+import runpy
+from importlib.util import find_spec
+from pathlib import Path
 
+import nbformat
 import polars as pl
 import pytest
 
+import interestkit
 from interestkit.cli import main
+from interestkit.datasets import list_datasets
+from interestkit.running import find_notebooks, list_notebooks, run_notebooks
 from interestkit.simulation import simulate
 
 SMALL = {
@@ -13,11 +20,14 @@ SMALL = {
     "EXAMPLES_PER_EPOCH": 512,
     "BATCH_SIZE": 64,
     "NUM_SEEDS": 2,
+    "NUM_TRIALS": 2,
     "ITEM_DIM": 8,
     "ARTICLE_EPOCHS": 3,
 }
 OPTIONS = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
-MODELS = {"model", "popular", "recently popular", "own habits"}
+MODELS = {"model", "popular", "recently popular", "own habits", "item neighbours", "EASE"}
+MODELS |= {"ALS"} if find_spec("implicit") else set()
+BENCHMARKS = Path(interestkit.__file__).resolve().parents[1] / "benchmarks"
 
 pytestmark = [pytest.mark.notebooks, pytest.mark.slow]
 
@@ -36,7 +46,11 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
             mean = own["value"].fill_nan(None).mean()
             assert row["value"] == pytest.approx(mean, rel=1e-6, nan_ok=True)
             assert row["seeds"] == (2 if row["model"] == "model" else 1)
-    assert len(list(out.glob("0*.ipynb"))) == 5
+    card = json.loads((out / "model_card.json").read_text())
+    assert [fit["seed"] for fit in card["training"]["fits"]] == [0, 1]
+    assert card["cleaning"]["rules"][0]["rule"] == "read"
+    assert set(card["evaluation"]["baselines"]) == MODELS - {"model"}
+    assert sorted(path.name[:2] for path in out.glob("*.ipynb")) == ["01", "02", "03", "04", "05"]
     assert "Evaluation" in (out / "report.html").read_text()
     assert "NDCG@10" in capsys.readouterr().out
     assert main(["run", "--only", "05", "--out", str(out), "-p", "TOP_K", "3"]) == 0
@@ -59,3 +73,42 @@ def test_all_notebooks_run_on_a_plain_file_with_each_users_last_event_held_out(t
     results = json.loads((out / "results.json").read_text())
     assert results["split"] == "leave-last-out"
     assert {row["model"] for row in results["table"]} == MODELS
+
+
+def run_benchmark(folder, **parameters):
+    """What the cells of notebook 12 printed."""
+    (benchmark,) = (nb for nb in list_notebooks(find_notebooks()) if nb.number == "12")
+    folder.mkdir()
+    assert run_notebooks([benchmark], folder, parameters=parameters, say=str) is None
+    cells = nbformat.read(folder / benchmark.path.name, as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return "".join(output.get("text", "") for output in outputs), outputs
+
+
+def test_benchmark_notebook_prints_the_published_numbers_of_ease(tmp_path):
+    if not list_datasets().filter(name="ml-100k")["available"].item():
+        pytest.skip("ml-100k is not in INTERESTKIT_DATA")
+    small = {"EPOCHS": 1, "EXAMPLES_PER_EPOCH": 256, "ITEM_DIM": 8, "HIDDEN": [8]}
+    text, outputs = run_benchmark(tmp_path / "run", **small, HISTORY_LENGTH=16, LINEAR_WEIGHTS=[9])
+    assert "EASE (250)       NDCG@10 0.330, recall@10 0.281\n" in text  # RecBole's default
+    assert "EASE (300)       NDCG@10 0.331, recall@10 0.281\n" in text
+    assert "EASE, published  NDCG@10 0.331, recall@10 0.281\n" in text
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+
+
+def test_benchmark_notebook_says_what_it_needs_where_the_data_is_missing(tmp_path, monkeypatch):
+    monkeypatch.setenv("INTERESTKIT_DATA", str(tmp_path))
+    text, outputs = run_benchmark(tmp_path / "run")
+    assert text.startswith("ml-100k is not on this machine")
+    assert len(outputs) == 1
+
+
+def test_benchmark_notebook_has_the_settings_of_the_benchmark(monkeypatch):
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    script = runpy.run_path(str(BENCHMARKS / "accuracy.py"))
+    (benchmark,) = (nb for nb in list_notebooks(find_notebooks()) if nb.number == "12")
+    shown = {name.lower(): value for name, value in benchmark.defaults.items()}
+    shown |= {"repeat_length": shown["history_length"], "single_part_share": 0.0}
+    expected = script["SETTINGS"]["hidden"]["training"] | script["SETTINGS"]["hidden"]["shape"]
+    expected |= {f"linear_{name}": values for name, values in script["LINEAR"].items()}
+    assert {name: shown.get(name) for name in expected} == expected

@@ -11,7 +11,7 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 
 from interestkit import plots
-from interestkit.plots.drawing import percent, shown
+from interestkit.plots.drawing import GREEN, GREY, percent, shown
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -105,13 +105,24 @@ def make_table(models=("popular", "model", "own")):
 
 
 def make_gains(others=("popular", "own")):
-    """Rows as of `Evaluation.gains`."""
+    """Rows as of `Evaluation.gains`; only the accuracy is no certain difference."""
     rows = []
     for number, over in enumerate(others, start=1):
-        rows.append(("items", "NDCG@10", over, 0.1 * number, 0.05, 0.3, 70))
-        rows.append(("interests", "accuracy", over, -0.1, -0.2, 0.05, 70))
-        rows.append(("interests", "log loss", over, -0.7, -0.9, -0.6, 70))
-    columns = "target metric over gain low high users".split()
+        rows.append(("items", "NDCG@10", over, 0.1 * number, 0.05, 0.3, 70, 0.049))
+        rows.append(("interests", "accuracy", over, -0.1, -0.2, 0.05, 70, 0.05))
+        rows.append(("interests", "log loss", over, -0.7, -0.9, -0.6, 70, 0.001))
+    columns = "target metric over gain low high users p_holm".split()
+    return pl.DataFrame(rows, schema=columns, orient="row")
+
+
+def make_reliability(models=("model", "own")):
+    """Rows as of `Evaluation.reliability`, two seeds, three bins, one of them empty."""
+    rows = []
+    for model in models:
+        rows += [(model, 0, 0.0, 0.5, 40, 0.3, 0.2), (model, 0, 0.5, 1.0, 10, 0.7, 0.9)]
+        rows += [(model, 1, 0.0, 0.5, 20, 0.3, 0.5), (model, 1, 0.5, 1.0, 30, 0.9, 0.7)]
+        rows.append((model, 0, 1.0, 1.5, 0, np.nan, np.nan))
+    columns = "model seed low high count confidence accuracy".split()
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
@@ -129,7 +140,8 @@ DRAWN = {
     "interest_bars": lambda ax=None: plots.interest_bars(INTERESTS, ax=ax),
     "comparison": lambda ax=None: plots.comparison(make_table(), "NDCG@10", "items", ax=ax),
     "gains": lambda ax=None: plots.gains(make_gains(), ax=ax),
-    "relevance_diversity": lambda ax=None: plots.relevance_diversity(make_table(), ax=ax),
+    "tradeoff": lambda ax=None: plots.tradeoff(make_table(), ax=ax),
+    "reliability": lambda ax=None: plots.reliability(make_reliability(), ax=ax),
     "coverage": lambda ax=None: plots.coverage(make_table(), ax=ax),
 }
 EMPTY = {
@@ -145,7 +157,8 @@ EMPTY = {
     "interest_bars": lambda: plots.interest_bars(INTERESTS.clear()),
     "comparison": lambda: plots.comparison(make_table().clear(), "NDCG@10", "items"),
     "gains": lambda: plots.gains(make_gains().clear()),
-    "relevance_diversity": lambda: plots.relevance_diversity(make_table().clear()),
+    "tradeoff": lambda: plots.tradeoff(make_table().clear()),
+    "reliability": lambda: plots.reliability(make_reliability().clear()),
     "coverage": lambda: plots.coverage(make_table().clear()),
 }
 
@@ -174,7 +187,8 @@ def dots(ax):
 
 def test_every_public_figure_is_tried_here():
     figures = set(plots.__all__) - {"STYLE", "use_style", "colour_of"}
-    assert figures == set(DRAWN) == set(EMPTY)
+    several = {"search_trials"}  # more than one Axes: tests/test_plots_search.py
+    assert figures - several == set(DRAWN) == set(EMPTY)
 
 
 @pytest.mark.parametrize("name", DRAWN)
@@ -231,7 +245,8 @@ def hostile_figures():
         "interest_bars": plots.interest_bars(pl.DataFrame(parts)),
         "comparison": plots.comparison(make_table(HOSTILE), "NDCG@10", "items"),
         "gains": plots.gains(make_gains(HOSTILE)),
-        "relevance_diversity": plots.relevance_diversity(make_table(HOSTILE)),
+        "tradeoff": plots.tradeoff(make_table(HOSTILE)),
+        "reliability": plots.reliability(make_reliability(HOSTILE)),
         "coverage": plots.coverage(make_table(HOSTILE)),
     }
 
@@ -287,7 +302,7 @@ def test_model_has_one_colour_in_every_figure():
     table = make_table(["popular", "model", "some other"])
     for ax in (
         plots.comparison(table, "NDCG@10", "items"),
-        plots.relevance_diversity(table),
+        plots.tradeoff(table),
         plots.coverage(table),
     ):
         colours = {colour for _, _, colour in dots(ax)}
@@ -476,6 +491,70 @@ def test_gain_in_a_loss_is_turned_so_that_right_is_better():
     assert ax.lines[1].get_xdata().tolist() == [0.6, 0.9]
 
 
+def test_gains_are_hollow_where_holm_finds_no_difference():
+    ax = plots.gains(make_gains(), metric=["NDCG@10", "accuracy", "log loss"])
+    marks = [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+    inside = {round(line.get_xdata()[0], 1): line.get_markerfacecolor() for line in marks}
+    assert inside == {0.1: GREY, 0.2: GREEN, -0.1: "white", 0.7: GREEN}
+    labels = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert labels == ["popular", "own", "hollow: p ≥ 0.05 (Holm)"]
+    sure = plots.gains(make_gains(), metric="NDCG@10")
+    assert [text.get_text() for text in sure.get_legend().get_texts()] == ["popular", "own"]
+
+
+def test_gains_draw_no_infinite_difference():
+    endless = make_gains(["own"]).with_columns(
+        gain=pl.lit(-np.inf), low=pl.lit(-np.inf), high=0.0, p_holm=pl.lit(np.nan)
+    )
+    ax = plots.gains(endless, metric="log loss")
+    ax.figure.canvas.draw()
+    assert np.isnan(dots(ax)[0][0])
+
+
+def test_comparison_says_infinite():
+    table = make_table(["own"]).with_columns(value=pl.lit(np.inf))
+    ax = plots.comparison(table, "log loss", "interests")
+    ax.figure.canvas.draw()
+    assert row_labels(ax) == ["own (infinite)"]
+
+
+def test_tradeoff_has_a_mark_per_target_and_a_cross_of_intervals():
+    table = pl.concat([make_table(), make_table().with_columns(target=pl.lit("new items"))])
+    ax = plots.tradeoff(table, target=["items", "new items"])
+    marks = [line for line in ax.lines if line.get_marker() not in ("None", "", None)]
+    assert [line.get_marker() for line in marks] == ["o"] * 3 + ["s"] * 3
+    legend = [text.get_text() for text in ax.get_legend().get_texts()]
+    assert legend == ["items", "new items"]
+    np.testing.assert_allclose(ax.lines[0].get_xdata(), [0.03, 0.07])  # alpha-NDCG of popular
+    np.testing.assert_allclose(ax.lines[1].get_ydata(), [0.08, 0.12])
+    assert "best: top right" in ax.get_title(loc="left")
+    loss = plots.tradeoff(table, target="interests", x="log loss", y="log loss")
+    assert "best" not in loss.get_title(loc="left")
+    with pytest.raises(ValueError, match=r"target must be one of .* got 'users'"):
+        plots.tradeoff(table, target=["items", "users"])
+
+
+def test_reliability_joins_seeds_and_has_the_calibration_error():
+    ax = plots.reliability(make_reliability(), model="own")
+    (points,) = ax.collections
+    # (40 x 0.2 + 20 x 0.5) / 60; (10 x 0.7 + 30 x 0.9) / 40 and (10 x 0.9 + 30 x 0.7) / 40
+    np.testing.assert_allclose(points.get_offsets(), [[30, 30], [85, 75]])
+    # (40 x 0.1 + 10 x 0.2 + 20 x 0.2 + 30 x 0.2) / 100
+    assert "own\nECE 16.0 %, 50 users" in [text.get_text() for text in ax.get_legend().get_texts()]
+    assert [text.get_text() for text in ax.texts] == ["30", "20"]  # users, not users x seeds
+    assert len(plots.reliability(make_reliability()).texts) == 0
+    with pytest.raises(ValueError, match=r"model must be one of \['model', 'own'\], got 'mine'"):
+        plots.reliability(make_reliability(), model="mine")
+
+
+def test_reliability_has_wilson_intervals():
+    ax = plots.reliability(make_reliability(), model="own")
+    low, high = ax.lines[1].get_ydata()  # line 0 is the diagonal
+    # Wilson's ends solve (p - 0.3)^2 = 1.96^2 p (1 - p) / 30
+    ends = np.roots([1 + 1.96**2 / 30, -(0.6 + 1.96**2 / 30), 0.3**2])
+    np.testing.assert_allclose([low, high], 100 * np.sort(ends), rtol=1e-3)
+
+
 def test_gains_reject_a_metric_that_the_table_lacks():
     with pytest.raises(ValueError, match=r"metric must be one of .* got 'speed'"):
         plots.gains(make_gains(), metric=["NDCG@10", "speed"])
@@ -489,11 +568,11 @@ def test_gains_reject_a_metric_that_the_table_lacks():
         pytest.param([0.5] * 8, id="all-the-same"),
     ],
 )
-def test_relevance_diversity_labels_every_model_without_overlap(values):
+def test_tradeoff_labels_every_model_without_overlap(values):
     names = [f"model {number}" for number in range(8)]
     value_of = dict(zip(names, values, strict=True))
     table = make_table(names).with_columns(value=pl.col("model").replace_strict(value_of))
-    ax = plots.relevance_diversity(table)
+    ax = plots.tradeoff(table)
     ax.figure.canvas.draw()
     np.testing.assert_allclose(sorted(y for _, y, _ in dots(ax)), values)
     labels = sorted(ax.texts, key=lambda text: text.xyann[1])

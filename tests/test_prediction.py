@@ -7,7 +7,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from interestkit import prediction
+from interestkit import baselines, neighbours, prediction
+from interestkit.evaluation import evaluate
 from interestkit.features import Features
 from interestkit.prediction import Predictor, check_k, predict_interests
 from interestkit.schema import EVENT_COLUMNS
@@ -77,11 +78,161 @@ def doubled(histories, rows):
     )
 
 
-def test_lists_do_not_depend_on_the_size_of_blocks(study, everyone, ranked, monkeypatch):
-    monkeypatch.setattr(prediction, "BLOCK", 7)
-    codes, scores = study.predictor.rank(everyone[1], k=5)
+BLOCKS = (1, 7, 91, 128)  # 91 is everyone
+
+
+@pytest.fixture(scope="module")
+def with_linear(study):
+    """The model with a linear part: any table of numbers will do."""
+    shape = (study.features.num_items,) * 2
+    linear = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+    return replace(study.predictor, linear=linear)
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_lists_do_not_depend_on_the_size_of_blocks(
+    study, everyone, ranked, with_linear, monkeypatch, block
+):
+    _, histories = everyone
+    interests = study.predictor.interests(histories)
+    linear = with_linear.rank(histories, k=5)
+    monkeypatch.setattr(prediction, "BLOCK", block)
+    codes, scores = study.predictor.rank(histories, k=5)
     np.testing.assert_array_equal(codes, ranked[1][0])
     np.testing.assert_allclose(scores, ranked[1][1], rtol=1e-5)
+    np.testing.assert_allclose(study.predictor.interests(histories), interests, rtol=1e-5)
+    codes, scores = with_linear.rank(histories, k=5)
+    np.testing.assert_array_equal(codes, linear[0])
+    np.testing.assert_allclose(scores, linear[1], rtol=1e-5)
+    given = with_linear.score(histories, linear[0])
+    np.testing.assert_allclose(given, linear[1], rtol=1e-5)
+
+
+def test_no_value_of_an_evaluation_depends_on_the_size_of_blocks(study, monkeypatch):
+    features, log = study.features, study.histories
+    models = {
+        "model": study.predictor,
+        "popular": baselines.Popular(features=features, log=log),
+        "frequent": baselines.MostFrequent(features=features, log=log),
+        "knn": neighbours.ItemKNN(features=features, log=log, days=10),
+        "ease": neighbours.EASE(features=features, log=log),
+    }
+
+    def values(block):
+        for module in (prediction, baselines, neighbours):
+            monkeypatch.setattr(module, "BLOCK", block)
+        return evaluate(models, study.test, features)
+
+    expected = values(128)
+    assert 50 < len(study.test) < 128
+    for block in (1, 7, len(study.test)):
+        actual = values(block)
+        for name in ("per_user", "overall"):
+            left, right = getattr(actual, name), getattr(expected, name)
+            assert left.drop("value").equals(right.drop("value"))
+            np.testing.assert_allclose(left["value"], right["value"], rtol=1e-5, atol=1e-7)
+
+
+def mixed_in(predictor, histories, linear, *, exclude_seen):
+    """Log-probabilities after `linear` is added, from those before, a user at a time."""
+    num_items = predictor.features.num_items
+    codes, scores = predictor.rank(histories, k=num_items, exclude_seen=exclude_seen)
+    expected = np.full(scores.shape, -np.inf)
+    for row, (order, logs) in enumerate(zip(codes, scores.astype(float), strict=True)):
+        real = order >= 0
+        expected[row, order[real]] = logs[real]
+        own = histories.item[slice(*histories.offsets[[row, row + 1]])]
+        newest = own[-predictor.model.config.repeat_length :]
+        is_new = np.isfinite(expected[row])
+        is_new[[] if exclude_seen else newest] = False  # repeats keep their probabilities
+        before = np.exp(expected[row, is_new])
+        after = before * np.exp(linear[np.unique(own)].astype(float).sum(axis=0)[is_new])
+        expected[row, is_new] = np.log(after / after.sum() * before.sum())
+    return expected
+
+
+@pytest.mark.parametrize("exclude_seen", [False, True])
+@pytest.mark.parametrize("mode", ["hybrid", "collaborative"])
+def test_the_linear_part_is_added_to_scores_of_new_items(
+    study, everyone, with_linear, mode, exclude_seen
+):
+    _, histories = everyone
+    plain, model = study.predictor.in_mode(mode), with_linear.in_mode(mode)
+    assert histories.lengths.max() > model.model.config.repeat_length
+    expected = mixed_in(plain, histories, model.linear, exclude_seen=exclude_seen)
+    every = np.tile(np.arange(study.features.num_items), (len(histories), 1))
+    actual = model.score(histories, every, exclude_seen=exclude_seen)
+    np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-4)
+    assert (expected[:90].argmax(axis=1) != plain.rank(histories, k=1)[0][:90, 0]).any()
+    # nobody's history, no linear part
+    before = plain.score(histories, every, exclude_seen=exclude_seen)
+    np.testing.assert_allclose(actual[90], before[90], rtol=1e-5)
+
+
+def test_content_scores_have_no_linear_part(study, everyone, with_linear):
+    for left, right in zip(
+        with_linear.in_mode("content").rank(everyone[1], k=5),
+        study.predictor.in_mode("content").rank(everyone[1], k=5),
+        strict=True,
+    ):
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+
+
+def test_a_linear_part_changes_no_interests(study, everyone, with_linear):
+    left, right = (model.interests(everyone[1]) for model in (with_linear, study.predictor))
+    np.testing.assert_array_equal(left, right)
+
+
+def test_a_linear_part_is_saved_and_loaded(study, everyone, with_linear, tmp_path):
+    loaded = Predictor.load(with_linear.save(tmp_path / "model"))
+    np.testing.assert_array_equal(loaded.linear, with_linear.linear)
+    for left, right in zip(
+        loaded.rank(everyone[1], k=5), with_linear.rank(everyone[1], k=5), strict=True
+    ):
+        np.testing.assert_array_equal(left, right)
+    assert Predictor.load(study.predictor.save(tmp_path / "plain")).linear is None
+
+
+def test_a_linear_part_of_another_catalogue_is_an_error(study):
+    message = r"linear must have shape \(84, 84\), got \(3, 84\)"
+    with pytest.raises(ValueError, match=message):
+        replace(study.predictor, linear=np.zeros((3, 84), np.float32))
+
+
+@pytest.mark.parametrize("block", [7, 128])
+@pytest.mark.parametrize("exclude_seen", [False, True])
+def test_scores_of_given_items_are_those_of_the_ranking(
+    study, everyone, monkeypatch, exclude_seen, block
+):
+    _, histories = everyone
+    num_items = study.features.num_items
+    codes, expected = study.predictor.rank(histories, k=num_items, exclude_seen=exclude_seen)
+    ranked = np.full(codes.shape, -np.inf)  # of what is not listed
+    for row, (own, scores) in enumerate(zip(codes, expected, strict=True)):
+        ranked[row, own[own >= 0]] = scores[own >= 0]
+    given = np.random.default_rng(1).integers(0, num_items, (len(histories), 6))
+    given[:, 5] = given[:, 0]  # an item may be given twice
+    monkeypatch.setattr(prediction, "BLOCK", block)
+    actual = study.predictor.score(histories, given, exclude_seen=exclude_seen)
+    np.testing.assert_allclose(actual, np.take_along_axis(ranked, given, axis=1), rtol=1e-5)
+    assert np.isinf(actual).any()
+    assert np.isfinite(actual).any()
+
+
+def test_nobody_gets_no_scores(study, everyone):
+    empty = some(study, everyone[0], [])
+    assert study.predictor.score(empty, np.zeros((0, 3), int)).shape == (0, 3)
+
+
+def test_score_names_what_is_wrong_with_the_items(study, everyone):
+    histories = some(study, everyone[0], [0, 1])
+    with pytest.raises(ValueError, match="codes must have 2 rows, got 3"):
+        study.predictor.score(histories, np.zeros((3, 4), int))
+    allowed = r"codes must be in 0\.\.83 \(the catalogue\), got "
+    with pytest.raises(ValueError, match=allowed + r"-1\.\.5"):
+        study.predictor.score(histories, np.array([[0, -1], [5, 2]]))
+    with pytest.raises(ValueError, match=allowed + r"0\.\.84"):
+        study.predictor.score(histories, np.array([[0, 83], [84, 2]]))
 
 
 def test_events_at_or_after_the_moment_change_nothing(study, everyone, ranked):

@@ -101,6 +101,19 @@ def test_choice_is_by_number(notebooks, options, numbers):
     assert [nb.number for nb in choose(list_notebooks(notebooks), **options)] == numbers
 
 
+@pytest.mark.parametrize(
+    ("options", "numbers"),
+    [
+        pytest.param({}, ["01", "02"], id="all"),
+        pytest.param({"first": "02"}, ["02"], id="from"),
+        pytest.param({"only": "12"}, ["12"], id="only"),
+    ],
+)
+def test_notebook_without_a_run_folder_runs_only_when_asked_for(notebooks, options, numbers):
+    write_notebook(notebooks, "12_apart", "EPOCHS = 3")
+    assert [nb.number for nb in choose(list_notebooks(notebooks), **options)] == numbers
+
+
 @pytest.mark.parametrize("option", ["only", "first"])
 def test_unknown_number_lists_the_numbers(notebooks, option):
     with pytest.raises(RunError, match="no notebook has the number 7; there are 01, 02"):

@@ -5,6 +5,7 @@ A table without rows gives Axes that say "nothing to show"; a missing column or 
 place of a letter that no font in use knows. A model has the same colour in all figures.
 """
 
+from interestkit.plots.compared import comparison, coverage, gains, reliability, tradeoff
 from interestkit.plots.drawing import STYLE, colour_of, use_style
 from interestkit.plots.logs import (
     activity,
@@ -15,15 +16,8 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
-from interestkit.plots.results import (
-    comparison,
-    coverage,
-    decay,
-    gains,
-    interest_bars,
-    relevance_diversity,
-    training_curves,
-)
+from interestkit.plots.results import decay, interest_bars, training_curves
+from interestkit.plots.search import search_trials
 
 __all__ = [
     "STYLE",
@@ -38,8 +32,10 @@ __all__ = [
     "interest_bars",
     "interest_sizes",
     "long_tail",
-    "relevance_diversity",
+    "reliability",
+    "search_trials",
     "sessions",
+    "tradeoff",
     "training_curves",
     "use_style",
     "user_timeline",

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 from matplotlib import dates, font_manager, ticker
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
@@ -49,6 +50,9 @@ _MODEL_COLOURS = {
     "popular": GREY,
     **dict.fromkeys(("recent", "recently popular"), ORANGE),
     **dict.fromkeys(("own", "own habits"), GREEN),
+    "item neighbours": VERMILION,
+    "ease": BLACK,
+    "als": PINK,
     "content": PINK,
     "collaborative": SKY,
 }
@@ -214,9 +218,10 @@ def put_legend(ax: Axes) -> None:
     ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
-def put_legend_below(ax: Axes) -> None:
+def put_legend_below(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
     """A legend under the x label, in as many columns as its names leave room for."""
-    handles, labels = ax.get_legend_handles_labels()
+    handles = ax.get_legend_handles_labels()[0] if handles is None else handles
+    labels = [handle.get_label() for handle in handles]
     below = ScaledTranslation(0, -36 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
         handles,

@@ -1,25 +1,21 @@
-"""Figures of models: how they learn, what they predict, and how they compare."""
+"""Figures of one model: how it learns and what it predicts."""
 
 from collections.abc import Sequence
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float
-from matplotlib import ticker
 from matplotlib.axes import Axes
 
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
-    MARKERS,
     ORANGE,
-    colour_of,
     count_axis,
     finish,
     make_axes,
     name_rows,
     need,
-    need_one_of,
     need_positive,
     nothing,
     nth_colour,
@@ -29,9 +25,6 @@ from interestkit.plots.drawing import (
     shown,
 )
 
-_LOWER_IS_BETTER = ("log loss",)
-_UNITS = {"log loss": "nats", "novelty": "bits"}
-_NO_GAIN = r"coverage|novelty|log loss"  # not a quality from 0 to 1: drawn only when asked for
 _BARS = {  # columns of `interest_bars`, in their order
     "probability": ("predicted probability", BLUE),
     "share": ("share of what followed", ORANGE),
@@ -179,214 +172,3 @@ def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None)
         put_legend_below(ax)
     which = f"{len(best)} most probable of {len(table):,}" if len(table) > top else "All"
     return finish(ax, f"{which} interests", xlabel, "interest")
-
-
-def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None = None) -> Axes:
-    """One metric of every model, the best on top, with its 95 % interval over users.
-
-    Args:
-        table: `Evaluation.table()`.
-        metric: One of the table's metrics, such as "NDCG@10".
-        target: "items", "new items" or "interests".
-        ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of this target or metric.
-    """
-    need(table, "target", "model", "metric", "value", "low", "high", "seeds", "spread", "users")
-    lower = metric in _LOWER_IS_BETTER
-    xlabel = f"{shown(metric)} ({_unit(metric)}, {'lower' if lower else 'higher'} is better)"
-    rows = _rows_of(table, target, metric).sort("value", descending=not lower, nulls_last=True)
-    ax = make_axes(ax, rows=len(rows))
-    if rows.is_empty():
-        return nothing(ax, xlabel, "model")
-    labels = []
-    for place, row in enumerate(rows.iter_rows(named=True)):
-        _dot(ax, place, row["value"], row, colour_of(row["model"]), "o")
-        several = row["spread"] is not None
-        seeds = f" ({row['seeds']} seeds ± {row['spread']:.2g})" if several else ""
-        labels.append(shown(row["model"], 20 if several else 28) + seeds)
-    name_rows(ax, labels)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    interval = " (line: 95 % interval)" if rows["low"].is_not_null().any() else ""
-    title = f"{shown(metric)} of {shown(target)}, {rows['users'].max():,} users{interval}"
-    return finish(ax, title, xlabel, "model")
-
-
-def _unit(metric: str) -> str:
-    """Unit of a metric of `evaluation`."""
-    return _UNITS.get(metric.split("@")[0], "0 to 1")
-
-
-def _rows_of(table: pl.DataFrame, target: str, metric: str) -> pl.DataFrame:
-    """Rows of one target and metric; both must occur in a table that has rows."""
-    if not table.is_empty():
-        need_one_of("target", target, table["target"].unique(maintain_order=True).to_list())
-        table = table.filter(pl.col("target") == target)
-        need_one_of("metric", metric, table["metric"].unique(maintain_order=True).to_list())
-    return table.filter(pl.col("target") == target, pl.col("metric") == metric)
-
-
-def _dot(
-    ax: Axes, place: float, value: float, interval: dict, colour: str, marker: str, label: str = "_"
-) -> None:
-    """A value on a row, with its interval as a line where it has one."""
-    if interval.get("low") is not None:
-        ax.plot([interval["low"], interval["high"]], [place, place], color=colour, linewidth=1.8)
-    ax.plot(value, place, marker, color=colour, markersize=6.5, label=label, linestyle="none")
-
-
-def _dots(ax: Axes, table: pl.DataFrame, rows: str, series: str, scale: float = 1) -> None:
-    """Dots in rows, one colour and mark per series; the legend names the series."""
-    names = table[series].unique(maintain_order=True).to_list()
-    places = table[rows].unique(maintain_order=True).to_list()
-    step = 0.7 / max(len(names), 2)
-    seen = set()
-    for row in table.iter_rows(named=True):
-        name, number = row[series], names.index(row[series])
-        place = places.index(row[rows]) + (number - (len(names) - 1) / 2) * step
-        look = (colour_of(name), MARKERS[number % len(MARKERS)])
-        _dot(ax, place, scale * row["value"], row, *look, "_" if name in seen else shown(name))
-        seen.add(name)
-    name_rows(ax, [shown(place, 40) for place in places])
-    for edge in range(1, len(places)):
-        ax.axhline(edge - 0.5, color="#E4E4E4", linewidth=0.8, zorder=0)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    put_legend_below(ax)
-
-
-def gains(
-    table: pl.DataFrame,
-    *,
-    target: str | Sequence[str] | None = None,
-    metric: str | Sequence[str] | None = None,
-    ax: Axes | None = None,
-) -> Axes:
-    """How much better a model is than each other one, paired by user: right of 0 is better.
-
-    Args:
-        table: `Evaluation.gains()`.
-        target: Targets to draw; None draws all.
-        metric: Metrics to draw; None draws those that are a quality from 0 to 1 (not coverage,
-            novelty or log loss). The sign of log loss, where lower is better, is turned.
-        ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of such a target or metric.
-    """
-    need(table, "target", "metric", "over", "gain", "low", "high", "users")
-    rows = table.rename({"gain": "value"})
-    for column, wanted in (("target", target), ("metric", metric)):
-        names = [wanted] if isinstance(wanted, str) else wanted
-        for name in names if names is not None and len(table) else []:
-            need_one_of(column, name, table[column].unique(maintain_order=True).to_list())
-        if names is not None:
-            rows = rows.filter(pl.col(column).is_in(list(names)))
-    if metric is None:
-        rows = rows.filter(~pl.col("metric").str.contains(_NO_GAIN))
-    rows = _turn_signs(rows)
-    rows = rows.with_columns(row=pl.col("target") + ": " + pl.col("metric"))
-    ax = make_axes(ax, rows=round(0.6 * len(rows)) + 3)
-    xlabel = "mean difference per user (model minus other, 95 % interval)"
-    if rows.is_empty():
-        return nothing(ax, xlabel, "target: metric")
-    ax.axvline(0, color="black", linewidth=1.2)
-    _dots(ax, rows, "row", "over")
-    return finish(ax, "Right of the line the model is better than …", xlabel, "target: metric")
-
-
-def _turn_signs(rows: pl.DataFrame) -> pl.DataFrame:
-    """Gains of which more is always better."""
-    is_lower = pl.col("metric").is_in(_LOWER_IS_BETTER)
-    turned = {"value": "value", "low": "high", "high": "low"}
-    return rows.with_columns(
-        *(
-            pl.when(is_lower).then(-pl.col(other)).otherwise(pl.col(name)).alias(name)
-            for name, other in turned.items()
-        ),
-        metric=pl.when(is_lower).then(pl.col("metric") + " (turned)").otherwise("metric"),
-    )
-
-
-def relevance_diversity(
-    table: pl.DataFrame,
-    *,
-    target: str = "items",
-    x: str = "alpha-NDCG@10",
-    y: str = "NDCG@10",
-    ax: Axes | None = None,
-) -> Axes:
-    """Every model as a point: one metric against another, with 95 % intervals as a cross.
-
-    Args:
-        table: `Evaluation.table()`.
-        target: "items", "new items" or "interests".
-        x: Metric of the x axis; alpha-NDCG judges relevance and diversity together.
-        y: Metric of the y axis.
-        ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of this target or one of the metrics.
-    """
-    need(table, "target", "model", "metric", "value", "low", "high")
-    ax, labels = make_axes(ax), tuple(f"{shown(name)} ({_unit(name)})" for name in (x, y))
-    columns = ["model", "value", "low", "high"]
-    across = _rows_of(table, target, x).select(columns)
-    ax.xaxis.set_major_locator(ticker.MaxNLocator(6))
-    points = across.join(
-        _rows_of(table, target, y).select(columns), on="model", suffix="_y", maintain_order="left"
-    )
-    if points.is_empty():
-        return nothing(ax, *labels)
-    for name, value, low, high, value_y, low_y, high_y in points.iter_rows():
-        look = {"color": colour_of(name), "linewidth": 1.2, "alpha": 0.6}
-        if low is not None:
-            ax.plot([low, high], [value_y, value_y], **look)
-        if low_y is not None:
-            ax.plot([value, value], [low_y, high_y], **look)
-        ax.plot(value, value_y, "o", color=look["color"], markersize=8)
-    _label_points(ax, *(points[name].to_list() for name in ("model", "value", "value_y")))
-    best = "" if {x, y} & set(_LOWER_IS_BETTER) else " (best: top right)"
-    return finish(ax, f"Models by two metrics of {shown(target)}{best}", *labels)
-
-
-def _label_points(ax: Axes, names: list[str], x: Sequence[float], y: Sequence[float]) -> None:
-    """Names in a column beside the Axes, in the order of the points, with a thin line to each."""
-    low, high = ax.get_ylim()
-    ax.set_ylim(low, high)
-    order = np.argsort(np.asarray(y), kind="stable")
-    gap = min(0.085, 1 / max(len(names), 1))
-    heights = (np.asarray(y)[order] - low) / (high - low)
-    for number in range(1, len(names)):
-        heights[number] = max(heights[number], heights[number - 1] + gap)
-    heights[-1] = min(heights[-1], 1)
-    for number in range(len(names) - 2, -1, -1):
-        heights[number] = min(heights[number], heights[number + 1] - gap)
-    for row, height in zip(order, heights, strict=True):
-        ax.annotate(
-            shown(names[row]),
-            (x[row], y[row]),
-            xytext=(1.03, height),
-            textcoords="axes fraction",
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.8, "linestyle": ":"},
-        )
-
-
-def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
-    """How much of the catalogue, the interests and the users each model's lists reach.
-
-    Args:
-        table: `Evaluation.table()`; its coverage metrics are drawn.
-        ax: Where to draw; None makes a figure.
-    """
-    need(table, "target", "model", "metric", "value")
-    rows = table.filter(pl.col("metric").str.contains("coverage", literal=True))
-    rows = rows.sort(pl.col("metric").rank("dense"), maintain_order=True)
-    rows = rows.select("model", "value", row=pl.col("target") + ": " + pl.col("metric"))
-    ax, labels = make_axes(ax, rows=round(0.6 * len(rows)) + 3), ("covered (%)", "target: metric")
-    if rows.is_empty():
-        return nothing(ax, *labels)
-    _dots(ax, rows, "row", "model", scale=100)
-    ax.set_xlim(-3, 103)
-    return finish(ax, "What the lists of each model reach", *labels)

@@ -1,0 +1,236 @@
+"""One model judged on every held-out user: what its lists and its interests are worth."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from interestkit import metrics
+from interestkit.baselines import Ranker
+from interestkit.features import Features
+from interestkit.heldout import HeldOut
+from interestkit.histories import Histories, power_of_two
+
+NUM_BINS = 15  # of confidence, as is usual
+LIST_METRICS = (  # in the order of the table; all are at rank k
+    *("NDCG", "recall", "precision", "MAP", "MRR", "hit rate", "alpha-NDCG", "user coverage"),
+    *("diversity", "novelty", "serendipity", "miscalibration", "catalogue coverage", "Gini"),
+)
+_ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
+_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
+_BLOCK_NUMBERS = 2**24  # numbers held in memory at a time: users x ranks x interests
+
+Codes = Int[np.ndarray, "users ranks"]
+Shares = Float[np.ndarray, "users interests"]
+Judgement = tuple[str, str, np.ndarray]  # target, metric, one value per user or one for all
+
+
+class _Items(NamedTuple):
+    """What lists are judged by, on the device."""
+
+    interests: jax.Array
+    events: jax.Array
+    is_candidate: jax.Array
+
+
+def judge(
+    ranker: Ranker, truth: HeldOut, features: Features, *, name: str, k: int, interest_k: int
+) -> tuple[list[Judgement], pl.DataFrame]:
+    """All metrics of one model, and how often its most probable interest is right.
+
+    Args:
+        ranker: The model.
+        truth: The held-out users.
+        features: The catalogue.
+        name: Name of the model, for messages.
+        k: Length of item lists.
+        interest_k: Length of interest lists.
+
+    Returns:
+        Triples target, metric and value (one per user in the order of `truth`, or one for all),
+        and the bins of `metrics.reliability`: low, high (the bin's limits), count, confidence
+        and accuracy (NaN where count is 0).
+
+    Raises:
+        ValueError: If a list or a row of probabilities is missing, or a score is NaN.
+
+    Example:
+        >>> from interestkit import clean, fit_features, held_out, simulate, temporal_split
+        >>> from interestkit.baselines import Popular
+        >>> log, _ = clean(simulate(num_users=50, num_items=20, num_interests=4, seed=1))
+        >>> split = temporal_split(log, min_judged=0)
+        >>> features = fit_features(split.before("test"), split.items)
+        >>> popular = Popular(features=features, log=features.histories(split.before("test")))
+        >>> truth = held_out(features, split, "test")
+        >>> values, bins = judge(popular, truth, features, name="popular", k=5, interest_k=3)
+        >>> values[0][:2], bins["count"].sum() == len(truth)
+        (('items', 'NDCG@5'), True)
+    """
+    found = _judge_items(ranker, truth, features, name, k)
+    probabilities = np.asarray(ranker.interests(truth.histories), np.float32)
+    _check(f"interests of {name!r}", probabilities, probabilities, truth)
+    if (abs(probabilities.sum(axis=1) - 1) > 1e-3).any() or probabilities.min(initial=0) < 0:
+        raise ValueError(f"interests of {name!r} must be >= 0 and sum to 1 for each user")
+    best = np.asarray(metrics.top_k(probabilities, interest_k)[1])
+    shares, right = truth.interest_shares, truth.next_interests
+    values, bins = _judge_interests(best, probabilities, shares, right)
+    names = ("accuracy", "accuracy@", "NDCG@", "recall@", "log loss", "ECE", "interest coverage@")
+    for metric in names:
+        shown = f"{metric}{interest_k}" if metric.endswith("@") else metric
+        found.append(("interests", shown, np.asarray(values[metric], float)))
+    return found, _reliability_table(bins)
+
+
+def _judge_items(
+    ranker: Ranker, truth: HeldOut, features: Features, name: str, k: int
+) -> list[Judgement]:
+    items = _Items(
+        jnp.asarray(features.item_interests),
+        jnp.asarray(features.items["events"].to_numpy()),
+        jnp.asarray(features.is_candidate),
+    )
+    own, found = _history_shares(truth.histories, features), []
+    for target, new_only in (("items", False), ("new items", True)):
+        codes, scores = ranker.rank(truth.histories, k=k, exclude_seen=new_only)
+        codes = np.asarray(codes)
+        _check(f"{target} of {name!r}", codes, scores, truth)
+        if codes.max(initial=-1) >= features.num_items:
+            allowed = f"codes below {features.num_items}"
+            raise ValueError(f"{target} of {name!r} must be {allowed}, got {codes.max()}")
+        hits = truth.hits(0, codes)
+        values = _judge_lists(items, codes, hits, truth.num_relevant(new_only=new_only), own)
+        values["alpha-NDCG"] = _alpha_ndcg(codes, hits, truth, features, new_only)
+        values |= _judge_together(items, codes)
+        found += [(target, f"{metric}@{k}", values[metric]) for metric in LIST_METRICS]
+    return found
+
+
+def _check(what: str, rows, scores, truth: HeldOut) -> None:
+    """Raise ValueError unless there is a row for each user and no score is NaN."""
+    if len(rows) != len(truth):
+        raise ValueError(f"{what} must have {len(truth)} rows (the judged users), got {len(rows)}")
+    has_nan = np.isnan(np.asarray(scores, float)).any(axis=1)
+    if has_nan.any():
+        user, number = truth.histories.users[has_nan.argmax()], has_nan.sum()
+        came = f"NaN for {number} of {len(truth)} users, first {user!r}"
+        raise ValueError(f"{what}: scores must be numbers, got {came}")
+
+
+def _judge_lists(items: _Items, codes: Codes, hits, num_relevant, own: Shares) -> dict:
+    """Metrics of each user's list, in blocks of users that have one shape."""
+    num_users, num_ranks = codes.shape
+    size = _BLOCK_NUMBERS // (num_ranks * max(own.shape[1], 1))
+    size = min(power_of_two(max(size, 1)), power_of_two(num_users))
+    blocks = []
+    for first in range(0, num_users, size):
+        parts = [array[first : first + size] for array in (codes, hits, num_relevant, own)]
+        empty = size - len(parts[0])
+        parts = [np.pad(part, [(0, empty), *[(0, 0)] * (part.ndim - 1)]) for part in parts]
+        block = _judge_block(items, *parts)
+        blocks.append({name: np.asarray(value, float) for name, value in block.items()})
+    joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
+    return {name: value[:num_users] for name, value in joined.items()}
+
+
+@jax.jit  # one program: the metrics one by one take several times as long to compile
+def _judge_block(items: _Items, codes, hits, num_relevant, own) -> dict:
+    k = codes.shape[1]
+    labels, events, is_candidate = items
+    return {
+        "NDCG": metrics.ndcg_at_k(hits, num_relevant, k=k),
+        "recall": metrics.recall_at_k(hits, num_relevant, k=k),
+        "precision": metrics.precision_at_k(hits, num_relevant, k=k),
+        "MAP": metrics.average_precision_at_k(hits, num_relevant, k=k),
+        "MRR": metrics.reciprocal_rank_at_k(hits, num_relevant, k=k),
+        "hit rate": metrics.hit_rate_at_k(hits, num_relevant, k=k),
+        "user coverage": metrics.user_coverage(codes),
+        "diversity": metrics.intra_list_diversity(codes, labels),
+        "novelty": metrics.novelty(codes, events),
+        "serendipity": metrics.serendipity(
+            codes, hits, num_relevant, events, k=k, is_candidate=is_candidate
+        ),
+        "miscalibration": metrics.calibration(codes, labels, own),
+    }
+
+
+def _judge_together(items: _Items, codes: Codes) -> dict:
+    """Metrics of all lists together: how much of the candidates, and how evenly."""
+    is_candidate = np.asarray(items.is_candidate)
+    listed = np.bincount(codes[codes >= 0], minlength=len(is_candidate))[is_candidate]
+    coverage = metrics.catalogue_coverage(codes, items.is_candidate)
+    return {
+        "catalogue coverage": np.asarray(coverage, float),
+        "Gini": np.asarray(metrics.gini(listed), float),
+    }
+
+
+def _history_shares(histories: Histories, features: Features) -> Shares:
+    """Share of each interest in the events of each history; 0 where no event has one."""
+    from scipy.sparse import csr_matrix
+
+    ones = np.ones(len(histories.item), np.float32)
+    shape = (len(histories), features.num_items)
+    events = csr_matrix((ones, (histories.user, histories.item)), shape=shape)
+    sums = (events @ csr_matrix(features.item_interests)).toarray()
+    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+
+
+def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool):
+    """alpha-NDCG over interests: relevance and diversity judged together.
+
+    Users are taken in order of their number of relevant items, so that little is padding.
+    """
+    has_label = jnp.asarray(features.item_interests > 0)
+    rows = truth.relevant.filter(pl.col("code") >= 0)
+    rows = (rows.filter(~pl.col("is_seen")) if new_only else rows).sort("user_code")
+    relevant = np.append(rows["code"].to_numpy(), 0)  # padding points at the last
+    stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(codes) + 1))
+    count = np.diff(stops)
+    order = np.argsort(count, kind="stable")
+    values = np.empty(len(codes))
+    for first in range(0, len(order), _ALPHA_BLOCK):
+        users = order[first : first + _ALPHA_BLOCK]
+        padded = np.pad(users, (0, _ALPHA_BLOCK - len(users)), mode="edge")
+        place = np.arange(max(64, power_of_two(int(count[users].max()) + 1)))
+        inside = place[None, :] < count[padded][:, None]
+        code = relevant[np.where(inside, stops[padded][:, None] + place[None, :], 0)]
+        is_hit = (hits & (codes >= 0))[padded]
+        block = _alpha_ndcg_of(has_label, codes[padded], is_hit, code, inside)
+        values[users] = np.asarray(block)[: len(users)]
+    unknown_only = (count == 0) & (truth.num_relevant(new_only=new_only) > 0)
+    return np.where(unknown_only, 0.0, values)  # nobody can find what training never saw
+
+
+@jax.jit
+def _alpha_ndcg_of(has_label, codes, is_hit, relevant, is_real):
+    topics = has_label[codes] & is_hit[:, :, None]
+    ideal = has_label[relevant] & is_real[:, :, None]
+    return metrics.alpha_ndcg_at_k(topics, ideal, k=topics.shape[1])
+
+
+@jax.jit
+def _judge_interests(best, probabilities, shares, next_interests):
+    """Metrics of predicted interests, and the bins of `metrics.reliability`."""
+    k = best.shape[1]
+    gains = jnp.take_along_axis(shares, best, axis=1)
+    found = {
+        "accuracy": metrics.accuracy(best, next_interests),
+        "accuracy@": metrics.accuracy(best, next_interests, k=k),
+        "NDCG@": metrics.graded_ndcg_at_k(gains, shares, k=k),
+        "recall@": metrics.recall_at_k(gains > 0, (shares > 0).sum(axis=1), k=k),
+        "log loss": metrics.log_loss(probabilities, shares),
+        "ECE": metrics.expected_calibration_error(probabilities, shares, num_bins=NUM_BINS),
+        "interest coverage@": metrics.interest_coverage(best, num_interests=shares.shape[1]),
+    }
+    return found, metrics.reliability(probabilities, shares, num_bins=NUM_BINS)
+
+
+def _reliability_table(bins: metrics.Reliability) -> pl.DataFrame:
+    edges = np.arange(NUM_BINS + 1) / NUM_BINS
+    columns = {"low": edges[:-1], "high": edges[1:], "count": np.asarray(bins.count, int)}
+    for name in ("confidence", "accuracy"):
+        columns[name] = np.asarray(getattr(bins, name), float)
+    return pl.DataFrame(columns)

@@ -1,0 +1,99 @@
+"""One model's metrics do not depend on blocks, and a ranker's mistakes are named."""
+
+import numpy as np
+import pytest
+
+from interestkit import judging, metrics
+from interestkit.baselines import MostFrequent
+from interestkit.judging import judge
+
+
+@pytest.fixture(scope="module")
+def own(study):
+    return MostFrequent(features=study.features, log=study.histories)
+
+
+def judged(ranker, study):
+    values, _ = judge(ranker, study.test, study.features, name="own", k=5, interest_k=2)
+    return {(target, metric): value for target, metric, value in values}
+
+
+@pytest.mark.parametrize("block", [1, 7, 128])
+def test_alpha_ndcg_does_not_depend_on_the_size_of_blocks(study, own, monkeypatch, block):
+    codes, _ = own.rank(study.test.histories, k=5, exclude_seen=False)
+    hits = study.test.hits(0, codes)
+    monkeypatch.setattr(judging, "_ALPHA_BLOCK", block)
+    actual = judging._alpha_ndcg(codes, hits, study.test, study.features, False)
+    np.testing.assert_allclose(actual, one_call_alpha_ndcg(study, codes, hits), rtol=1e-6)
+
+
+def one_call_alpha_ndcg(study, codes, hits):
+    """alpha-NDCG of all users at once, from tables made in plain loops."""
+    relevant = {user: [] for user in range(len(codes))}
+    for user, code, _ in study.test.relevant.rows():
+        if code >= 0:
+            relevant[user].append(code)
+    has_label = study.features.item_interests > 0
+    shape = (len(codes), max(map(len, relevant.values())), has_label.shape[1])
+    ideal, listed = np.zeros(shape, bool), np.zeros((*codes.shape, shape[2]), bool)
+    for user, own in relevant.items():
+        ideal[user, : len(own)] = has_label[own]
+        for rank in np.flatnonzero(hits[user]):
+            listed[user, rank] = has_label[codes[user, rank]]
+    return metrics.alpha_ndcg_at_k(listed, ideal, k=codes.shape[1])
+
+
+def test_metrics_of_topics_do_not_depend_on_the_size_of_blocks(study, own, monkeypatch):
+    whole = judged(own, study)
+    monkeypatch.setattr(judging, "_BLOCK_NUMBERS", 50 * 5 * study.features.num_interests)
+    cut = judged(own, study)
+    for place, value in whole.items():
+        np.testing.assert_allclose(cut[place], value, rtol=1e-6, atol=1e-7, err_msg=str(place))
+
+
+def test_history_shares_are_counted_event_by_event(study):
+    histories, labels = study.test.histories, study.features.item_interests
+    expected = np.zeros((len(histories), labels.shape[1]))
+    for user, item in zip(histories.user, histories.item, strict=True):
+        expected[user] += labels[item]
+    expected /= np.maximum(expected.sum(axis=1, keepdims=True), 1e-12)
+    actual = judging._history_shares(histories, study.features)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
+
+
+class Broken:
+    """A ranker with one fault."""
+
+    def __init__(self, ranker, *, scores=None, probability=None, rows=None):
+        self.ranker, self.scores, self.probability = ranker, scores, probability
+        self.rows = rows
+
+    def rank(self, histories, **options):
+        codes, scores = self.ranker.rank(histories, **options)
+        scores = scores.copy()
+        scores[3, 1] = scores[3, 1] if self.scores is None else self.scores
+        return codes[: self.rows], scores[: self.rows]
+
+    def interests(self, histories):
+        probabilities = self.ranker.interests(histories).copy()
+        if self.probability is not None:
+            probabilities[2, 0] = self.probability
+        return probabilities
+
+
+@pytest.mark.parametrize(
+    ("fault", "message"),
+    [
+        ({"scores": np.nan}, r"items of 'own': scores must be numbers, got NaN for 1 of \d+"),
+        ({"probability": np.nan}, "interests of 'own': scores must be numbers, got NaN for 1"),
+        ({"rows": 5}, r"items of 'own' must have \d+ rows \(the judged users\), got 5"),
+    ],
+)
+def test_a_mistake_of_a_ranker_is_one_clear_error(study, own, fault, message):
+    with pytest.raises(ValueError, match=message):
+        judged(Broken(own, **fault), study)
+
+
+def test_excluded_items_may_have_infinite_scores(study, own):
+    whole, cut = judged(own, study), judged(Broken(own, scores=-np.inf), study)
+    assert whole.keys() == cut.keys()

@@ -1,6 +1,6 @@
 """What every model must beat: popularity, recent popularity, and the user's own habits."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
@@ -9,9 +9,8 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from interestkit.features import Features
-from interestkit.heldout import HeldOut
 from interestkit.histories import SECONDS_PER_DAY, Histories
-from interestkit.metrics import ndcg_at_k, top_k
+from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 
 
@@ -106,37 +105,3 @@ class MostFrequent(Popular):
         sums = (own @ csr_matrix(self.features.item_interests)).toarray()
         smooth = sums + self.interest_shares[None, :]
         return smooth / smooth.sum(axis=1, keepdims=True)
-
-
-def tune_recent(
-    features: Features,
-    log: Histories,
-    validation: HeldOut,
-    *,
-    days: Iterable[float] = (1, 3, 7, 14, 28, 56),
-) -> float:
-    """The window in days whose popularity ranks best for validation users (NDCG@10).
-
-    Args:
-        features: Features fitted on training events.
-        log: Histories of all training users.
-        validation: Held-out validation users.
-        days: Windows to try, at least one; of equals the first wins.
-
-    Raises:
-        ValueError: If `days` is empty, or no validation user has a later item.
-    """
-    days = list(days)
-    if not days:
-        raise ValueError("days must hold at least one window, got none")
-    if not validation.num_relevant().any():
-        raise ValueError("validation must hold a user with a later item, got none")
-    k = min(10, features.num_items)
-
-    def score(window: float) -> float:
-        recent = Popular(features=features, log=log, days=window)
-        codes, _ = recent.rank(validation.histories, k=k, exclude_seen=False)
-        hits = validation.hits(0, codes)
-        return float(np.nanmean(ndcg_at_k(hits, validation.num_relevant(), k=k)))
-
-    return max(days, key=score)

@@ -4,12 +4,10 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
-import polars as pl
 import pytest
 
 from interestkit import baselines
-from interestkit.baselines import MostFrequent, Popular, tune_recent
-from interestkit.heldout import HeldOut
+from interestkit.baselines import MostFrequent, Popular
 from interestkit.histories import SECONDS_PER_DAY, Histories
 
 # Items 0..3 carry interests x, x, y, none; item 4 is a search.
@@ -131,38 +129,6 @@ def test_lists_do_not_depend_on_the_size_of_blocks(study, monkeypatch, make, blo
 def test_k_outside_the_catalogue_is_an_error():
     with pytest.raises(ValueError, match=r"k must be in 1\.\.5 \(the catalogue\), got 6"):
         POPULAR.rank(LOG, k=6)
-
-
-def truth_of(*pairs, num_users=3):
-    relevant = pl.DataFrame(
-        [(user, code, False) for user, code in pairs],
-        schema={"user_code": pl.Int32, "code": pl.Int32, "is_seen": pl.Boolean},
-        orient="row",
-    )
-    users = histories_of(*[[] for _ in range(num_users)])
-    nothing = np.zeros((num_users, 2), np.float32)
-    return HeldOut(
-        part="validation",
-        histories=users,
-        relevant=relevant,
-        interest_shares=nothing,
-        next_interests=nothing > 0,
-    )
-
-
-def test_tune_recent_takes_the_window_that_ranks_best():
-    # in the newest day the order is 2, 1, 0, 3; of all days 0, 2, 1, 3
-    recent, old = truth_of((0, 1), (1, 2), (2, 2)), truth_of((0, 0), (1, 0), (2, 0))
-    assert tune_recent(FEATURES, LOG, recent, days=(1, 50)) == 1
-    assert tune_recent(FEATURES, LOG, old, days=(1, 50)) == 50
-    assert tune_recent(FEATURES, LOG, old, days=iter((30, 50, 40))) == 30  # equals: the first
-
-
-def test_tune_recent_names_what_is_missing():
-    with pytest.raises(ValueError, match="days must hold at least one window, got none"):
-        tune_recent(FEATURES, LOG, truth_of((0, 1)), days=())
-    with pytest.raises(ValueError, match="validation must hold a user with a later item"):
-        tune_recent(FEATURES, LOG, truth_of())
 
 
 def test_events_after_the_log_do_not_count(study):

@@ -12,18 +12,19 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow
-def test_the_lines_for_a_notebook_of_ones_own_run():
+def test_the_lines_for_a_notebook_of_ones_own_run(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     (code,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     assert 'ik.load("complete-journey")' in code
     code = code.replace('"complete-journey"', '"simulated", num_users=80, num_items=40')
     code = code.replace("stop_after=3", "stop_after=1, progress=False, item_dim=8")
     code = code.replace("temporal_split(log)", "temporal_split(log, min_judged=0)")
-    *lines, last = code.strip().splitlines()
     names = {}
-    exec("\n".join(lines), names)
-    table = eval(last, names)
+    exec(code, names)
+    table = names["evaluation"].table()
     assert set(table["model"]) == {"model", "popular"}
     assert table.filter(target="items", metric="NDCG@10")["value"].is_between(0, 1).all()
+    assert Path("card", "model_card.html").is_file()
 
 
 def test_every_file_that_the_readme_links_to_exists():
@@ -33,7 +34,7 @@ def test_every_file_that_the_readme_links_to_exists():
 
 
 def test_the_readme_names_every_notebook_and_data_set():
-    for path in (ROOT / "notebooks").glob("0*.ipynb"):
+    for path in (ROOT / "notebooks").glob("[0-9]*.ipynb"):
         assert f"notebooks/{path.name}" in README
     for name in ik.list_datasets()["name"]:
         assert f"`{name}`" in README

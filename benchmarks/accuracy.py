@@ -162,9 +162,8 @@ def _candidate_ndcg(validation: HeldOut, model: Predictor) -> float:
     others = np.argpartition(order, 99, axis=1)[:, :99]
     codes = np.zeros((len(validation), 100), np.int64)
     codes[:, 1:], codes[users, 0] = others, own
-    scores = model.score(validation.histories, codes)[users]
-    rank = (scores[:, 1:] > scores[:, :1]).sum(axis=1)
-    return float(np.where(rank < 10, 1 / np.log2(rank + 2), 0.0).mean())
+    hits = _hits_of_first(model.score(validation.histories, codes)[users])
+    return float(METRICS["NDCG@10"](hits, np.ones(len(users), int)).mean())
 
 
 def popularity(protocol: Protocol) -> list[float]:
@@ -213,6 +212,11 @@ def _hits_among_candidates(protocol: Protocol, truth: HeldOut, ranker) -> np.nda
     else:
         scores = ranker.score(truth.histories, np.maximum(codes, 0))
     scores = np.where((codes < 0) | ((codes == codes[:, :1]) & OTHERS), -np.inf, scores)
+    return _hits_of_first(scores)
+
+
+def _hits_of_first(scores: np.ndarray) -> np.ndarray:
+    """True at the rank of the first candidate of each row; ties do not push it down."""
     rank = (scores[:, 1:] > scores[:, :1]).sum(axis=1)
     return np.arange(LONGEST)[None, :] == rank[:, None]
 

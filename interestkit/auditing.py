@@ -10,6 +10,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from interestkit import schema
+from interestkit.content import WORD
 from interestkit.features import Features
 from interestkit.histories import SECONDS_PER_DAY
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, TITLE, USER
@@ -252,7 +253,7 @@ def _unexplained_interests(
     """Interests that items of the log carry, but none with a known event."""
     if features.interest_source == "behaviour":
         return []
-    words = pl.col(TITLE).str.to_lowercase().str.extract_all(r"[^\W\d_]{2,}").alias(INTERESTS)
+    words = pl.col(TITLE).str.to_lowercase().str.extract_all(WORD).alias(INTERESTS)
     names = pl.col(INTERESTS) if features.interest_source == "labels" else words
     tables = items.select(ITEM, names), features.items.select(ITEM, INTERESTS)
     ours = pl.Series(features.interests, dtype=pl.String).implode()

@@ -12,6 +12,7 @@ from interestkit.features import Features
 from interestkit.histories import SECONDS_PER_DAY, Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
+from interestkit.similarity import sums_by_user
 
 
 class Ranker(Protocol):
@@ -97,11 +98,7 @@ class MostFrequent(Popular):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Share of each interest in the user's events, with one event spread as everybody's."""
-        from scipy.sparse import csr_matrix
-
-        ones = np.ones(len(histories.item), np.float32)
-        shape = (len(histories), self.features.num_items)
-        own = csr_matrix((ones, (histories.user, histories.item)), shape=shape)
-        sums = (own @ csr_matrix(self.features.item_interests)).toarray()
+        own, labels = (histories.user, histories.item), self.features.item_interests
+        sums = sums_by_user(*own, labels, num_users=len(histories))
         smooth = sums + self.interest_shares[None, :]
         return smooth / smooth.sum(axis=1, keepdims=True)

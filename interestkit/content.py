@@ -16,6 +16,7 @@ NOT_A_THEME = frozenset(
     colour color colours design designs new old vintage retro retrospot antique traditional
     one two three four five six ten dozen""".split()
 )
+WORD = r"[^\W\d_]{2,}"  # a run of letters of any script, two or longer
 
 
 def words_of(text: str | None) -> list[str]:
@@ -28,7 +29,7 @@ def words_of(text: str | None) -> list[str]:
         >>> words_of("RED Heart T-Light, 12 cm")
         ['red', 'heart', 'light', 'cm']
     """
-    return re.findall(r"[^\W\d_]{2,}", (text or "").lower())
+    return re.findall(WORD, (text or "").lower())
 
 
 def themes_from_titles(

@@ -153,8 +153,8 @@ def find_examples(histories: Histories, task: str = "next") -> Examples:
 
 
 def _check_distinct(histories: Histories) -> None:
-    pairs = np.stack([histories.user, histories.item], axis=1)
-    extra = len(pairs) - len(np.unique(pairs, axis=0))
+    pairs = histories.user.astype(np.int64) << 32 | histories.item
+    extra = len(pairs) - len(np.unique(pairs))
     if extra:
         raise ValueError(
             "with task='hidden' a user must have each item once, as nobody can tell a repeat "

@@ -11,6 +11,7 @@ from interestkit.content import words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, SEARCH_PREFIX, TIME, TITLE, USER
+from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
 
 
@@ -141,11 +142,8 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
 
 def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):
     """Sum of the label vectors of each user's events."""
-    from scipy.sparse import csr_matrix
-
     place = (events["user_code"].to_numpy(), events["row"].to_numpy())
-    ones = np.ones(len(events), np.float32)
-    return csr_matrix((ones, place), shape=(num_users, len(vectors))) @ vectors
+    return sums_by_user(*place, vectors, num_users=num_users)
 
 
 def _label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:

@@ -13,6 +13,7 @@ from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
+from interestkit.similarity import sums_by_user
 
 NUM_BINS = 15  # of confidence, as is usual
 LIST_METRICS = (  # in the order of the table; all are at rank k
@@ -20,7 +21,6 @@ LIST_METRICS = (  # in the order of the table; all are at rank k
     *("diversity", "novelty", "serendipity", "miscalibration", "catalogue coverage", "Gini"),
 )
 _ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
-_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
 _BLOCK_NUMBERS = 2**24  # numbers held in memory at a time: users x ranks x interests
 
 Codes = Int[np.ndarray, "users ranks"]
@@ -169,12 +169,8 @@ def _judge_together(items: _Items, codes: Codes) -> dict:
 
 def _history_shares(histories: Histories, features: Features) -> Shares:
     """Share of each interest in the events of each history; 0 where no event has one."""
-    from scipy.sparse import csr_matrix
-
-    ones = np.ones(len(histories.item), np.float32)
-    shape = (len(histories), features.num_items)
-    events = csr_matrix((ones, (histories.user, histories.item)), shape=shape)
-    sums = (events @ csr_matrix(features.item_interests)).toarray()
+    own, labels = (histories.user, histories.item), features.item_interests
+    sums = sums_by_user(*own, labels, num_users=len(histories))
     return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 

@@ -269,7 +269,7 @@ def _known_limits(split: Split | None, evaluation: Evaluation | None) -> Iterabl
     """What follows from the protocol alone."""
     if split is not None and split.method != "temporal":
         yield (
-            "The split is leave-last-out: events of other users that came later were known in "
+            f"The split is {split.method}: events of other users that came later were known in "
             "training, so its numbers cannot be set beside those of a split in time."
         )
     if split is not None and split.name == "simulated":

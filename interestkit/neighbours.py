@@ -25,6 +25,7 @@ from interestkit.similarity import (
     ease_weights,
     pair_matrix,
     regularised_inverse,
+    sums_by_user,
 )
 
 PRIOR_EVENTS = 30  # best or close to it of 0, 1, 3, 10 and 30 for interests in three logs
@@ -112,10 +113,9 @@ class ItemBased:
             liked = np.maximum(self._scores(own), 0) * self.features.is_candidate[None, :]
             blocks.append(_shares(liked @ labels))
         expected = np.concatenate(blocks)[: len(histories)]
-        shape = {"num_users": len(histories), "num_items": self.features.num_items}
-        counts = pair_matrix(histories.user, histories.item, power=1.0, **shape)
+        sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
         everybody = self.popular.interest_shares[None, :]
-        return _shares(counts @ labels + PRIOR_EVENTS * expected + everybody)
+        return _shares(sums + PRIOR_EVENTS * expected + everybody)
 
     def _blocks(self, histories: Histories):
         """Profiles of one block of users after the other; all have one shape."""

@@ -36,6 +36,26 @@ def pair_matrix(
     return pairs
 
 
+def sums_by_user(
+    users: Int[np.ndarray, " events"],
+    items: Int[np.ndarray, " events"],
+    vectors: Float[np.ndarray, "items labels"],
+    *,
+    num_users: int,
+) -> Float[np.ndarray, "users labels"]:
+    """Sum of the vectors of the items of each user's events, such as the labels of a history.
+
+    Example:
+        >>> vectors = np.array([[1, 0], [0, 0.5]], np.float32)
+        >>> sums_by_user(np.array([0, 0, 1]), np.array([1, 1, 0]), vectors, num_users=2)
+        array([[0., 1.],
+               [1., 0.]], dtype=float32)
+    """
+    shape = {"num_users": num_users, "num_items": len(vectors)}
+    counts = pair_matrix(users, items, power=1.0, **shape)
+    return (counts @ csr_matrix(vectors)).toarray()
+
+
 def cosine_neighbours(
     pairs: csr_matrix, *, neighbours: int = 100, shrinkage: float = 0.0
 ) -> csr_matrix:

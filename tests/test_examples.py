@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 import pytest
+import small_world
 
 from interestkit.examples import (
     TrainingConfig,
@@ -19,7 +20,6 @@ from interestkit.examples import (
     item_content,
     shuffled,
 )
-from interestkit.histories import Histories
 from interestkit.model import Log
 
 DAY = 86_400
@@ -27,13 +27,10 @@ DAY = 86_400
 
 def histories_of(*users):
     """Histories from lists of (item, day); each is predicted on a day of its own, 50 and up."""
-    events = [event for user in users for event in user]
-    return Histories(
-        users=np.array([f"user {n}" for n in range(len(users))]),
-        offsets=np.cumsum([0, *map(len, users)]).astype(np.int32),
-        item=np.array([item for item, _ in events], np.int32),
-        seconds=np.array([day * DAY for _, day in events], np.int32),
-        weight=np.arange(len(events), dtype=np.float32) + 1,
+    plain = small_world.histories_of(*users)
+    return replace(
+        plain,
+        weight=np.arange(len(plain.item), dtype=np.float32) + 1,
         moment=((np.arange(len(users)) + 50) * DAY).astype(np.int32),
     )
 

@@ -6,32 +6,11 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from small_world import FEATURES, histories_of
 
 from interestkit import neighbours
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.neighbours import ALS, EASE, PRIOR_EVENTS, ItemBased, ItemKNN
-
-# Items 0..3 carry interests x, x, y, none; item 4 is a search.
-FEATURES = SimpleNamespace(
-    num_items=5,
-    num_interests=2,
-    is_candidate=np.array([True, True, True, True, False]),
-    item_interests=np.array([[1, 0], [1, 0], [0, 1], [0, 0], [0, 0]], np.float32),
-)
-
-
-def histories_of(*users):
-    """Histories from lists of (item, day)."""
-    events = [event for user in users for event in user]
-    return Histories(
-        users=np.array([f"user {n}" for n in range(len(users))]),
-        offsets=np.cumsum([0, *map(len, users)]).astype(np.int32),
-        item=np.array([item for item, _ in events], np.int32),
-        seconds=np.array([day * SECONDS_PER_DAY for _, day in events], np.int32),
-        weight=np.ones(len(events), np.float32),
-        moment=np.full(len(users), 20_000 * SECONDS_PER_DAY, np.int32),
-    )
-
 
 # Columns, users 0..2: item 0 (1, 1, 0), item 1 (1, 0, 0), item 2 (0, 1, 1), the search (0, 0, 1).
 # Events of items 0..3: 3, 1, 2, 0.

@@ -293,6 +293,7 @@ def ncf() -> Protocol:
         must_reach=(0.73, 0.45),
         popularity=(0.4538, 0.2545),
         popularity_counts="known",
+        refit=True,
         candidates={
             user: [item, *(negative.strip() for negative in row[1:])]
             for (user, item), row in zip(test, rows, strict=True)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import NamedTuple
 
@@ -120,13 +120,14 @@ def fit(
     shape_config = model_config(features, histories, **shape)
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
     examples = find_examples(histories, config.task)
+    program, rates = _parted(config)
     judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
-    state = _initialise(shape_config, config, jax.random.key(seed), _interest_prior(features))
+    state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
     rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
     epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
     label = f"training, seed {seed}"
     for epoch in progress_bar(range(1, epochs + 1), label=label, unit="epoch", enabled=progress):
-        state, losses = _train_epoch(shape_config, config, state, log, catalogue, examples)
+        state, losses = _train_epoch(shape_config, program, rates, state, log, catalogue, examples)
         rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
         rows[-1]["seconds"] = time.perf_counter() - began
         if rows[-1]["score"] > best["score"]:
@@ -203,9 +204,23 @@ def _interest_prior(features: Features) -> Float[Array, " interests"]:
     return jnp.log(jnp.asarray(sums / max(sums.sum(), 1e-12) + 1e-4, dtype=jnp.float32))
 
 
-def _optimizer(config: TrainingConfig) -> optax.GradientTransformation:
-    rate = optax.cosine_decay_schedule(config.learning_rate, config.epochs * config.steps)
-    return optax.adamw(rate, weight_decay=config.weight_decay)
+class _Rates(NamedTuple):
+    """Settings that may change without another program being compiled."""
+
+    learning_rate: float
+    weight_decay: float
+
+
+def _parted(config: TrainingConfig) -> tuple[TrainingConfig, _Rates]:
+    """What the compiled program depends on, the rest at its default, and the rates."""
+    rest = {name: getattr(TrainingConfig, name) for name in ("patience", "validation_users")}
+    rates = {name: getattr(TrainingConfig, name) for name in _Rates._fields}
+    return replace(config, **rest, **rates), _Rates(config.learning_rate, config.weight_decay)
+
+
+def _optimizer(config: TrainingConfig, rates: _Rates) -> optax.GradientTransformation:
+    rate = optax.cosine_decay_schedule(rates.learning_rate, config.epochs * config.steps)
+    return optax.adamw(rate, weight_decay=rates.weight_decay)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -215,15 +230,21 @@ def _initialise(shape: ModelConfig, config: TrainingConfig, key, interest_prior)
     model.interest_prior = nnx.Param(interest_prior)
     # strong types, as after an update, so that all epochs share one program
     params = jax.tree.map(lambda array: array.astype(array.dtype), nnx.split(model)[1])
-    return _State(params, _optimizer(config).init(params), key)
+    return _State(params, _optimizer(config, _parted(config)[1]).init(params), key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _train_epoch(
-    shape: ModelConfig, config: TrainingConfig, state: _State, log, catalogue, examples
+    shape: ModelConfig,
+    config: TrainingConfig,
+    rates: _Rates,
+    state: _State,
+    log,
+    catalogue,
+    examples,
 ):
     """One epoch, compiled as one scan over its steps; returns the state and the mean losses."""
-    optimizer = _optimizer(config)
+    optimizer = _optimizer(config, rates)
     key, shuffle_key = jax.random.split(state.key)
     state, log = state._replace(key=key), shuffled(log, examples, shuffle_key)
 

@@ -66,7 +66,8 @@ def study():
     shape |= {"history_length": 16, "repeat_length": 32}
 
     def fit_again(features, histories, **settings):
-        return fit(features, histories, config=config, progress=False, **shape, **settings)
+        settings = {"config": config, "progress": False} | settings
+        return fit(features, histories, **shape, **settings)
 
     result = fit_again(features, histories, validation=validation)
     return SimpleNamespace(

@@ -99,6 +99,16 @@ def test_a_second_fit_of_the_same_shape_compiles_nothing(study, caplog):
     assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
 
 
+def test_another_learning_rate_is_used_and_compiles_nothing(study, caplog):
+    known = {"validation": study.validation, "stop_after": 1}
+    other = replace(study.config, learning_rate=1e-9, weight_decay=0.0, patience=9)
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        still = study.fit_again(study.features, study.histories, config=other, **known)
+    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+    moved = study.fit_again(study.features, study.histories, **known)
+    assert not np.allclose(leaves(still)[0], leaves(moved)[0], atol=1e-3)
+
+
 def test_validation_scores_are_those_of_ranked_lists(study):
     # users whose whole history the model looks at
     short = study.histories.lengths <= study.result.model.config.repeat_length

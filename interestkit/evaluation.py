@@ -14,7 +14,7 @@ from interestkit.baselines import Ranker
 from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_statistics
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
-from interestkit.judging import judge
+from interestkit.judging import Judge
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 from interestkit.storage import write_atomically
@@ -129,6 +129,10 @@ class Evaluation:
         write_atomically(Path(folder) / "metrics.parquet", self.per_user.write_parquet)
         write_atomically(Path(folder) / "reliability.parquet", self.reliability.write_parquet)
 
+    @cached_property
+    def _gains(self) -> dict[tuple[str, int, int], pl.DataFrame]:
+        return {}
+
     def gains(self, model: str = "model", *, flips: int = 9_999, seed: int = 0) -> pl.DataFrame:
         """Paired differences: a model's value minus each other model's, user by user.
 
@@ -154,6 +158,11 @@ class Evaluation:
         """
         if model not in self.models:
             raise ValueError(f"model must be one of {self.models}, got {model!r}")
+        if (model, flips, seed) not in self._gains:
+            self._gains[model, flips, seed] = self._paired(model, flips, seed)
+        return self._gains[model, flips, seed]
+
+    def _paired(self, model: str, flips: int, seed: int) -> pl.DataFrame:
         keys, differences = [], [np.zeros((self.per_user[USER].n_unique(), 0))]
         for target, metric in dict.fromkeys(names[:2] for names in self._values):
             ours = self._values[target, metric, model]
@@ -243,8 +252,9 @@ def evaluate(
         for seed, ranker in enumerate(models if isinstance(models, Sequence) else [models])
     ]
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
+    judge = Judge(truth, features, k=k, interest_k=interest_k)
     for name, seed, ranker in bar:
-        values, bins = judge(ranker, truth, features, name=name, k=k, interest_k=interest_k)
+        values, bins = judge(ranker, name=name)
         reliability.append(
             bins.select(pl.lit(name).alias("model"), pl.lit(seed).alias("seed"), "*")
         )

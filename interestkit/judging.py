@@ -1,5 +1,6 @@
 """One model judged on every held-out user: what its lists and its interests are worth."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -36,26 +37,17 @@ class _Items(NamedTuple):
     is_candidate: jax.Array
 
 
-def judge(
-    ranker: Ranker, truth: HeldOut, features: Features, *, name: str, k: int, interest_k: int
-) -> tuple[list[Judgement], pl.DataFrame]:
-    """All metrics of one model, and how often its most probable interest is right.
+class Judge:
+    """All metrics of one model after another, on the same held-out users.
+
+    What depends on the users alone is computed once: shares of interests in their histories, and
+    the best alpha-DCG that each could get.
 
     Args:
-        ranker: The model.
         truth: The held-out users.
         features: The catalogue.
-        name: Name of the model, for messages.
         k: Length of item lists.
         interest_k: Length of interest lists.
-
-    Returns:
-        Triples target, metric and value (one per user in the order of `truth`, or one for all),
-        and the bins of `metrics.reliability`: low, high (the bin's limits), count, confidence
-        and accuracy (NaN where count is 0).
-
-    Raises:
-        ValueError: If a list or a row of probabilities is missing, or a score is NaN.
 
     Example:
         >>> from interestkit import clean, fit_features, held_out, simulate, temporal_split
@@ -65,47 +57,69 @@ def judge(
         >>> features = fit_features(split.before("test"), split.items)
         >>> popular = Popular(features=features, log=features.histories(split.before("test")))
         >>> truth = held_out(features, split, "test")
-        >>> values, bins = judge(popular, truth, features, name="popular", k=5, interest_k=3)
+        >>> values, bins = Judge(truth, features, k=5, interest_k=3)(popular, name="popular")
         >>> values[0][:2], bins["count"].sum() == len(truth)
         (('items', 'NDCG@5'), True)
     """
-    found = _judge_items(ranker, truth, features, name, k)
-    probabilities = np.asarray(ranker.interests(truth.histories), np.float32)
-    _check(f"interests of {name!r}", probabilities, probabilities, truth)
-    if (abs(probabilities.sum(axis=1) - 1) > 1e-3).any() or probabilities.min(initial=0) < 0:
-        raise ValueError(f"interests of {name!r} must be >= 0 and sum to 1 for each user")
-    best = np.asarray(metrics.top_k(probabilities, interest_k)[1])
-    shares, right = truth.interest_shares, truth.next_interests
-    values, bins = _judge_interests(best, probabilities, shares, right)
-    names = ("accuracy", "accuracy@", "NDCG@", "recall@", "log loss", "ECE", "interest coverage@")
-    for metric in names:
-        shown = f"{metric}{interest_k}" if metric.endswith("@") else metric
-        found.append(("interests", shown, np.asarray(values[metric], float)))
-    return found, _reliability_table(bins)
 
+    def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
+        self.truth, self.features, self.k, self.interest_k = truth, features, k, interest_k
+        self._items = _Items(
+            jnp.asarray(features.item_interests),
+            jnp.asarray(features.items["events"].to_numpy()),
+            jnp.asarray(features.is_candidate),
+        )
+        self._history_shares = _history_shares(truth.histories, features)
+        self._best = {
+            new_only: _ideal_alpha_dcg(truth, features, new_only, k) for new_only in (False, True)
+        }
 
-def _judge_items(
-    ranker: Ranker, truth: HeldOut, features: Features, name: str, k: int
-) -> list[Judgement]:
-    items = _Items(
-        jnp.asarray(features.item_interests),
-        jnp.asarray(features.items["events"].to_numpy()),
-        jnp.asarray(features.is_candidate),
-    )
-    own, found = _history_shares(truth.histories, features), []
-    for target, new_only in (("items", False), ("new items", True)):
-        codes, scores = ranker.rank(truth.histories, k=k, exclude_seen=new_only)
-        codes = np.asarray(codes)
-        _check(f"{target} of {name!r}", codes, scores, truth)
-        if codes.max(initial=-1) >= features.num_items:
-            allowed = f"codes below {features.num_items}"
-            raise ValueError(f"{target} of {name!r} must be {allowed}, got {codes.max()}")
-        hits = truth.hits(0, codes)
-        values = _judge_lists(items, codes, hits, truth.num_relevant(new_only=new_only), own)
-        values["alpha-NDCG"] = _alpha_ndcg(codes, hits, truth, features, new_only)
-        values |= _judge_together(items, codes)
-        found += [(target, f"{metric}@{k}", values[metric]) for metric in LIST_METRICS]
-    return found
+    def __call__(self, ranker: Ranker, *, name: str) -> tuple[list[Judgement], pl.DataFrame]:
+        """All metrics of one model, and how often its most probable interest is right.
+
+        Args:
+            ranker: The model.
+            name: Its name, for messages.
+
+        Returns:
+            Triples target, metric and value (one per user in the order of `truth`, or one for
+            all), and the bins of `metrics.reliability`: low, high (the bin's limits), count,
+            confidence and accuracy (NaN where count is 0).
+
+        Raises:
+            ValueError: If a list or a row of probabilities is missing, or a score is NaN.
+        """
+        truth, interest_k = self.truth, self.interest_k
+        found = self._judge_items(ranker, name)
+        probabilities = np.asarray(ranker.interests(truth.histories), np.float32)
+        _check(f"interests of {name!r}", probabilities, probabilities, truth)
+        if (abs(probabilities.sum(axis=1) - 1) > 1e-3).any() or probabilities.min(initial=0) < 0:
+            raise ValueError(f"interests of {name!r} must be >= 0 and sum to 1 for each user")
+        best = np.asarray(metrics.top_k(probabilities, interest_k)[1])
+        shares, right = truth.interest_shares, truth.next_interests
+        values, bins = _judge_interests(best, probabilities, shares, right)
+        names = ("accuracy", "accuracy@", "NDCG@", "recall@", "log loss", "ECE")
+        for metric in (*names, "interest coverage@"):
+            shown = f"{metric}{interest_k}" if metric.endswith("@") else metric
+            found.append(("interests", shown, np.asarray(values[metric], float)))
+        return found, _reliability_table(bins)
+
+    def _judge_items(self, ranker: Ranker, name: str) -> list[Judgement]:
+        truth, found = self.truth, []
+        for target, new_only in (("items", False), ("new items", True)):
+            codes, scores = ranker.rank(truth.histories, k=self.k, exclude_seen=new_only)
+            codes = np.asarray(codes)
+            _check(f"{target} of {name!r}", codes, scores, truth)
+            if codes.max(initial=-1) >= self.features.num_items:
+                allowed = f"codes below {self.features.num_items}"
+                raise ValueError(f"{target} of {name!r} must be {allowed}, got {codes.max()}")
+            hits, relevant = truth.hits(0, codes), truth.num_relevant(new_only=new_only)
+            values = _judge_lists(self._items, codes, hits, relevant, self._history_shares)
+            with np.errstate(invalid="ignore"):  # 0 / 0 where no relevant item has a label
+                values["alpha-NDCG"] = values.pop("alpha-DCG") / self._best[new_only]
+            values |= _judge_together(self._items, codes)
+            found += [(target, f"{metric}@{self.k}", values[metric]) for metric in LIST_METRICS]
+        return found
 
 
 def _check(what: str, rows, scores, truth: HeldOut) -> None:
@@ -139,6 +153,7 @@ def _judge_lists(items: _Items, codes: Codes, hits, num_relevant, own: Shares) -
 def _judge_block(items: _Items, codes, hits, num_relevant, own) -> dict:
     k = codes.shape[1]
     labels, events, is_candidate = items
+    topics = (labels > 0)[codes] & (hits & (codes >= 0))[:, :, None]
     return {
         "NDCG": metrics.ndcg_at_k(hits, num_relevant, k=k),
         "recall": metrics.recall_at_k(hits, num_relevant, k=k),
@@ -146,6 +161,7 @@ def _judge_block(items: _Items, codes, hits, num_relevant, own) -> dict:
         "MAP": metrics.average_precision_at_k(hits, num_relevant, k=k),
         "MRR": metrics.reciprocal_rank_at_k(hits, num_relevant, k=k),
         "hit rate": metrics.hit_rate_at_k(hits, num_relevant, k=k),
+        "alpha-DCG": metrics.alpha_dcg_at_k(topics, k=k),
         "user coverage": metrics.user_coverage(codes),
         "diversity": metrics.intra_list_diversity(codes, labels),
         "novelty": metrics.novelty(codes, events),
@@ -174,8 +190,8 @@ def _history_shares(histories: Histories, features: Features) -> Shares:
     return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 
-def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool):
-    """alpha-NDCG over interests: relevance and diversity judged together.
+def _ideal_alpha_dcg(truth: HeldOut, features: Features, new_only: bool, k: int):
+    """The best alpha-DCG of each user, over interests; infinite where nothing can be found.
 
     Users are taken in order of their number of relevant items, so that little is padding.
     """
@@ -183,28 +199,24 @@ def _alpha_ndcg(codes, hits, truth: HeldOut, features: Features, new_only: bool)
     rows = truth.relevant.filter(pl.col("code") >= 0)
     rows = (rows.filter(~pl.col("is_seen")) if new_only else rows).sort("user_code")
     relevant = np.append(rows["code"].to_numpy(), 0)  # padding points at the last
-    stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(codes) + 1))
+    stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(truth) + 1))
     count = np.diff(stops)
     order = np.argsort(count, kind="stable")
-    values = np.empty(len(codes))
+    values = np.empty(len(truth))
     for first in range(0, len(order), _ALPHA_BLOCK):
         users = order[first : first + _ALPHA_BLOCK]
         padded = np.pad(users, (0, _ALPHA_BLOCK - len(users)), mode="edge")
         place = np.arange(max(64, power_of_two(int(count[users].max()) + 1)))
         inside = place[None, :] < count[padded][:, None]
         code = relevant[np.where(inside, stops[padded][:, None] + place[None, :], 0)]
-        is_hit = (hits & (codes >= 0))[padded]
-        block = _alpha_ndcg_of(has_label, codes[padded], is_hit, code, inside)
-        values[users] = np.asarray(block)[: len(users)]
+        values[users] = np.asarray(_best_of(has_label, code, inside, k))[: len(users)]
     unknown_only = (count == 0) & (truth.num_relevant(new_only=new_only) > 0)
-    return np.where(unknown_only, 0.0, values)  # nobody can find what training never saw
+    return np.where(unknown_only, np.inf, values)  # nobody can find what training never saw
 
 
-@jax.jit
-def _alpha_ndcg_of(has_label, codes, is_hit, relevant, is_real):
-    topics = has_label[codes] & is_hit[:, :, None]
-    ideal = has_label[relevant] & is_real[:, :, None]
-    return metrics.alpha_ndcg_at_k(topics, ideal, k=topics.shape[1])
+@partial(jax.jit, static_argnames="k")
+def _best_of(has_label, relevant, is_real, k: int):
+    return metrics.ideal_alpha_dcg_at_k(has_label[relevant] & is_real[:, :, None], k=k)
 
 
 @jax.jit

@@ -5,7 +5,7 @@ import pytest
 
 from interestkit import judging, metrics
 from interestkit.baselines import MostFrequent
-from interestkit.judging import judge
+from interestkit.judging import Judge
 
 
 @pytest.fixture(scope="module")
@@ -14,7 +14,7 @@ def own(study):
 
 
 def judged(ranker, study):
-    values, _ = judge(ranker, study.test, study.features, name="own", k=5, interest_k=2)
+    values, _ = Judge(study.test, study.features, k=5, interest_k=2)(ranker, name="own")
     return {(target, metric): value for target, metric, value in values}
 
 
@@ -23,7 +23,7 @@ def test_alpha_ndcg_does_not_depend_on_the_size_of_blocks(study, own, monkeypatc
     codes, _ = own.rank(study.test.histories, k=5, exclude_seen=False)
     hits = study.test.hits(0, codes)
     monkeypatch.setattr(judging, "_ALPHA_BLOCK", block)
-    actual = judging._alpha_ndcg(codes, hits, study.test, study.features, False)
+    actual = judged(own, study)["items", "alpha-NDCG@5"]
     np.testing.assert_allclose(actual, one_call_alpha_ndcg(study, codes, hits), rtol=1e-6)
 
 

@@ -7,7 +7,7 @@ import pytest
 from interestkit import tuning
 from interestkit.baselines import MostFrequent, Popular
 from interestkit.neighbours import ALS, EASE, ItemKNN
-from interestkit.search import Choice, draw_settings, search
+from interestkit.search import Choice, LogUniform, draw_settings, search
 from interestkit.training import TrainingConfig
 from interestkit.tuning import BASELINES, SPACES, make_baselines, model_builder, tuned_baselines
 
@@ -122,3 +122,14 @@ def test_the_model_is_searched_like_a_baseline(study):
     as_fitted = study.result.curve["score"].max()
     assert found.table["score"].is_between(0.1, 2 * as_fitted).all()
     assert found.table["score"].n_unique() == 1  # the same settings, the same model
+
+
+def test_trials_side_by_side_score_as_one_after_the_other(study):
+    shape = {"history_length": 16, "repeat_length": 32, "item_dim": 8, "hidden": (16,)}
+    data = study.features, study.histories, study.validation
+    build = model_builder(*data, config=study.config, dropout=0.1, **shape)
+    space = {"learning_rate": LogUniform(1e-3, 2e-2, default=1e-2)}
+    options = {"validation": study.validation, "num_trials": 4, "progress": False}
+    one, two = (search(build, space, workers=workers, **options) for workers in (1, 2))
+    assert one.table.drop("seconds").equals(two.table.drop("seconds"))
+    assert one.table["score"].n_unique() > 1

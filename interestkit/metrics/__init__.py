@@ -31,10 +31,12 @@ from interestkit.metrics.probabilities import (
 )
 from interestkit.metrics.relevance import (
     accuracy,
+    alpha_dcg_at_k,
     alpha_ndcg_at_k,
     average_precision_at_k,
     graded_ndcg_at_k,
     hit_rate_at_k,
+    ideal_alpha_dcg_at_k,
     ndcg_at_k,
     precision_at_k,
     recall_at_k,
@@ -45,6 +47,7 @@ from interestkit.ranking import top_k
 __all__ = [
     "Reliability",
     "accuracy",
+    "alpha_dcg_at_k",
     "alpha_ndcg_at_k",
     "average_precision_at_k",
     "calibration",
@@ -53,6 +56,7 @@ __all__ = [
     "gini",
     "graded_ndcg_at_k",
     "hit_rate_at_k",
+    "ideal_alpha_dcg_at_k",
     "interest_coverage",
     "intra_list_diversity",
     "log_loss",

@@ -170,12 +170,60 @@ def alpha_ndcg_at_k(
     ideal_topics = checked("ideal_topics", ideal_topics, Bool, "users relevant topics")
     for axis, name in ((0, "users"), (2, "topics")):
         check_lengths(name, topics=topics.shape[axis], ideal_topics=ideal_topics.shape[axis])
+    best = ideal_alpha_dcg_at_k(ideal_topics, k=k, alpha=alpha)
+    return ratio(alpha_dcg_at_k(topics, k=k, alpha=alpha), best)
+
+
+def alpha_dcg_at_k(
+    topics: Bool[Array, "users ranks topics"], *, k: int, alpha: float = 0.5
+) -> PerUser:
+    """The numerator of `alpha_ndcg_at_k`: discounted gain of each list, >= 0.
+
+    Args:
+        topics: As in `alpha_ndcg_at_k`.
+        k: Length of the list that is judged, 1 <= k <= ranks.
+        alpha: Weight of variety in [0, 1].
+
+    Example:
+        >>> same = jnp.array([[[True, False], [True, False]]])  # 1 + 0.5 / log2(3)
+        >>> print(f"{alpha_dcg_at_k(same, k=2)[0]:.3f}")
+        1.315
+    """
+    topics = checked("topics", topics, Bool, "users ranks topics")
     check_k(k, topics.shape[1])
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
+    _check_alpha(alpha)
     listed = topics[:, :k].astype(float)
     gains = (listed * (1.0 - alpha) ** (listed.cumsum(axis=1) - listed)).sum(axis=2)
-    return ratio(_discounted(gains), _discounted(_greedy_gains(ideal_topics, k, alpha)))
+    return _discounted(gains)
+
+
+def ideal_alpha_dcg_at_k(
+    ideal_topics: Bool[Array, "users relevant topics"], *, k: int, alpha: float = 0.5
+) -> PerUser:
+    """The denominator of `alpha_ndcg_at_k`: 0 for a user without a topic to find.
+
+    It depends on no list, so whoever compares models computes it once.
+
+    Args:
+        ideal_topics: As in `alpha_ndcg_at_k`.
+        k: Length of the list that is judged, k >= 1.
+        alpha: Weight of variety in [0, 1].
+
+    Example:
+        >>> both = jnp.array([[[True, False], [False, True]]])  # 1 + 1.0 / log2(3)
+        >>> print(f"{ideal_alpha_dcg_at_k(both, k=2)[0]:.3f}")
+        1.631
+    """
+    ideal_topics = checked("ideal_topics", ideal_topics, Bool, "users relevant topics")
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    _check_alpha(alpha)
+    return _discounted(_greedy_gains(ideal_topics, k, alpha))
+
+
+def _check_alpha(alpha: float) -> None:
+    if not 0 <= alpha <= 1:
+        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
 def accuracy(labels: Codes, is_correct: Bool[Array, "users labels"], *, k: int = 1) -> PerUser:

@@ -2,10 +2,12 @@
 
     python benchmarks/accuracy.py --table docs/accuracy.md   # every protocol, three seeds
     python benchmarks/accuracy.py --only beauty --seeds 1
+    python benchmarks/accuracy.py --again runs/accuracy.json --table docs/accuracy.md
     python benchmarks/accuracy.py --sequences FILE --attributes FILE --protocol last-item
 
-The last line tries the settings on data that they were not chosen on. Data comes from the folder
-INTERESTKIT_DATA. Settings were chosen on validation parts alone (`SETTINGS`, `OWN`).
+The third line writes the table of an earlier run again; the last one tries the settings on data
+that they were not chosen on. Data comes from the folder INTERESTKIT_DATA. Settings were chosen on
+validation parts alone (`SETTINGS`, `OWN`).
 """
 
 import argparse
@@ -233,6 +235,23 @@ def _hits_of_first(scores: np.ndarray) -> np.ndarray:
     return np.arange(LONGEST)[None, :] == rank[:, None]
 
 
+def summary(records: list[dict]) -> str:
+    """Markdown: for each number that is to be reached ours, the best published, popularity."""
+    head = ["data, protocol", "metric", "model", "best published", "popularity"]
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    for record in records:
+        for place, metric in enumerate(record["metrics"][: len(record["must_reach"])]):
+            published = {name: values[place] for name, values in record["published"].items()}
+            best = max(published, key=published.get)
+            mean, spread = record["mean"][place], record["spread"][place]
+            is_ahead = mean > published[best]
+            ours = f"**{mean:.4f}** ± {spread:.4f}" if is_ahead else f"{mean:.4f} ± {spread:.4f}"
+            theirs = f"{published[best]:.4g}" if is_ahead else f"**{published[best]:.4g}**"
+            cells = [record["title"] if place == 0 else "", metric, ours, f"{theirs} ({best})"]
+            lines.append("| " + " | ".join([*cells, f"{record['popularity'][place]:.4f}"]) + " |")
+    return "\n".join(lines)
+
+
 def table(records: list[dict]) -> str:
     """Markdown: for each protocol ours, what is to be reached, and what others published."""
     blocks = []
@@ -278,14 +297,18 @@ def main() -> None:
         "cores": os.cpu_count(),
     }
     records = []
-    for protocol in _chosen(arguments):
+    if arguments.again:
+        records = json.loads(arguments.again.read_text("utf-8"))["protocols"]
+        print(table(records))
+    for protocol in [] if arguments.again else _chosen(arguments):
         records.append(run(protocol, seeds=arguments.seeds))
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         text = json.dumps({"machine": machine, "protocols": records}, indent=1)
         arguments.out.write_text(text + "\n", "utf-8")
         print(table(records[-1:]), end="\n\n", flush=True)
     if arguments.table:
-        arguments.table.write_text(HEAD + table(records) + "\n", "utf-8")
+        text = f"{HEAD}{summary(records)}\n\n{table(records)}\n"
+        arguments.table.write_text(text, "utf-8")
 
 
 def _arguments() -> argparse.Namespace:
@@ -297,6 +320,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sequences", type=Path, help="lines `user item item ...`, oldest first")
     parser.add_argument("--attributes", type=Path, help="JSON: item -> list of attributes")
     parser.add_argument("--protocol", choices=["last-item"], default="last-item")
+    parser.add_argument("--again", type=Path, help="JSON of an earlier run: nothing is trained")
     parser.add_argument("--out", type=Path, default=Path("runs/accuracy.json"), help="JSON")
     parser.add_argument("--table", type=Path, help="write the table to this Markdown file too")
     return parser.parse_args()

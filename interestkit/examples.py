@@ -201,13 +201,13 @@ def draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:
 def draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
     """Items that the softmax runs over, and the log-probability that each was drawn.
 
-    All items where the catalogue is small. Else `num_sampled` of them without replacement,
-    drawn by events^0.75 in an exponential race (Efraimidis and Spirakis 2006): items with
-    the smallest times win, and the time of the first loser gives each one's probability.
+    None stands for all items, where the catalogue is small. Else `num_sampled` of them without
+    replacement, drawn by events^0.75 in an exponential race (Efraimidis and Spirakis 2006): items
+    with the smallest times win, and the time of the first loser gives each one's probability.
     """
     num_items = len(catalogue.is_candidate)
     if num_items <= config.num_sampled:
-        return jnp.arange(num_items), jnp.zeros(num_items)
+        return None
     rate = (catalogue.events + 1e-3) ** 0.75
     rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
     times = jax.random.exponential(key, (num_items,)) / rate

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from interestkit.devices import DATA, MODEL, spread
+from interestkit.devices import rows as rows_of
 from interestkit.model import HIDDEN, Catalogue, Log, graphdef, hide
 
 LOSSES = ("loss_new", "loss_repeat", "loss_gate", "loss_interests")
@@ -20,7 +22,7 @@ def total_loss(
     at = moment.end[:, None] + jnp.arange(config.num_targets)[None, :]
     is_real = at < stop[:, None]
     target = log.item[jnp.minimum(at, len(log.item) - 1)]
-    is_real &= catalogue.is_candidate[target]
+    is_real &= rows_of(catalogue.is_candidate, target)
     same = target[:, :, None] == said.repeat_items[:, None, :]
     is_repeat = same.any(axis=2) & is_real
     is_new = is_real & ~is_repeat
@@ -46,24 +48,30 @@ def total_loss(
 
 def _new_item_loss(model, said, catalogue, target, is_new, candidates, parts):
     """Cross-entropy of each new target among candidates and the other targets, in nats."""
-    codes, log_drawn = candidates
-    num_items = len(catalogue.is_candidate)
-    slot = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
-    others = model.score_new(said, catalogue, codes, parts=parts) - log_drawn[None, :]
-    others = jnp.where(catalogue.is_candidate[codes][None, :], others, HIDDEN)
+    num_items, is_candidate = len(catalogue.is_candidate), catalogue.is_candidate
+    if candidates is None:
+        slot = jnp.arange(num_items + 1)
+        others = model.score_new(said, catalogue, None, parts=parts)
+    else:
+        codes, log_drawn = candidates
+        slot = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
+        others = model.score_new(said, catalogue, codes, parts=parts) - log_drawn[None, :]
+        is_candidate = rows_of(is_candidate, codes)
+    others = jnp.where(is_candidate[None, :], others, HIDDEN)
     others = hide(others, slot[said.repeat_items])
     others = hide(others, slot[jnp.where(is_new, target, num_items)])
     own = model.score_targets(said, catalogue, target, parts=parts)
     earlier = jnp.tril(target[:, :, None] == target[:, None, :], k=-1) & is_new[:, None, :]
     distinct = jnp.where(is_new & ~earlier.any(axis=2), own, HIDDEN)
-    total = jax.nn.logsumexp(jnp.concatenate([others, distinct], axis=1), axis=1)
+    others = spread(others, DATA, MODEL)
+    total = jnp.logaddexp(jax.nn.logsumexp(others, axis=1), jax.nn.logsumexp(distinct, axis=1))
     return jnp.where(is_new, total[:, None] - own, 0.0)
 
 
 def _target_shares(shape, catalogue: Catalogue, target, is_real) -> Float[Array, "batch interests"]:
     """Share of each interest in the target events; zeros where none has a label."""
-    codes = catalogue.interest_codes[target].reshape(len(target), -1)
-    parts = (catalogue.interest_shares[target] * is_real[..., None]).reshape(codes.shape)
+    codes = rows_of(catalogue.interest_codes, target).reshape(len(target), -1)
+    parts = (rows_of(catalogue.interest_shares, target) * is_real[..., None]).reshape(codes.shape)
     rows = jnp.arange(len(target))[:, None]
     sums = jnp.zeros((len(target), shape.num_interests)).at[rows, codes].add(parts, mode="drop")
     return sums / jnp.maximum(sums.sum(axis=1, keepdims=True), 1e-6)

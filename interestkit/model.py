@@ -17,6 +17,9 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from interestkit.devices import MODEL, spread
+from interestkit.devices import rows as rows_of
+
 SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
 PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
@@ -184,7 +187,7 @@ class InterestModel(nnx.Module):
         repeats = self._repeats(log, moment)
         sums, shares, totals = self._interest_shares(catalogue, repeats)
         state, taste = self._state(log, moment, vectors, shares, totals, rngs)
-        can_repeat = repeats.is_real & catalogue.is_candidate[repeats.item]
+        can_repeat = repeats.is_real & rows_of(catalogue.is_candidate, repeats.item)
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
         snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
@@ -209,7 +212,11 @@ class InterestModel(nnx.Module):
         vectors, bias = self.vectors(catalogue, parts), self.item_bias[...]
         popularity = catalogue.popularity
         if codes is not None:
-            vectors, bias, popularity = vectors[codes], bias[codes], popularity[:, codes]
+            vectors, bias = (spread(rows_of(a, codes), MODEL) for a in (vectors, bias))
+            of_all = jnp.arange(len(popularity))[:, None]
+            popularity = rows_of(
+                popularity, jnp.broadcast_to(codes, (len(of_all), len(codes))), of_all
+            )
         signals = self.popularity_signals(popularity)
         at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than gathering rows
         weight = jnp.einsum("bn,bs->bns", at, said.popularity_weight).reshape(len(at), -1)
@@ -220,11 +227,13 @@ class InterestModel(nnx.Module):
         self, said: Prediction, catalogue: Catalogue, codes: Int[Array, "batch targets"], *, parts
     ) -> Float[Array, "batch targets"]:
         """The same scores for some items of each row, such as those that came next."""
-        popularity = catalogue.popularity[said.snapshot[:, None], codes]
+        popularity = rows_of(catalogue.popularity, codes, said.snapshot[:, None])
         signals = self.popularity_signals(popularity)
         prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
-        product = jnp.einsum("bd,btd->bt", said.user, self.vectors(catalogue, parts)[codes])
-        return product + parts[0] * (self.item_bias[...][codes] + prior)
+        product = jnp.einsum(
+            "bd,btd->bt", said.user, rows_of(self.vectors(catalogue, parts), codes)
+        )
+        return product + parts[0] * (rows_of(self.item_bias[...], codes) + prior)
 
     def popularity_signals(self, popularity) -> Float[Array, "*places signals"]:
         """Log-popularity on each time scale, and a learned trend: what rises, what fades."""
@@ -250,9 +259,9 @@ class InterestModel(nnx.Module):
 
     def _interest_shares(self, catalogue: Catalogue, repeats: "_Repeats"):
         """Decayed share of each interest in the history, and the decayed sums of weights."""
-        codes = catalogue.interest_codes[repeats.item].reshape(len(repeats.item), -1)
+        codes = rows_of(catalogue.interest_codes, repeats.item).reshape(len(repeats.item), -1)
         rows = jnp.arange(len(codes))[:, None]
-        parts = catalogue.interest_shares[repeats.item]
+        parts = rows_of(catalogue.interest_shares, repeats.item)
         num_scales = repeats.counts.shape[-1]
         sums = jnp.stack(
             [
@@ -275,7 +284,7 @@ class InterestModel(nnx.Module):
         at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
         is_real = at >= moment.start[:, None]
         at = jnp.maximum(at, 0)
-        last = jnp.where(is_real[:, :1], vectors[log.item[at[:, 0]]], 0.0)
+        last = jnp.where(is_real[:, :1], rows_of(vectors, log.item[at[:, 0]]), 0.0)
         if rngs is not None and self.config.event_dropout:
             kept = 1 - self.config.event_dropout
             is_real &= jax.random.bernoulli(rngs.dropout(), kept, is_real.shape)
@@ -301,10 +310,12 @@ class InterestModel(nnx.Module):
             counts,
             jnp.log1p(repeats.age)[..., None] / 3,
             total / 3,
-            catalogue.popularity[snapshot[:, None], repeats.item] / 3,
+            rows_of(catalogue.popularity, repeats.item, snapshot[:, None]) / 3,
         ]
         score = self.repeat_score(jnp.concatenate(features, axis=-1))[..., 0]
-        score += counts @ self.repeat_count_weight[...] + self.repeat_item_bias[repeats.item]
+        score += counts @ self.repeat_count_weight[...] + rows_of(
+            self.repeat_item_bias[...], repeats.item
+        )
         return jax.nn.log_softmax(jnp.where(repeats.is_real, score, HIDDEN), axis=1)
 
     def _score_interests(self, state, sums) -> Float[Array, "batch interests"]:
@@ -336,7 +347,7 @@ def _pool(share, items, vectors) -> Float[Array, "batch scales dim"]:
     """Sums of item vectors with weights: gathered, or as one product where histories are long."""
     batch, length, scales = share.shape
     if len(vectors) > _LONG * length:
-        return jnp.einsum("bls,bld->bsd", share, vectors[items])
+        return jnp.einsum("bls,bld->bsd", share, rows_of(vectors, items))
     rows = jnp.arange(batch)[:, None]
     table = jnp.zeros((batch, len(vectors), scales)).at[rows, items].add(share)
     return jnp.einsum("bis,id->bsd", table, vectors)

@@ -12,8 +12,10 @@ import numpy as np
 import optax
 import polars as pl
 from flax import nnx
+from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from interestkit.devices import DATA, on_mesh, padded_items, place, spread, stay_placed, whole
 from interestkit.examples import (
     TrainingConfig,
     device_catalogue,
@@ -91,6 +93,7 @@ def fit(
     seed: int = 0,
     progress: bool = True,
     on_epoch: Callable[[dict], bool | None] | None = None,
+    mesh: Mesh | None = None,
     **shape: object,
 ) -> FitResult:
     """A model trained on histories; with `validation`, the weights of its best epoch.
@@ -105,6 +108,9 @@ def fit(
         seed: Seed of weights, examples and dropout: same seed, same result bit for bit.
         progress: Show a progress bar over epochs.
         on_epoch: Called with the row of the curve after each epoch; True stops training.
+        mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one.
+            Batches are divided over its data axis, which must divide `batch_size`, and items
+            over its model axis. Losses are those of one device, to rounding.
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
@@ -118,17 +124,22 @@ def fit(
         raise ValueError(f"stop_after must be at least 1, got {stop_after}")
     use_compilation_cache()
     shape_config = model_config(features, histories, **shape)
-    log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
-    examples = find_examples(histories, config.task)
-    program, rates = _parted(config)
-    judge = _judge(shape_config, features, catalogue, validation, config) if validation else None
+    num_items = shape_config.num_items
+    wide = replace(shape_config, num_items=padded_items(num_items, mesh))
+    program, rates = _parted(config, mesh)
     state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
+    log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
+    work = state, log, catalogue, find_examples(histories, config.task)
+    state, *data = place(work, mesh, wide.num_items)
+    judge = _judge(wide, features, data[1], validation, config, mesh) if validation else None
     rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
-    epochs = config.epochs if stop_after is None else min(stop_after, config.epochs)
-    label = f"training, seed {seed}"
-    for epoch in progress_bar(range(1, epochs + 1), label=label, unit="epoch", enabled=progress):
-        state, losses = _train_epoch(shape_config, program, rates, state, log, catalogue, examples)
-        rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
+    epochs = range(1, min(stop_after or config.epochs, config.epochs) + 1)
+    for epoch in progress_bar(
+        epochs, label=f"training, seed {seed}", unit="epoch", enabled=progress
+    ):
+        with on_mesh(mesh):
+            state, losses = _train_epoch(wide, program, rates, state, *data)
+            rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
         rows[-1]["seconds"] = time.perf_counter() - began
         if rows[-1]["score"] > best["score"]:
             best, best_params = rows[-1], state.params
@@ -136,7 +147,7 @@ def fit(
             break
     curve = pl.DataFrame(rows)
     return FitResult(
-        model=nnx.merge(graphdef(shape_config), best_params),
+        model=nnx.merge(graphdef(shape_config), whole(best_params, mesh, num_items)),
         curve=curve if judge else curve.drop("score"),
         best_epoch=best["epoch"],
         config=config,
@@ -211,8 +222,12 @@ class _Rates(NamedTuple):
     weight_decay: float
 
 
-def _parted(config: TrainingConfig) -> tuple[TrainingConfig, _Rates]:
+def _parted(config: TrainingConfig, mesh: Mesh | None) -> tuple[TrainingConfig, _Rates]:
     """What the compiled program depends on, the rest at its default, and the rates."""
+    parts = mesh.shape[DATA] if mesh else 1
+    if config.batch_size % parts or VALIDATION_BLOCK % parts:
+        allowed = f"a number that divides batch_size={config.batch_size} and {VALIDATION_BLOCK}"
+        raise ValueError(f"the data axis of the mesh must be {allowed}, got {parts}")
     rest = {name: getattr(TrainingConfig, name) for name in ("patience", "validation_users")}
     rates = {name: getattr(TrainingConfig, name) for name in _Rates._fields}
     return replace(config, **rest, **rates), _Rates(config.learning_rate, config.weight_decay)
@@ -230,7 +245,7 @@ def _initialise(shape: ModelConfig, config: TrainingConfig, key, interest_prior)
     model.interest_prior = nnx.Param(interest_prior)
     # strong types, as after an update, so that all epochs share one program
     params = jax.tree.map(lambda array: array.astype(array.dtype), nnx.split(model)[1])
-    return _State(params, _optimizer(config, _parted(config)[1]).init(params), key)
+    return _State(params, _optimizer(config, _Rates(1.0, 0.0)).init(params), key)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -250,7 +265,7 @@ def _train_epoch(
 
     def step(state: _State, _):
         key, draw_key, sample_key, part_key, dropout_key = jax.random.split(state.key, 5)
-        moment, stop = draw_moments(config, examples, log, draw_key)
+        moment, stop = spread(draw_moments(config, examples, log, draw_key), DATA)
         parts = draw_parts(config, part_key)
         candidates = draw_candidates(config, catalogue, sample_key)
         gradients, losses = jax.grad(total_loss, has_aux=True)(
@@ -269,14 +284,14 @@ def _train_epoch(
         return _State(params, optimizer_state, key), losses
 
     state, losses = jax.lax.scan(step, state, length=config.steps)
-    return state, losses.mean(axis=0)
+    return stay_placed(state), losses.mean(axis=0)
 
 
-def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOut, config):
+def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOut, config, mesh):
     """A function from weights to the mean validation scores, named in `SCORES`."""
     if not validation.num_relevant().any():
         raise ValueError("validation must hold a user with a later item, got none")
-    log = device_log(validation.histories, features.scales_days)
+    log = place(device_log(validation.histories, features.scales_days), mesh)
     users = np.arange(len(validation))
     if len(users) > config.validation_users:
         users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
@@ -295,7 +310,7 @@ def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOu
         lambda array: jnp.asarray(array).reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
         (moment, truth, is_real),
     )
-    longest = power_of_two(int(histories.lengths.max()))
+    longest, in_blocks = power_of_two(int(histories.lengths.max())), place(in_blocks, mesh)
     return lambda params: _validate(shape, longest, params, log, catalogue, in_blocks)
 
 
@@ -318,7 +333,7 @@ def _validate(
     model = nnx.merge(graphdef(shape), params)
 
     def block(inputs):
-        moment, truth, is_real = inputs
+        moment, truth, is_real = spread(inputs, DATA)
         parts = jnp.array(PARTS["hybrid"])
         said = model(log, catalogue, moment, parts=parts)
         new = model.score_new(said, catalogue, None, parts=parts)

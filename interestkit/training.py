@@ -15,7 +15,16 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
-from interestkit.devices import DATA, on_mesh, padded_items, place, spread, stay_placed, whole
+from interestkit.devices import (
+    DATA,
+    MODEL,
+    on_mesh,
+    padded_items,
+    place,
+    spread,
+    stay_placed,
+    whole,
+)
 from interestkit.examples import (
     TrainingConfig,
     device_catalogue,
@@ -109,8 +118,9 @@ def fit(
         progress: Show a progress bar over epochs.
         on_epoch: Called with the row of the curve after each epoch; True stops training.
         mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one.
-            Batches are divided over its data axis, which must divide `batch_size`, and items
-            over its model axis. Losses are those of one device, to rounding.
+            Batches are divided over its data axis, which must divide `batch_size` and 128, and
+            items over its model axis, which must divide `num_sampled`. Losses are those of one
+            device, to rounding.
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
@@ -124,8 +134,7 @@ def fit(
         raise ValueError(f"stop_after must be at least 1, got {stop_after}")
     use_compilation_cache()
     shape_config = model_config(features, histories, **shape)
-    num_items = shape_config.num_items
-    wide = replace(shape_config, num_items=padded_items(num_items, mesh))
+    wide = replace(shape_config, num_items=padded_items(shape_config.num_items, mesh))
     program, rates = _parted(config, mesh)
     state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
     log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
@@ -147,7 +156,7 @@ def fit(
             break
     curve = pl.DataFrame(rows)
     return FitResult(
-        model=nnx.merge(graphdef(shape_config), whole(best_params, mesh, num_items)),
+        model=nnx.merge(graphdef(shape_config), whole(best_params, mesh, features.num_items)),
         curve=curve if judge else curve.drop("score"),
         best_epoch=best["epoch"],
         config=config,
@@ -224,10 +233,11 @@ class _Rates(NamedTuple):
 
 def _parted(config: TrainingConfig, mesh: Mesh | None) -> tuple[TrainingConfig, _Rates]:
     """What the compiled program depends on, the rest at its default, and the rates."""
-    parts = mesh.shape[DATA] if mesh else 1
-    if config.batch_size % parts or VALIDATION_BLOCK % parts:
-        allowed = f"a number that divides batch_size={config.batch_size} and {VALIDATION_BLOCK}"
-        raise ValueError(f"the data axis of the mesh must be {allowed}, got {parts}")
+    sizes = {DATA: (config.batch_size, VALIDATION_BLOCK), MODEL: (config.num_sampled,)}
+    for axis, divided in sizes.items() if mesh else ():
+        if any(size % mesh.shape[axis] for size in divided):
+            allowed = f"a number that divides {' and '.join(map(str, divided))}"
+            raise ValueError(f"{axis} axis of the mesh must be {allowed}, got {mesh.shape[axis]}")
     rest = {name: getattr(TrainingConfig, name) for name in ("patience", "validation_users")}
     rates = {name: getattr(TrainingConfig, name) for name in _Rates._fields}
     return replace(config, **rest, **rates), _Rates(config.learning_rate, config.weight_decay)

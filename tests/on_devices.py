@@ -60,7 +60,7 @@ def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
             "processes": jax.process_count(),
         }
         if jax.process_index() == 0:
-            print(json.dumps(found), flush=True)
+            sys.stdout.write(json.dumps(found) + "\n")
 
 
 if __name__ == "__main__":

@@ -90,6 +90,8 @@ class Examples(NamedTuple):
     num_moments: Int[Array, " users"]
     moment: Int[Array, " users"]  # of prediction, for a history in no order
     user: Int[Array, " events"]  # who each event belongs to; empty where the order counts
+    num_users: Int[Array, ""]  # that are real: what stands behind them is padding
+    num_positions: Int[Array, ""]
 
 
 def device_log(histories: Histories, scales_days: tuple[float, ...]) -> Log:
@@ -149,7 +151,23 @@ def find_examples(histories: Histories, task: str = "next") -> Examples:
     starts, stops = histories.offsets[users], histories.offsets[users + 1]
     owner = histories.user if is_hidden else histories.user[:0]
     arrays = (position, starts, stops, first, count, histories.moment[users], owner)
+    arrays = (*arrays, len(users), len(position))
     return Examples(*(jnp.asarray(array, dtype=jnp.int32) for array in arrays))
+
+
+def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
+    """Both with room for so many users and events, so that all parts of a log share a program."""
+    last = np.iinfo(np.int32).max
+    sizes = Examples(num_events, *[num_users] * 5, num_events if len(examples.user) else 0, 0, 0)
+    fills = Examples(0, 0, 0, last, 0, 0, user=last, num_users=0, num_positions=0)
+
+    def longer(array, size, fill):
+        width = [(0, max(size - len(array), 0)), *[(0, 0)] * (array.ndim - 1)]
+        return jnp.pad(array, width, constant_values=fill)
+
+    log = Log(*(longer(array, num_events, 0) for array in log))
+    rest = zip(examples, sizes, fills, strict=True)
+    return log, Examples(*(longer(*one) if one[0].ndim else one[0] for one in rest))
 
 
 def _check_distinct(histories: Histories) -> None:
@@ -179,10 +197,10 @@ def draw_moments(config: TrainingConfig, examples: Examples, log: Log, key):
     """A batch of moments, and where the events of each user stop."""
     user_key, moment_key = jax.random.split(key)
     if config.draw == "moments":
-        nth = jax.random.randint(moment_key, (config.batch_size,), 0, len(examples.position))
+        nth = jax.random.randint(moment_key, (config.batch_size,), 0, examples.num_positions)
         user = jnp.searchsorted(examples.first_moment, nth, side="right") - 1
     else:
-        user = jax.random.randint(user_key, (config.batch_size,), 0, len(examples.start))
+        user = jax.random.randint(user_key, (config.batch_size,), 0, examples.num_users)
         share = jax.random.uniform(moment_key, (config.batch_size,))
         nth = examples.first_moment[user]
         nth += jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import repeat
 from typing import NamedTuple
 
 import jax
@@ -13,7 +14,7 @@ import optax
 import polars as pl
 from flax import nnx
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float
 
 from interestkit.devices import (
     DATA,
@@ -34,27 +35,21 @@ from interestkit.examples import (
     draw_parts,
     find_examples,
     item_content,
+    padded,
     shuffled,
 )
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
-from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.model import (
-    PARTS,
     InterestModel,
     ModelConfig,
-    Moment,
     graphdef,
-    hide_seen,
-    item_log_probabilities,
 )
 from interestkit.progress import progress_bar
-from interestkit.ranking import top_k
-
-VALIDATION_BLOCK = 128  # users scored at a time
-SCORES = ("ndcg@10", "ndcg@10_new", "interest_ndcg@3")
+from interestkit.shards import Shards, prefetched, timed
+from interestkit.validating import SCORES, VALIDATION_BLOCK, validator
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +58,8 @@ class FitResult:
 
     Args:
         model: The model with the weights of `best_epoch`.
-        curve: One row per epoch: epoch, seconds, losses in nats, validation scores.
+        curve: One row per epoch: epoch, losses in nats, validation scores, seconds since the
+            start, seconds waited for data (of `Shards`).
         best_epoch: Epoch with the best validation score (the last one without validation).
         config: The settings.
         seed: The seed.
@@ -94,7 +90,7 @@ class _State(NamedTuple):
 
 def fit(
     features: Features,
-    histories: Histories,
+    histories: Histories | Shards,
     *,
     validation: HeldOut | None = None,
     config: TrainingConfig | None = None,
@@ -109,7 +105,9 @@ def fit(
 
     Args:
         features: Features fitted on the same events.
-        histories: Histories of all training users (`features.histories(events)`).
+        histories: Histories of all training users (`features.histories(events)`), or the
+            `Shards` of a log that does not fit in memory: then each epoch draws its moments
+            from one shard, in random order, while the next one is read.
         validation: Held-out users; after each epoch the model is scored on them by the mean of
             NDCG@10 of items, NDCG@10 of items new to the user, and NDCG@3 of interests.
         config: Settings of training; None takes the defaults.
@@ -133,23 +131,23 @@ def fit(
     if stop_after is not None and stop_after < 1:
         raise ValueError(f"stop_after must be at least 1, got {stop_after}")
     use_compilation_cache()
-    shape_config = model_config(features, histories, **shape)
+    shape_config = model_config(features, _sample(features, histories), **shape)
     wide = replace(shape_config, num_items=padded_items(shape_config.num_items, mesh))
     program, rates = _parted(config, mesh)
     state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
-    log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
-    work = state, log, catalogue, find_examples(histories, config.task)
-    state, *data = place(work, mesh, wide.num_items)
-    judge = _judge(wide, features, data[1], validation, config, mesh) if validation else None
+    state, catalogue = place((state, device_catalogue(features)), mesh, wide.num_items)
+    judge = validator(wide, features, catalogue, validation, config, mesh) if validation else None
+    feed = _feed(features, histories, config, mesh, seed)
     rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
     epochs = range(1, min(stop_after or config.epochs, config.epochs) + 1)
     for epoch in progress_bar(
         epochs, label=f"training, seed {seed}", unit="epoch", enabled=progress
     ):
+        log, examples, waited = next(feed)
         with on_mesh(mesh):
-            state, losses = _train_epoch(wide, program, rates, state, *data)
+            state, losses = _train_epoch(wide, program, rates, state, log, catalogue, examples)
             rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
-        rows[-1]["seconds"] = time.perf_counter() - began
+        rows[-1] |= {"seconds": time.perf_counter() - began, "waited": waited}
         if rows[-1]["score"] > best["score"]:
             best, best_params = rows[-1], state.params
         if epoch - best["epoch"] >= config.patience or (on_epoch and on_epoch(rows[-1])):
@@ -224,6 +222,31 @@ def _interest_prior(features: Features) -> Float[Array, " interests"]:
     return jnp.log(jnp.asarray(sums / max(sums.sum(), 1e-12) + 1e-4, dtype=jnp.float32))
 
 
+def _sample(features: Features, histories: Histories | Shards) -> Histories:
+    """Histories that say how long they are: all of them, or those of a random part of users."""
+    if isinstance(histories, Histories):
+        return histories
+    return features.histories(histories.events(0))
+
+
+def _feed(features: Features, histories: Histories | Shards, config, mesh: Mesh | None, seed: int):
+    """Log and examples of each epoch, and the seconds that it waited for them."""
+
+    def make(own: Histories):
+        log = device_log(own, features.scales_days)
+        return log, find_examples(own, config.task)
+
+    if isinstance(histories, Histories):
+        return repeat((*place(make(histories), mesh), 0.0))
+    num_users, num_events = histories.largest
+
+    def read(number: int):
+        both = make(features.histories(histories.events(number)))
+        return place(padded(*both, num_users=num_users, num_events=num_events), mesh)
+
+    return timed(prefetched(histories.order(seed), read))
+
+
 class _Rates(NamedTuple):
     """Settings that may change without another program being compiled."""
 
@@ -295,72 +318,3 @@ def _train_epoch(
 
     state, losses = jax.lax.scan(step, state, length=config.steps)
     return stay_placed(state), losses.mean(axis=0)
-
-
-def _judge(shape: ModelConfig, features: Features, catalogue, validation: HeldOut, config, mesh):
-    """A function from weights to the mean validation scores, named in `SCORES`."""
-    if not validation.num_relevant().any():
-        raise ValueError("validation must hold a user with a later item, got none")
-    log = place(device_log(validation.histories, features.scales_days), mesh)
-    users = np.arange(len(validation))
-    if len(users) > config.validation_users:
-        users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
-    blocks = -(-len(users) // VALIDATION_BLOCK)
-    is_real = np.arange(blocks * VALIDATION_BLOCK) < len(users)
-    users = np.resize(users, blocks * VALIDATION_BLOCK)
-    histories, pairs = validation.histories, validation.relevant.filter(pl.col("code") >= 0)
-    moment = Moment(histories.offsets[users], histories.offsets[users + 1], histories.moment[users])
-    truth = {
-        "codes": _padded(pairs["user_code"], pairs["code"], len(validation))[users],
-        "num": validation.num_relevant()[users],
-        "num_new": validation.num_relevant(new_only=True)[users],
-        "shares": validation.interest_shares[users],
-    }
-    in_blocks = jax.tree.map(
-        lambda array: jnp.asarray(array).reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
-        (moment, truth, is_real),
-    )
-    longest, in_blocks = power_of_two(int(histories.lengths.max())), place(in_blocks, mesh)
-    return lambda params: _validate(shape, longest, params, log, catalogue, in_blocks)
-
-
-def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "rows codes"]:
-    """Codes of each row side by side, padded with -2."""
-    row, code = row.to_numpy(), code.to_numpy()
-    order = np.argsort(row, kind="stable")
-    row, code = row[order], code[order]
-    count = np.bincount(row, minlength=num_rows)
-    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
-    table = np.full((num_rows, max(count.max(initial=0), 1)), -2, np.int32)
-    table[row, place] = code
-    return table
-
-
-@partial(jax.jit, static_argnums=(0, 1))
-def _validate(
-    shape: ModelConfig, seen_length: int, params, log, catalogue, in_blocks
-) -> Float[Array, " scores"]:
-    model = nnx.merge(graphdef(shape), params)
-
-    def block(inputs):
-        moment, truth, is_real = spread(inputs, DATA)
-        parts = jnp.array(PARTS["hybrid"])
-        said = model(log, catalogue, moment, parts=parts)
-        new = model.score_new(said, catalogue, None, parts=parts)
-        unseen = hide_seen(new, log, moment, catalogue, length=seen_length)
-        k = min(10, shape.num_items)
-        values = []
-        for scores, num in (
-            (item_log_probabilities(new, said, catalogue), truth["num"]),
-            (unseen, truth["num_new"]),
-        ):
-            codes = top_k(scores, k)[1]
-            hits = (codes[:, :, None] == truth["codes"][:, None, :]).any(axis=2)
-            values.append(ndcg_at_k(hits, num, k=k))
-        _, labels = top_k(said.interests, min(3, shape.num_interests))
-        gains = jnp.take_along_axis(truth["shares"], labels, axis=1)
-        values.append(graded_ndcg_at_k(gains, truth["shares"], k=labels.shape[1]))
-        return jnp.stack([jnp.where(is_real, value, jnp.nan) for value in values], axis=1)
-
-    values = jax.lax.map(block, in_blocks)
-    return jnp.nanmean(values.reshape(-1, len(SCORES)), axis=0)

@@ -6,12 +6,15 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
 
 from interestkit.devices import join_hosts, make_mesh
+from interestkit.examples import TrainingConfig
+from interestkit.training import _parted
 
 PROGRAM = Path(__file__).parent / "on_devices.py"
 
@@ -97,3 +100,18 @@ def test_half_an_address_is_an_error():
     ):
         with pytest.raises(ValueError, match="must be host:port and two numbers, got"):
             join_hosts(given)
+
+
+def test_what_a_mesh_cannot_divide_is_named():
+    for axes, message in (
+        (
+            {"data": 3, "model": 1},
+            "data axis of the mesh must be a number that divides 128 and 128",
+        ),
+        (
+            {"data": 1, "model": 3},
+            "model axis of the mesh must be a number that divides 2048, got 3",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            _parted(TrainingConfig(), SimpleNamespace(shape=axes))

@@ -1,0 +1,145 @@
+"""A log that does not fit in memory: Parquet files of whole users, read while the device works."""
+
+import json
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import polars as pl
+
+from interestkit.schema import EVENT_COLUMNS, TIME, USER, check_columns
+
+T = TypeVar("T")
+_MANIFEST = "shards.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shards:
+    """Parquet files that each hold all events of some users.
+
+    Args:
+        folder: Where they lie.
+        counts: Users and events of each.
+    """
+
+    folder: Path
+    counts: tuple[tuple[int, int], ...]
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    def __repr__(self) -> str:
+        users, events = np.sum(self.counts, axis=0)
+        return f"Shards({len(self)} files, {users:,} users, {events:,} events)"
+
+    @property
+    def largest(self) -> tuple[int, int]:
+        """Users of the shard with most users, events of the one with most events."""
+        users, events = np.max(self.counts, axis=0)
+        return int(users), int(events)
+
+    def events(self, number: int) -> pl.DataFrame:
+        """Events of one shard, in the order of users and times.
+
+        Raises:
+            ValueError: If the file does not hold as many events as when it was written.
+        """
+        path = self.folder / _file_name(number)
+        table = pl.read_parquet(path).sort(USER, TIME, maintain_order=True)
+        if len(table) != self.counts[number][1]:
+            raise ValueError(
+                f"{path}: must hold {self.counts[number][1]:,} events, got {len(table):,}"
+            )
+        return table
+
+    def order(self, seed: int) -> Iterator[int]:
+        """Numbers of shards without end: each once in random order, then again in another."""
+        random = np.random.default_rng(seed)
+        while True:
+            yield from random.permutation(len(self)).tolist()
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Shards":
+        """What `write_shards` wrote.
+
+        Raises:
+            FileNotFoundError: If there is nothing, or writing did not end.
+        """
+        counts = json.loads((Path(folder) / _MANIFEST).read_text("utf-8"))["counts"]
+        return cls(folder=Path(folder), counts=tuple((users, events) for users, events in counts))
+
+
+def write_shards(
+    events: pl.DataFrame | pl.LazyFrame, folder: str | Path, *, num_shards: int
+) -> Shards:
+    """Divide events by user into Parquet files, in one pass, without holding them all.
+
+    Args:
+        events: Cleaned events; `pl.scan_parquet("*.parquet")` for a log larger than memory.
+        folder: A new or empty folder.
+        num_shards: Number of files. Training holds two at a time.
+
+    Raises:
+        ValueError: If a column is missing, the folder is not empty, there are fewer than
+            `num_shards` users, or `num_shards` is below 1.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from interestkit import clean, simulate
+        >>> log, _ = clean(simulate(num_users=40, num_items=20, num_bots=0, faults=0))
+        >>> shards = write_shards(log.events, mkdtemp(), num_shards=3)
+        >>> len(shards), sum(len(shards.events(n)) for n in range(3)) == len(log.events)
+        (3, True)
+    """
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if any(folder.iterdir()):
+        raise ValueError(f"{folder}: must be a new or empty folder")
+    events = events.lazy()
+    check_columns(pl.DataFrame(schema=events.collect_schema()), EVENT_COLUMNS, what="events")
+    keyed = events.select(*EVENT_COLUMNS, shard=pl.col(USER).hash(seed=0) % num_shards)
+    keyed.sink_parquet(
+        pl.PartitionBy(
+            folder,
+            key="shard",
+            include_key=False,
+            approximate_bytes_per_file=None,
+            file_path_provider=lambda part: _file_name(part.partition_keys.item()),
+        )
+    )
+    paths = [folder / _file_name(number) for number in range(num_shards)]
+    if empty := [path.name for path in paths if not path.exists()]:
+        raise ValueError(f"num_shards={num_shards} is too many: no user falls into {empty}")
+    counts = [
+        pl.scan_parquet(path).select(pl.col(USER).n_unique(), events=pl.len()).collect().row(0)
+        for path in paths
+    ]
+    (folder / _MANIFEST).write_text(json.dumps({"counts": counts}) + "\n", "utf-8")
+    return Shards(folder=folder, counts=tuple(counts))
+
+
+def prefetched(numbers: Iterator[int], make: Callable[[int], T]) -> Iterator[T]:
+    """make(n) for each number; the next one is made in a thread while this one is used."""
+    with ThreadPoolExecutor(1) as pool:
+        coming = pool.submit(make, next(numbers))
+        while True:
+            ready, coming = coming.result(), pool.submit(make, next(numbers))
+            yield ready
+
+
+def timed(parts: Iterator[tuple]) -> Iterator[tuple]:
+    """The same tuples, each with the seconds that it was waited for at its end."""
+    while True:
+        began = time.perf_counter()
+        part = next(parts)
+        yield (*part, time.perf_counter() - began)
+
+
+def _file_name(number: int) -> str:
+    return f"part-{number:05d}.parquet"

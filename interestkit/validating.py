@@ -1,0 +1,120 @@
+"""How good weights are while they are trained: scores on validation users, on the device."""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from flax import nnx
+from jax.sharding import Mesh
+from jaxtyping import Array, Float, Int
+
+from interestkit.devices import DATA, place, spread
+from interestkit.examples import TrainingConfig, device_log
+from interestkit.features import Features
+from interestkit.heldout import HeldOut
+from interestkit.histories import power_of_two
+from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
+from interestkit.model import (
+    PARTS,
+    Catalogue,
+    ModelConfig,
+    Moment,
+    graphdef,
+    hide_seen,
+    item_log_probabilities,
+)
+from interestkit.ranking import top_k
+
+VALIDATION_BLOCK = 128  # users scored at a time
+SCORES = ("ndcg@10", "ndcg@10_new", "interest_ndcg@3")
+
+
+def validator(
+    shape: ModelConfig,
+    features: Features,
+    catalogue: Catalogue,
+    validation: HeldOut,
+    config: TrainingConfig,
+    mesh: Mesh | None = None,
+) -> Callable[[nnx.State], Float[Array, " scores"]]:
+    """A function from weights to the mean validation scores, named in `SCORES`.
+
+    Args:
+        shape: The model's shape.
+        features: What it was fitted on.
+        catalogue: The same on the device.
+        validation: Held-out users; at most `config.validation_users` of them are drawn.
+        config: Settings of training.
+        mesh: Where to run; None takes the first device.
+
+    Raises:
+        ValueError: If nobody has a later item.
+    """
+    if not validation.num_relevant().any():
+        raise ValueError("validation must hold a user with a later item, got none")
+    log = place(device_log(validation.histories, features.scales_days), mesh)
+    users = np.arange(len(validation))
+    if len(users) > config.validation_users:
+        users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
+    blocks = -(-len(users) // VALIDATION_BLOCK)
+    is_real = np.arange(blocks * VALIDATION_BLOCK) < len(users)
+    users = np.resize(users, blocks * VALIDATION_BLOCK)
+    histories, pairs = validation.histories, validation.relevant.filter(pl.col("code") >= 0)
+    moment = Moment(histories.offsets[users], histories.offsets[users + 1], histories.moment[users])
+    truth = {
+        "codes": _padded(pairs["user_code"], pairs["code"], len(validation))[users],
+        "num": validation.num_relevant()[users],
+        "num_new": validation.num_relevant(new_only=True)[users],
+        "shares": validation.interest_shares[users],
+    }
+    in_blocks = jax.tree.map(
+        lambda array: jnp.asarray(array).reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
+        (moment, truth, is_real),
+    )
+    longest, in_blocks = power_of_two(int(histories.lengths.max())), place(in_blocks, mesh)
+    return lambda params: _validate(shape, longest, params, log, catalogue, in_blocks)
+
+
+def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "rows codes"]:
+    """Codes of each row side by side, padded with -2."""
+    row, code = row.to_numpy(), code.to_numpy()
+    order = np.argsort(row, kind="stable")
+    row, code = row[order], code[order]
+    count = np.bincount(row, minlength=num_rows)
+    place = np.arange(len(row)) - np.repeat(np.cumsum(count) - count, count)
+    table = np.full((num_rows, max(count.max(initial=0), 1)), -2, np.int32)
+    table[row, place] = code
+    return table
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def _validate(
+    shape: ModelConfig, seen_length: int, params, log, catalogue, in_blocks
+) -> Float[Array, " scores"]:
+    model = nnx.merge(graphdef(shape), params)
+
+    def block(inputs):
+        moment, truth, is_real = spread(inputs, DATA)
+        parts = jnp.array(PARTS["hybrid"])
+        said = model(log, catalogue, moment, parts=parts)
+        new = model.score_new(said, catalogue, None, parts=parts)
+        unseen = hide_seen(new, log, moment, catalogue, length=seen_length)
+        k = min(10, shape.num_items)
+        values = []
+        for scores, num in (
+            (item_log_probabilities(new, said, catalogue), truth["num"]),
+            (unseen, truth["num_new"]),
+        ):
+            codes = top_k(scores, k)[1]
+            hits = (codes[:, :, None] == truth["codes"][:, None, :]).any(axis=2)
+            values.append(ndcg_at_k(hits, num, k=k))
+        _, labels = top_k(said.interests, min(3, shape.num_interests))
+        gains = jnp.take_along_axis(truth["shares"], labels, axis=1)
+        values.append(graded_ndcg_at_k(gains, truth["shares"], k=labels.shape[1]))
+        return jnp.stack([jnp.where(is_real, value, jnp.nan) for value in values], axis=1)
+
+    values = jax.lax.map(block, in_blocks)
+    return jnp.nanmean(values.reshape(-1, len(SCORES)), axis=0)

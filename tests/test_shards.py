@@ -1,0 +1,101 @@
+"""A log in parts: nothing lost, read ahead, and trained on as if it were whole."""
+
+import threading
+from dataclasses import replace
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+
+from interestkit.losses import LOSSES
+from interestkit.schema import USER
+from interestkit.shards import Shards, prefetched, write_shards
+
+
+@pytest.fixture(scope="module")
+def events(study):
+    return study.split.train
+
+
+@pytest.fixture(scope="module")
+def shards(events, tmp_path_factory):
+    return write_shards(events.lazy(), tmp_path_factory.mktemp("shards"), num_shards=3)
+
+
+def test_each_user_is_whole_in_one_shard(events, shards):
+    parts = [shards.events(number) for number in range(3)]
+    users = [set(part[USER]) for part in parts]
+    assert sum(map(len, users)) == events[USER].n_unique()
+    assert min(map(len, users)) > 0
+    for part in parts:
+        expected = events.filter(pl.col(USER).is_in(part[USER].unique().implode()))
+        assert part.equals(expected.sort(USER, "time", maintain_order=True))
+    assert shards.counts == tuple((part[USER].n_unique(), len(part)) for part in parts)
+    assert repr(shards) == f"Shards(3 files, {sum(map(len, users))} users, {len(events):,} events)"
+    assert Shards.read(shards.folder) == shards
+
+
+def test_each_shard_comes_once_in_an_order_of_its_own(shards):
+    order = shards.order(seed=0)
+    rounds = [[next(order) for _ in range(3)] for _ in range(20)]
+    assert {tuple(sorted(one)) for one in rounds} == {(0, 1, 2)}
+    assert len(set(map(tuple, rounds))) > 1
+
+
+def test_the_next_part_is_made_while_this_one_is_used():
+    made, second = [], threading.Event()
+
+    def make(number):
+        made.append(number)
+        if number == 1:
+            second.set()
+        return number
+
+    parts = prefetched(iter(range(9)), make)
+    assert next(parts) == 0
+    assert second.wait(timeout=30)  # nobody has asked for it yet
+    assert len(made) == 2  # and no more than one ahead
+    assert [next(parts) for _ in range(3)] == [1, 2, 3]
+
+
+@pytest.mark.parametrize("task", ["next", "hidden"])
+def test_one_shard_trains_as_the_whole_log_in_memory(study, events, tmp_path, monkeypatch, task):
+    events = events.unique([USER, "item"], keep="first") if task == "hidden" else events
+    events = events.sort(USER, "time", maintain_order=True)
+    one = write_shards(events, tmp_path, num_shards=1)
+    options = {"stop_after": 2, "config": replace(study.config, task=task)}
+    whole = study.fit_again(study.features, study.features.histories(events), **options)
+    users, number = one.largest
+    monkeypatch.setattr(Shards, "largest", (users + 7, number + 500))  # as if beside a larger one
+    parts = study.fit_again(study.features, one, **options)
+    np.testing.assert_allclose(parts.curve[LOSSES], whole.curve[LOSSES], rtol=1e-5)
+
+
+def test_shards_share_one_program_and_teach_as_much(study, shards, caplog):
+    options = {"validation": study.validation, "seed": 1}
+    first = study.fit_again(study.features, shards, **options, stop_after=1)
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        parts = study.fit_again(study.features, shards, **options)
+    compiled = [r.getMessage() for r in caplog.records if "Finished XLA" in r.getMessage()]
+    assert [line for line in compiled if "_train_epoch" in line] == []
+    assert parts.curve["loss_new"][0] == pytest.approx(first.curve["loss_new"][0])
+    assert parts.curve["score"].max() > 0.9 * study.result.curve["score"].max()
+    assert parts.curve["waited"].min() >= 0
+    again = study.fit_again(study.features, shards, **options)
+    assert again.curve.drop("seconds", "waited").equals(parts.curve.drop("seconds", "waited"))
+
+
+def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
+    for number, message in ((0, "num_shards must be at least 1, got 0"), (500, "is too many")):
+        with pytest.raises(ValueError, match=message):
+            write_shards(events, tmp_path / str(number), num_shards=number)
+    with pytest.raises(ValueError, match="must be a new or empty folder"):
+        write_shards(events, shards.folder, num_shards=2)
+    with pytest.raises(ValueError, match="events"):
+        write_shards(events.drop("item"), tmp_path / "none", num_shards=2)
+    with pytest.raises(FileNotFoundError):
+        Shards.read(tmp_path / "nothing")
+    copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
+    with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
+        copy.events(0)

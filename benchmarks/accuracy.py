@@ -265,18 +265,17 @@ def table(records: list[dict]) -> str:
             "|---" * (len(names) + 1) + "|",
         ]
         ours = zip(record["mean"], record["spread"], strict=True)
-        lines.append(
-            "| **interestkit** | " + " | ".join(f"**{m:.4f}** ± {s:.4f}" for m, s in ours) + " |"
-        )
+        lines.append("| interestkit | " + " | ".join(f"{m:.4f} ± {s:.4f}" for m, s in ours) + " |")
         if any(row["linear_part"]["weight"] for row in record["seeds"]):
             alone = np.mean([row["test_without_linear_part"] for row in record["seeds"]], axis=0)
             lines.append(_row("the same without the linear part", alone, len(names)))
         lines.append(_row("popularity, here", record["popularity"], len(names)))
-        lines.append(_row("popularity, published", record["published_popularity"], len(names)))
         lines += [_row(f"{n}, published", v, len(names)) for n, v in record["published"].items()]
-        lines.append(_row("to reach", record["must_reach"], len(names)))
+        if tuple(record["published_popularity"]) not in map(tuple, record["published"].values()):
+            lines.append(_row("popularity, published", record["published_popularity"], len(names)))
+        lines.append(_row("our aim", record["must_reach"], len(names)))
         blocks.append("\n".join([line for line in lines if line is not None]))
-        blocks.append(f"Published: {record['source']}.") if record["source"] else None
+        blocks += [f"Published: {record['source']}."] if record["source"] else []
     return "\n\n".join(blocks)
 
 
@@ -300,6 +299,9 @@ def main() -> None:
     if arguments.again:
         records = json.loads(arguments.again.read_text("utf-8"))["protocols"]
         print(table(records))
+    elif arguments.out.exists():
+        aside = arguments.out.with_suffix(".earlier.json")
+        print(f"{arguments.out} is kept as {arguments.out.replace(aside)}")
     for protocol in [] if arguments.again else _chosen(arguments):
         records.append(run(protocol, seeds=arguments.seeds))
         arguments.out.parent.mkdir(parents=True, exist_ok=True)

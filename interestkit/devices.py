@@ -48,6 +48,10 @@ def make_mesh(*, data: int | None = None, model: int = 1) -> Mesh:
     if data * model > len(devices):
         what = f"{data} x {model} = {data * model}"
         raise ValueError(f"data x model must be at most {len(devices)} (devices here), got {what}")
+    if left_out := {d.process_index for d in devices[data * model :]} - {
+        d.process_index for d in devices[: data * model]
+    }:
+        raise ValueError(f"the mesh must have a device of each process, got none of {left_out}")
     axes = (AxisType.Auto, AxisType.Auto)
     return jax.make_mesh((data, model), (DATA, MODEL), axes, devices=devices[: data * model])
 
@@ -55,21 +59,28 @@ def make_mesh(*, data: int | None = None, model: int = 1) -> Mesh:
 def join_hosts(environment: Mapping[str, str] | None = None) -> int:
     """Join the processes of a job, before JAX is used; returns the number of processes.
 
-    On Cloud TPU, SLURM, Open MPI and Kubernetes JAX finds out everything by itself. Elsewhere
-    three variables say it: INTERESTKIT_COORDINATOR (host:port of process 0),
-    INTERESTKIT_PROCESSES and INTERESTKIT_PROCESS (0 for the first).
+    On Cloud TPU, SLURM and Open MPI JAX finds out everything by itself. Elsewhere three variables
+    say it: INTERESTKIT_COORDINATOR (host:port of process 0), INTERESTKIT_PROCESSES and
+    INTERESTKIT_PROCESS (0 for the first).
 
     Args:
         environment: Variables; None takes those of this process.
 
     Raises:
-        ValueError: If only some of the three are set, or one is no number.
+        ValueError: If only some of the three are set, one is no number, or none is set and
+            there is no such cluster.
+        RuntimeError: If JAX has been used already, or the processes were joined before.
     """
     environment = os.environ if environment is None else environment
     names = [f"INTERESTKIT_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS")]
     given = {name: environment[name] for name in names if environment.get(name)}
     if not given:
-        jax.distributed.initialize()
+        try:
+            jax.distributed.initialize()
+        except ValueError as error:
+            raise ValueError(
+                f"no cluster was found here ({error}); set {', '.join(names)}"
+            ) from error
         return jax.process_count()
     if len(given) < len(names) or not all(given[name].isdecimal() for name in names[1:]):
         raise ValueError(f"{', '.join(names)} must be host:port and two numbers, got {given}")

@@ -251,6 +251,8 @@ def evaluate(
         for name, models in rankers.items()
         for seed, ranker in enumerate(models if isinstance(models, Sequence) else [models])
     ]
+    if empty := sorted(set(rankers) - {name for name, *_ in runs}):
+        raise ValueError(f"rankers must have a model for each name, got none for {empty}")
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
     judge = Judge(truth, features, k=k, interest_k=interest_k)
     for name, seed, ranker in bar:

@@ -66,11 +66,15 @@ class TrainingConfig:
             "num_sampled",
             "num_targets",
             "patience",
+            "validation_users",
         ):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.learning_rate <= 0:
+        if not 0 < self.learning_rate < np.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        for name in ("weight_decay", "interest_weight"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.single_part_share <= 0.5:
             raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
 

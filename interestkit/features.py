@@ -374,10 +374,11 @@ def _with_popularity(
 ) -> Features:
     """The features with popularity at so many even steps and at the end of training."""
     code = features.codes(events[ITEM])
-    known = events.filter(pl.Series(code >= 0))
-    code, seconds = code[code >= 0], features.seconds(known[TIME])
+    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
+    is_known = (code >= 0) & (features.seconds(events[TIME]) < end)  # not of the last, half second
+    known = events.filter(pl.Series(is_known))
+    code, seconds = code[is_known], features.seconds(known[TIME])
     weight = known[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
-    end = math.ceil(until.timestamp()) - math.floor(features.origin.timestamp())
     edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
     step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num_snapshots - 1)
     cell = step * features.num_items + code

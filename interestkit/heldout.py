@@ -50,29 +50,34 @@ class HeldOut:
         return np.bincount(rows["user_code"], minlength=len(self)).astype(np.int32)
 
     @cached_property
-    def _keys(self) -> Int[np.ndarray, " pairs"]:
+    def _keys(self) -> dict[bool, Int[np.ndarray, " pairs"]]:
+        """Numbers that stand for user and item: of all later items, and (True) of new ones."""
         known = self.relevant.filter(pl.col("code") >= 0)
-        return np.sort(known.select(self._key("user_code", "code")).to_series().to_numpy())
+        tables = {False: known, True: known.filter(~pl.col("is_seen"))}
+        key = self._key("user_code", "code")
+        return {new: np.sort(rows.select(key).to_series()) for new, rows in tables.items()}
 
     @staticmethod
     def _key(user: str, code: str) -> pl.Expr:
         return pl.col(user).cast(pl.Int64) * 2**32 + pl.col(code)
 
     def hits(
-        self, first_user: int, codes: Int[np.ndarray, "users ranks"]
+        self, first_user: int, codes: Int[np.ndarray, "users ranks"], *, new_only: bool = False
     ) -> Bool[np.ndarray, "users ranks"]:
         """True where a listed item is one of the user's later items.
 
         Args:
             first_user: Number of the user in row 0 of `codes`; the rows are consecutive users.
             codes: Catalogue codes; negative where the list is empty.
+            new_only: Only items that the user never had before count.
         """
         users = np.arange(first_user, first_user + len(codes), dtype=np.int64)[:, None]
         keys = users * 2**32 + codes
-        if not len(self._keys):
+        known = self._keys[new_only]
+        if not len(known):
             return np.zeros(codes.shape, bool)
-        place = np.minimum(np.searchsorted(self._keys, keys), len(self._keys) - 1)
-        return (self._keys[place] == keys) & (codes >= 0)
+        place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
+        return (known[place] == keys) & (codes >= 0)
 
 
 def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:

@@ -93,6 +93,10 @@ class Judge:
         found = self._judge_items(ranker, name)
         probabilities = np.asarray(ranker.interests(truth.histories), np.float32)
         _check(f"interests of {name!r}", probabilities, probabilities, truth)
+        if probabilities.shape[1] != self.features.num_interests:
+            came = f"{probabilities.shape[1]} columns"
+            number = self.features.num_interests
+            raise ValueError(f"interests of {name!r} must have {number} columns, got {came}")
         if (abs(probabilities.sum(axis=1) - 1) > 1e-3).any() or probabilities.min(initial=0) < 0:
             raise ValueError(f"interests of {name!r} must be >= 0 and sum to 1 for each user")
         best = np.asarray(metrics.top_k(probabilities, interest_k)[1])
@@ -110,16 +114,28 @@ class Judge:
             codes, scores = ranker.rank(truth.histories, k=self.k, exclude_seen=new_only)
             codes = np.asarray(codes)
             _check(f"{target} of {name!r}", codes, scores, truth)
-            if codes.max(initial=-1) >= self.features.num_items:
-                allowed = f"codes below {self.features.num_items}"
-                raise ValueError(f"{target} of {name!r} must be {allowed}, got {codes.max()}")
-            hits, relevant = truth.hits(0, codes), truth.num_relevant(new_only=new_only)
+            self._check_codes(f"{target} of {name!r}", codes)
+            hits = truth.hits(0, codes, new_only=new_only)
+            relevant = truth.num_relevant(new_only=new_only)
             values = _judge_lists(self._items, codes, hits, relevant, self._history_shares)
             with np.errstate(invalid="ignore"):  # 0 / 0 where no relevant item has a label
                 values["alpha-NDCG"] = values.pop("alpha-DCG") / self._best[new_only]
             values |= _judge_together(self._items, codes)
             found += [(target, f"{metric}@{self.k}", values[metric]) for metric in LIST_METRICS]
         return found
+
+    def _check_codes(self, what: str, codes: Codes) -> None:
+        """Raise ValueError unless lists have k places and distinct items of the catalogue."""
+        if codes.shape[1] != self.k:
+            raise ValueError(f"{what} must have k={self.k} places, got {codes.shape[1]}")
+        if codes.max(initial=-1) >= self.features.num_items:
+            allowed = f"codes below {self.features.num_items}"
+            raise ValueError(f"{what} must be {allowed}, got {codes.max()}")
+        ordered = np.sort(codes, axis=1)
+        twice = ((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(axis=1)
+        if twice.any():
+            user = str(self.truth.histories.users[twice.argmax()])
+            raise ValueError(f"{what} must not list an item twice, as for user {user!r}")
 
 
 def _check(what: str, rows, scores, truth: HeldOut) -> None:

@@ -120,4 +120,4 @@ def _new_item_ndcg(validation: HeldOut, model: Predictor) -> float:
     k = min(10, model.features.num_items)
     codes, _ = model.rank(validation.histories, k=k)
     relevant = validation.num_relevant(new_only=True)
-    return float(np.nanmean(ndcg_at_k(validation.hits(0, codes), relevant, k=k)))
+    return float(np.nanmean(ndcg_at_k(validation.hits(0, codes, new_only=True), relevant, k=k)))

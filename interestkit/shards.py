@@ -81,11 +81,12 @@ def write_shards(
     Args:
         events: Cleaned events; `pl.scan_parquet("*.parquet")` for a log larger than memory.
         folder: A new or empty folder.
-        num_shards: Number of files. Training holds two at a time.
+        num_shards: Number of files; users fall on them by a hash, so that there are fewer where
+            users are few. Training holds two at a time.
 
     Raises:
-        ValueError: If a column is missing, the folder is not empty, there are fewer than
-            `num_shards` users, or `num_shards` is below 1.
+        ValueError: If there is no event, a column is missing, the folder is not empty, or
+            `num_shards` is below 1.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -113,13 +114,13 @@ def write_shards(
             file_path_provider=lambda part: _file_name(part.partition_keys.item()),
         )
     )
-    paths = [folder / _file_name(number) for number in range(num_shards)]
-    if empty := [path.name for path in paths if not path.exists()]:
-        raise ValueError(f"num_shards={num_shards} is too many: no user falls into {empty}")
-    counts = [
-        pl.scan_parquet(path).select(pl.col(USER).n_unique(), events=pl.len()).collect().row(0)
-        for path in paths
-    ]
+    counts = []
+    for path in sorted(folder.iterdir()):  # numbers that no user falls on are closed up
+        path = path.rename(folder / _file_name(len(counts)))
+        table = pl.scan_parquet(path).select(pl.col(USER).n_unique(), events=pl.len())
+        counts.append(table.collect().row(0))
+    if not counts:
+        raise ValueError("events must hold at least one event, got none")
     (folder / _MANIFEST).write_text(json.dumps({"counts": counts}) + "\n", "utf-8")
     return Shards(folder=folder, counts=tuple(counts))
 

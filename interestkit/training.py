@@ -107,7 +107,8 @@ def fit(
         features: Features fitted on the same events.
         histories: Histories of all training users (`features.histories(events)`), or the
             `Shards` of a log that does not fit in memory: then each epoch draws its moments
-            from one shard, in random order, while the next one is read.
+            from one shard, in random order, while the next one is read. Only so many shards
+            are ever read as there are epochs.
         validation: Held-out users; after each epoch the model is scored on them by the mean of
             NDCG@10 of items, NDCG@10 of items new to the user, and NDCG@3 of interests.
         config: Settings of training; None takes the defaults.
@@ -122,24 +123,27 @@ def fit(
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
-        ValueError: If no user has two moments, no validation user a later item, or a setting is
-            out of range.
+        ValueError: If no user has two moments, an event is later than the features, no validation
+            user has a later item, `validation` is the test part, or a setting is out of range.
         FloatingPointError: If a loss is no longer a finite number.
     """
     began = time.perf_counter()
     config = config or TrainingConfig()
-    if stop_after is not None and stop_after < 1:
-        raise ValueError(f"stop_after must be at least 1, got {stop_after}")
+    epochs = _epochs(config, stop_after)
+    _check_data(features, histories, validation)
     use_compilation_cache()
     shape_config = model_config(features, _sample(features, histories), **shape)
     wide = replace(shape_config, num_items=padded_items(shape_config.num_items, mesh))
     program, rates = _parted(config, mesh)
     state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
     state, catalogue = place((state, device_catalogue(features)), mesh, wide.num_items)
-    judge = validator(wide, features, catalogue, validation, config, mesh) if validation else None
+    judge = (
+        validator(wide, features, catalogue, validation, config, mesh)
+        if validation is not None
+        else None
+    )
     feed = _feed(features, histories, config, mesh, seed)
     rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
-    epochs = range(1, min(stop_after or config.epochs, config.epochs) + 1)
     for epoch in progress_bar(
         epochs, label=f"training, seed {seed}", unit="epoch", enabled=progress
     ):
@@ -162,6 +166,40 @@ def fit(
         seconds=time.perf_counter() - began,
         device=str(jax.devices()[0].device_kind),
     )
+
+
+def _epochs(config: TrainingConfig, stop_after: int | None) -> range:
+    stop_after = config.epochs if stop_after is None else stop_after
+    if not 1 <= stop_after <= config.epochs:
+        raise ValueError(f"stop_after must be in 1..{config.epochs} (epochs), got {stop_after}")
+    return range(1, stop_after + 1)
+
+
+def _check_data(features: Features, histories: object, validation: object) -> None:
+    """Raise ValueError unless these are what `fit` takes, and no validation is the test part."""
+    if not isinstance(histories, Histories | Shards):
+        what = "features.histories(events) or Shards"
+        raise ValueError(f"histories must be {what}, got {type(histories).__name__}")
+    if isinstance(histories, Histories):
+        _check_times(features, histories)
+    if validation is None:
+        return
+    if not isinstance(validation, HeldOut):
+        what = 'held_out(features, split, "validation")'
+        raise ValueError(f"validation must be {what}, got {type(validation).__name__}")
+    if validation.part == "test":
+        raise ValueError("validation must be the validation part: epochs never see test users")
+
+
+def _check_times(features: Features, histories: Histories) -> Histories:
+    """The same histories; ValueError if one goes on after the features were fitted."""
+    last = features.seconds(pl.Series([features.fitted_until]))[0]
+    if later := int((histories.seconds > last).sum()):
+        raise ValueError(
+            f"histories must end by {features.fitted_until}, until which the features were "
+            f"fitted, got {later:,} of {len(histories.seconds):,} events after it"
+        )
+    return histories
 
 
 def _curve_row(epoch: int, losses, scores, config: TrainingConfig) -> dict:
@@ -190,12 +228,15 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
         ValueError: If `shape` names no field of `ModelConfig`.
     """
     fields = ModelConfig.__dataclass_fields__
-    unknown = sorted(set(shape) - set(fields))
-    if unknown:
-        raise ValueError(f"model settings must be among {', '.join(fields)}, got {unknown}")
-    longest = max(int(np.quantile(histories.lengths, 0.99)), 1)
+    of_features = ("num_items", "num_interests", "content_dim", "scales_days")
+    free = [name for name in fields if name not in of_features]
+    if unknown := sorted(set(shape) - set(free)):
+        of_training = set(unknown) & set(TrainingConfig.__dataclass_fields__)
+        hint = "; that goes into config=TrainingConfig(...)" if of_training else ""
+        raise ValueError(f"model settings must be among {', '.join(free)}, got {unknown}{hint}")
+    longest = int(np.quantile(histories.lengths, 0.99)) if len(histories) else 1
     limits = {
-        name: min(fields[name].default, power_of_two(longest + 1))
+        name: min(fields[name].default, power_of_two(max(longest, 1) + 1))
         for name in ("history_length", "repeat_length")
     }
     return ModelConfig(
@@ -241,10 +282,12 @@ def _feed(features: Features, histories: Histories | Shards, config, mesh: Mesh 
     num_users, num_events = histories.largest
 
     def read(number: int):
-        both = make(features.histories(histories.events(number)))
-        return place(padded(*both, num_users=num_users, num_events=num_events), mesh)
+        own = _check_times(features, features.histories(histories.events(number)))
+        return padded(*make(own), num_users=num_users, num_events=num_events)
 
-    return timed(prefetched(histories.order(seed), read))
+    # placed here and not in the thread: several hosts do so in step
+    ahead = timed(prefetched(histories.order(seed), read))
+    return ((*place((log, examples), mesh), waited) for log, examples, waited in ahead)
 
 
 class _Rates(NamedTuple):

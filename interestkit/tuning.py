@@ -12,7 +12,7 @@ from interestkit.histories import Histories
 from interestkit.model import ModelConfig
 from interestkit.neighbours import ALS, EASE, ItemKNN
 from interestkit.prediction import Predictor
-from interestkit.search import Choice, LogUniform, SearchResult, Space, Uniform, search
+from interestkit.searching import Choice, LogUniform, SearchResult, Space, Uniform, search
 from interestkit.training import TrainingConfig, fit
 
 BASELINES: Mapping[str, Callable[..., Ranker]] = {

@@ -53,12 +53,12 @@ def validator(
     Raises:
         ValueError: If nobody has a later item.
     """
-    if not validation.num_relevant().any():
-        raise ValueError("validation must hold a user with a later item, got none")
     log = place(device_log(validation.histories, features.scales_days), mesh)
     users = np.arange(len(validation))
     if len(users) > config.validation_users:
         users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
+    if not validation.num_relevant()[users].any():
+        raise ValueError("validation must hold a user with a later item, got none")
     blocks = -(-len(users) // VALIDATION_BLOCK)
     is_real = np.arange(blocks * VALIDATION_BLOCK) < len(users)
     users = np.resize(users, blocks * VALIDATION_BLOCK)

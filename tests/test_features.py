@@ -177,13 +177,14 @@ def test_snapshots_hold_nothing_at_or_after_their_instant(tiny):
 def test_the_last_training_event_stays_out_of_the_popularity_at_its_own_second(fraction):
     first, last = DAY + timedelta(seconds=0.9), DAY + timedelta(seconds=100 + fraction)
     rows = [{"user": "ann", "item": "a", "time": time} for time in (first, last)]
-    for until in (None, last + timedelta(microseconds=1)):
+    # the second in which training ends is not whole, and none of its events is counted
+    for until, is_whole in ((None, True), (last + timedelta(microseconds=1), False)):
         features = fit_features(rows, ITEMS, min_item_events=1, until=until)
         own = features.seconds(pl.Series([last]))[0]
         snapshot = np.searchsorted(features.snapshot_seconds, own, side="right") - 1
         # the first of the two events alone, on the longest scale not yet decayed to a half
         assert features.popularity[snapshot, -1, 0] < np.log1p(1)
-        assert np.log1p(1) < features.popularity[-1, -1, 0]
+        assert (np.log1p(1) < features.popularity[-1, -1, 0]) == is_whole
 
 
 def test_features_do_not_change_when_later_events_do(split, features, clean_log):
@@ -308,3 +309,17 @@ def test_items_with_an_interest_carry_it_and_an_unknown_label_is_named(study):
         ValueError, match=rf"one of 6 labels, got '{label}x'; did you mean '{label}'"
     ):
         study.features.items_with(f"{label}x")
+
+
+def test_the_last_snapshot_is_in_force_at_a_cut_within_a_second():
+    start = datetime(2024, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)
+    times = [start + timedelta(days=n) for n in range(64)]
+    events = pl.DataFrame({"user": "u", "item": [f"i{n % 4}" for n in range(64)], "time": times})
+    items = pl.DataFrame(schema=ITEM_COLUMNS)
+    cut = start + timedelta(days=64)
+    features = fit_features(events, items, until=cut, min_item_events=1)
+    moment = features.histories(events, moments=cut).moment[0]
+    assert features.snapshot_seconds[-1] == moment
+    at_cut = np.expm1(features.popularity[-1, -1]).sum()
+    ages = np.array([(cut - time).total_seconds() for time in times]) / 86_400
+    assert at_cut == pytest.approx(np.exp(-ages / features.scales_days[-1]).sum(), rel=1e-4)

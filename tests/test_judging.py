@@ -64,13 +64,15 @@ def test_history_shares_are_counted_event_by_event(study):
 class Broken:
     """A ranker with one fault."""
 
-    def __init__(self, ranker, *, scores=None, probability=None, rows=None):
+    def __init__(self, ranker, *, scores=None, probability=None, rows=None, **faults):
         self.ranker, self.scores, self.probability = ranker, scores, probability
-        self.rows = rows
+        self.rows, self.faults = rows, faults
 
-    def rank(self, histories, **options):
-        codes, scores = self.ranker.rank(histories, **options)
-        scores = scores.copy()
+    def rank(self, histories, *, k, **options):
+        codes, scores = self.ranker.rank(histories, k=k + self.faults.get("more", 0), **options)
+        scores, codes = scores.copy(), np.array(codes)
+        if "twice" in self.faults:
+            codes[3, 1] = codes[3, 0]
         scores[3, 1] = scores[3, 1] if self.scores is None else self.scores
         return codes[: self.rows], scores[: self.rows]
 
@@ -78,7 +80,7 @@ class Broken:
         probabilities = self.ranker.interests(histories).copy()
         if self.probability is not None:
             probabilities[2, 0] = self.probability
-        return probabilities
+        return probabilities[:, self.faults.get("columns", slice(None))]
 
 
 @pytest.mark.parametrize(
@@ -86,12 +88,30 @@ class Broken:
     [
         ({"scores": np.nan}, r"items of 'own': scores must be numbers, got NaN for 1 of \d+"),
         ({"probability": np.nan}, "interests of 'own': scores must be numbers, got NaN for 1"),
+        ({"more": 1}, "items of 'own' must have k=5 places, got 6"),
+        ({"twice": True}, r"items of 'own' must not list an item twice, as for user 'u\d+'"),
+        ({"columns": slice(1, None)}, "interests of 'own' must have 6 columns, got 5"),
         ({"rows": 5}, r"items of 'own' must have \d+ rows \(the judged users\), got 5"),
     ],
 )
 def test_a_mistake_of_a_ranker_is_one_clear_error(study, own, fault, message):
     with pytest.raises(ValueError, match=message):
         judged(Broken(own, **fault), study)
+
+
+def test_an_item_of_the_history_is_no_new_hit_even_for_a_ranker_that_lists_it(study, own):
+    class Same(Broken):
+        def rank(self, histories, *, k, **_):
+            return self.ranker.rank(histories, k=k, exclude_seen=False)
+
+    values = judged(Same(own), study)
+    own_items, _ = own.rank(study.test.histories, k=5, exclude_seen=False)
+    seen = [study.test.histories.seen(user) for user in range(len(study.test))]
+    only_seen = [set(row) <= set(had.tolist()) for row, had in zip(own_items, seen, strict=True)]
+    assert sum(only_seen) > 10
+    for metric in ("recall@5", "hit rate@5"):
+        assert not np.nan_to_num(values["new items", metric][only_seen]).any()
+        assert np.nanmax(values["new items", metric]) <= 1
 
 
 def test_excluded_items_may_have_infinite_scores(study, own):

@@ -38,3 +38,10 @@ def test_the_readme_names_every_notebook_and_data_set():
         assert f"notebooks/{path.name}" in README
     for name in ik.list_datasets()["name"]:
         assert f"`{name}`" in README
+
+
+def test_the_readme_shows_the_table_of_the_accuracy_benchmark():
+    text = (ROOT / "docs" / "accuracy.md").read_text(encoding="utf-8")
+    table = re.search(r"\| data, protocol .*?\n\n", text, re.DOTALL)[0]
+    assert table.count("\n") > 12
+    assert table in README

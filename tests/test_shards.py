@@ -36,6 +36,13 @@ def test_each_user_is_whole_in_one_shard(events, shards):
     assert Shards.read(shards.folder) == shards
 
 
+def test_fewer_users_than_shards_give_fewer_shards(events, tmp_path):
+    many = write_shards(events, tmp_path, num_shards=500)
+    assert len(many) <= events[USER].n_unique()
+    whole = pl.concat([many.events(number) for number in range(len(many))])
+    assert whole.sort(whole.columns).equals(events.sort(events.columns))
+
+
 def test_each_shard_comes_once_in_an_order_of_its_own(shards):
     order = shards.order(seed=0)
     rounds = [[next(order) for _ in range(3)] for _ in range(20)]
@@ -87,9 +94,10 @@ def test_shards_share_one_program_and_teach_as_much(study, shards, caplog):
 
 
 def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
-    for number, message in ((0, "num_shards must be at least 1, got 0"), (500, "is too many")):
-        with pytest.raises(ValueError, match=message):
-            write_shards(events, tmp_path / str(number), num_shards=number)
+    with pytest.raises(ValueError, match="num_shards must be at least 1, got 0"):
+        write_shards(events, tmp_path / "no", num_shards=0)
+    with pytest.raises(ValueError, match="events must hold at least one event, got none"):
+        write_shards(events.head(0), tmp_path / "empty", num_shards=2)
     with pytest.raises(ValueError, match="must be a new or empty folder"):
         write_shards(events, shards.folder, num_shards=2)
     with pytest.raises(ValueError, match="events"):

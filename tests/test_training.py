@@ -312,7 +312,7 @@ def test_a_log_with_one_moment_for_each_user_is_refused(by_heart):
 
 
 def test_fit_names_what_is_wrong(study):
-    with pytest.raises(ValueError, match="stop_after must be at least 1, got 0"):
+    with pytest.raises(ValueError, match=r"stop_after must be in 1\.\.3 \(epochs\), got 0"):
         study.fit_again(study.features, study.histories, stop_after=0)
     nothing = replace(study.validation, relevant=study.validation.relevant.clear())
     with pytest.raises(ValueError, match="validation must hold a user with a later item"):
@@ -387,6 +387,31 @@ def test_the_hidden_task_refuses_repeats(study):
         fit(study.features, study.histories, config=config, progress=False)
 
 
+def test_fit_refuses_the_future_and_the_test_users(study):
+    whole = study.features.histories(study.split.before("test"))
+    later = (whole.seconds > study.histories.seconds.max()).sum()
+    message = rf"histories must end by 20.*, got {later} of {len(whole.seconds):,} events after it"
+    with pytest.raises(ValueError, match=message):
+        study.fit_again(study.features, whole)
+    with pytest.raises(ValueError, match="validation must be the validation part"):
+        study.fit_again(study.features, study.histories, validation=study.test)
+
+
+def test_fit_names_what_it_takes(study):
+    for histories, validation, message in (
+        (study.split.train, None, r"histories must be features.histories.*, got DataFrame"),
+        (study.histories, study.split.validation, "validation must be held_out.*, got DataFrame"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            study.fit_again(study.features, histories, validation=validation)
+    for setting, hint in (("epochs", "goes into config=Training"), ("num_items", r"\['num_items'")):
+        with pytest.raises(ValueError, match=rf"model settings must be among item_dim, .*{hint}"):
+            study.fit_again(study.features, study.histories, **{setting: 5})
+    nobody = study.features.histories(study.split.train.head(0))
+    with pytest.raises(ValueError, match="a user with events at two moments, got none"):
+        study.fit_again(study.features, nobody)
+
+
 def test_the_model_reads_content_and_labels_of_items(study, by_heart):
     config = model_config(study.features, study.histories)
     assert config.content_dim == study.features.content.shape[1] + study.features.num_interests
@@ -403,6 +428,10 @@ def test_the_model_reads_content_and_labels_of_items(study, by_heart):
         ({"num_sampled": 0}, "num_sampled must be at least 1, got 0"),
         ({"num_targets": 0}, "num_targets must be at least 1, got 0"),
         ({"patience": 0}, "patience must be at least 1, got 0"),
+        ({"validation_users": 0}, "validation_users must be at least 1, got 0"),
+        ({"weight_decay": -1}, "weight_decay must be at least 0, got -1"),
+        ({"interest_weight": np.nan}, "interest_weight must be at least 0, got nan"),
+        ({"learning_rate": np.nan}, "learning_rate must be above 0, got nan"),
         ({"learning_rate": 0}, "learning_rate must be above 0, got 0"),
         ({"single_part_share": 0.6}, r"single_part_share must be in 0\.\.0\.5, got 0\.6"),
     ],

@@ -7,7 +7,7 @@ import pytest
 from interestkit import tuning
 from interestkit.baselines import MostFrequent, Popular
 from interestkit.neighbours import ALS, EASE, ItemKNN
-from interestkit.search import Choice, LogUniform, draw_settings, search
+from interestkit.searching import Choice, LogUniform, draw_settings, search
 from interestkit.training import TrainingConfig
 from interestkit.tuning import BASELINES, SPACES, make_baselines, model_builder, tuned_baselines
 

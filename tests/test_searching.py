@@ -11,7 +11,7 @@ import pytest
 
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
-from interestkit.search import Choice, LogUniform, Uniform, draw_settings, search
+from interestkit.searching import Choice, LogUniform, Uniform, draw_settings, search
 
 LOG2_3 = np.log2(3)
 SPACE = {

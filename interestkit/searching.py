@@ -185,7 +185,7 @@ def search(
         metric: NDCG, recall or hit rate, at a length of list in 1..items.
         targets: "items" (repeats allowed), "new items" or both: the score is their mean.
         workers: Trials side by side, in threads; each needs its own memory. More than one pays
-            where a trial leaves cores idle: most of all with ALS, least with `EASE`.
+            where a trial leaves cores idle; `ALS` fits one at a time all the same.
         label: Name in the progress bar and the result.
         progress: Show a progress bar over trials.
 
@@ -246,7 +246,7 @@ def _measure(validation: HeldOut, metric: str, targets: Sequence[str]):
             new_only, k = TARGETS[target], int(length)
             codes, _ = ranker.rank(validation.histories, k=k, exclude_seen=new_only)
             relevant = validation.num_relevant(new_only=new_only)
-            users = METRICS[name](validation.hits(0, codes), relevant, k=k)
+            users = METRICS[name](validation.hits(0, codes, new_only=new_only), relevant, k=k)
             values[target] = float(np.nanmean(users))
         return {"score": float(np.mean([values[target] for target in targets])), **values}
 

@@ -1,5 +1,6 @@
 """What the model sees, fitted on training events alone: catalogue, interests, histories."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -165,7 +166,14 @@ class Features:
             seconds=self.seconds(known[TIME]),
             weight=weights.to_numpy(),
             moment=self.seconds(moments["moment"]),
+            coded_by=self.fingerprint,
         )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Stands for the catalogue and the origin of time: whose codes and seconds these are."""
+        text = "\0".join([self.origin.isoformat(), *self.items[ITEM]])
+        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
     def pack(self) -> dict:
         """Tables, arrays and meta for `storage.save_folder`; `Features.unpack` reads them."""

@@ -24,6 +24,7 @@ class Histories:
         seconds: Time of each event, in seconds since `Features.origin`.
         weight: Weight of each event, from its kind.
         moment: Moment of prediction of each user, in the same seconds.
+        coded_by: `Features.fingerprint` of the catalogue; "" where the codes were made by hand.
     """
 
     users: np.ndarray
@@ -32,12 +33,21 @@ class Histories:
     seconds: Int[np.ndarray, " events"]
     weight: Float[np.ndarray, " events"]
     moment: Int[np.ndarray, " users"]
+    coded_by: str = ""
 
     def __len__(self) -> int:
         return len(self.users)
 
     def __repr__(self) -> str:
         return f"Histories({len(self):,} users, {len(self.item):,} events)"
+
+    def check_coded_by(self, fingerprint: str) -> None:
+        """Raise ValueError if the item codes are of features with another fingerprint."""
+        if self.coded_by and self.coded_by != fingerprint:
+            raise ValueError(
+                "histories must be made by these features, features.histories(events), got item "
+                "codes of other features"
+            )
 
     @property
     def lengths(self) -> Int[np.ndarray, " users"]:

@@ -63,6 +63,8 @@ class Judge:
     """
 
     def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
+        if truth.histories.coded_by:
+            truth.histories.check_coded_by(features.fingerprint)
         self.truth, self.features, self.k, self.interest_k = truth, features, k, interest_k
         self._items = _Items(
             jnp.asarray(features.item_interests),

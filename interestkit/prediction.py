@@ -86,7 +86,7 @@ class Predictor:
             no item is left. Of equal probabilities the lower code comes first.
 
         Raises:
-            ValueError: If `k` is outside 1..items.
+            ValueError: If `k` is outside 1..items, or the histories are coded by other features.
         """
         check_k(k, self.features)
         programs = self._scoring(histories, exclude_seen)
@@ -191,6 +191,7 @@ class Predictor:
 
     def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
         """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""
+        histories.check_coded_by(self.features.fingerprint)
         catalogue = self._catalogue
         if len(histories) and histories.moment.min() >= self.features.snapshot_seconds[-1]:
             catalogue = catalogue._replace(

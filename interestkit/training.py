@@ -193,6 +193,7 @@ def _check_data(features: Features, histories: object, validation: object) -> No
 
 def _check_times(features: Features, histories: Histories) -> Histories:
     """The same histories; ValueError if one goes on after the features were fitted."""
+    histories.check_coded_by(features.fingerprint)
     last = features.seconds(pl.Series([features.fitted_until]))[0]
     if later := int((histories.seconds > last).sum()):
         raise ValueError(

@@ -6,6 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
+from interestkit.evaluation import evaluate
 from interestkit.features import TIME_SCALES, Features, fit_features
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from interestkit.splitting import temporal_split
@@ -309,6 +310,23 @@ def test_items_with_an_interest_carry_it_and_an_unknown_label_is_named(study):
         ValueError, match=rf"one of 6 labels, got '{label}x'; did you mean '{label}'"
     ):
         study.features.items_with(f"{label}x")
+
+
+def test_histories_of_other_features_are_refused(study):
+    other = fit_features(study.split.train, study.split.items, min_item_events=20)
+    assert other.num_items < study.features.num_items
+    histories = other.histories(study.split.train)
+    calls = (
+        lambda: study.fit_again(study.features, histories),
+        lambda: study.predictor.rank(histories),
+        lambda: study.predictor.interests(histories),
+        lambda: evaluate({"model": study.predictor}, study.test, other),
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match="must be made by these features"):
+            call()
+    same = Features.unpack(**study.features.pack())
+    study.histories.check_coded_by(same.fingerprint)
 
 
 def test_the_last_snapshot_is_in_force_at_a_cut_within_a_second():

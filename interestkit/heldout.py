@@ -92,7 +92,8 @@ def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
         One row per user who has an event before the moment; searches are no later items.
 
     Raises:
-        ValueError: If no user can be judged, or if the features have seen the part.
+        ValueError: If no user can be judged, or if the features have seen the part of a temporal
+            split. Other splits let later events of other users into training: `audit` tells.
 
     Example:
         >>> from interestkit.features import fit_features

@@ -110,6 +110,8 @@ def tune_linear_part(
     ):
         unit = add_linear_part(model, log, weight=1.0, regularisation=regularisation)
         for weight in weights:
+            if weight == 0 and regularisation != regularisations[0]:  # the same model again
+                continue
             scaled = replace(model, linear=unit.linear * np.float32(weight))
             tried.append((score(scaled), weight, regularisation))
     _, weight, regularisation = max(tried, key=lambda row: row[0])

@@ -113,7 +113,8 @@ def fit(
             NDCG@10 of items, NDCG@10 of items new to the user, and NDCG@3 of interests.
         config: Settings of training; None takes the defaults.
         stop_after: Train so many epochs of `config.epochs`, for a second fit on more events.
-        seed: Seed of weights, examples and dropout: same seed, same result bit for bit.
+        seed: Seed of weights, examples and dropout: same seed, same result bit for bit on one
+            CPU; a GPU may add up in another order.
         progress: Show a progress bar over epochs.
         on_epoch: Called with the row of the curve after each epoch; True stops training.
         mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one.

@@ -285,7 +285,10 @@ def _feed(features: Features, histories: Histories | Shards, config, mesh: Mesh 
 
     def read(number: int):
         own = _check_times(features, features.histories(histories.events(number)))
-        return padded(*make(own), num_users=num_users, num_events=num_events)
+        try:
+            return padded(*make(own), num_users=num_users, num_events=num_events)
+        except ValueError as error:
+            raise ValueError(f"shard {number} of {histories.folder}: {error}") from error
 
     # placed here and not in the thread: several hosts do so in step
     ahead = timed(prefetched(histories.order(seed), read))

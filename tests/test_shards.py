@@ -107,3 +107,10 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
     copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
     with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
         copy.events(0)
+
+
+def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):
+    first = study.split.train.unique(USER, keep="first", maintain_order=True)
+    once = write_shards(first, tmp_path, num_shards=1)
+    with pytest.raises(ValueError, match=r"shard 0 of .*: histories must hold a user with events"):
+        study.fit_again(study.features, once)

@@ -1,6 +1,7 @@
 """The numbered notebooks, run as a user would, with small parameters."""
 
 import json
+import re
 import runpy
 from importlib.util import find_spec
 from pathlib import Path
@@ -75,21 +76,32 @@ def test_all_notebooks_run_on_a_plain_file_with_each_users_last_event_held_out(t
     assert {row["model"] for row in results["table"]} == MODELS
 
 
-def run_benchmark(folder, **parameters):
-    """What the cells of notebook 12 printed."""
-    (benchmark,) = (nb for nb in list_notebooks(find_notebooks()) if nb.number == "12")
+def run_alone(number, folder, **parameters):
+    """What the cells of one notebook printed."""
+    (notebook,) = (nb for nb in list_notebooks(find_notebooks()) if nb.number == number)
     folder.mkdir()
-    assert run_notebooks([benchmark], folder, parameters=parameters, say=str) is None
-    cells = nbformat.read(folder / benchmark.path.name, as_version=4).cells
+    assert run_notebooks([notebook], folder, parameters=parameters, say=str) is None
+    cells = nbformat.read(folder / notebook.path.name, as_version=4).cells
     outputs = [output for cell in cells for output in cell.get("outputs", [])]
     return "".join(output.get("text", "") for output in outputs), outputs
+
+
+def test_scaling_notebook_shows_growth_shards_and_devices(tmp_path):
+    small = {"NUM_USERS": 100, "NUM_ITEMS": 50, "EXAMPLES_PER_EPOCH": 256, "EPOCHS": 2}
+    text, outputs = run_alone("10", tmp_path / "run", **small, DOUBLINGS=1, NUM_SHARDS=2)
+    assert "Shards(2 files, 100 users, " in text
+    difference = float(re.search(r"between meshes: (\S+) nats", text)[1])
+    assert 0 < difference < 1e-4  # not the same program, and the same numbers
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 
 def test_benchmark_notebook_prints_the_published_numbers_of_ease(tmp_path):
     if not list_datasets().filter(name="ml-100k")["available"].item():
         pytest.skip("ml-100k is not in INTERESTKIT_DATA")
     small = {"EPOCHS": 1, "EXAMPLES_PER_EPOCH": 256, "ITEM_DIM": 8, "HIDDEN": [8]}
-    text, outputs = run_benchmark(tmp_path / "run", **small, HISTORY_LENGTH=16, LINEAR_WEIGHTS=[9])
+    text, outputs = run_alone(
+        "12", tmp_path / "run", **small, HISTORY_LENGTH=16, LINEAR_WEIGHTS=[9]
+    )
     assert "EASE (250)       NDCG@10 0.330, recall@10 0.281\n" in text  # RecBole's default
     assert "EASE (300)       NDCG@10 0.331, recall@10 0.281\n" in text
     assert "EASE, published  NDCG@10 0.331, recall@10 0.281\n" in text
@@ -98,7 +110,7 @@ def test_benchmark_notebook_prints_the_published_numbers_of_ease(tmp_path):
 
 def test_benchmark_notebook_says_what_it_needs_where_the_data_is_missing(tmp_path, monkeypatch):
     monkeypatch.setenv("INTERESTKIT_DATA", str(tmp_path))
-    text, outputs = run_benchmark(tmp_path / "run")
+    text, outputs = run_alone("12", tmp_path / "run")
     assert text.startswith("ml-100k is not on this machine")
     assert len(outputs) == 1
 

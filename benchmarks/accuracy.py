@@ -87,7 +87,8 @@ OTHERS = np.arange(100)[None, :] > 0  # all candidates but the held-out item
 HEAD = """# Accuracy beside published numbers
 
 Made by `python benchmarks/accuracy.py --table docs/accuracy.md`; ± is the standard deviation
-between seeds. Settings were chosen on validation parts; the test part is looked at once.
+between seeds. Settings were chosen on validation parts; a run looks at the test part once, at
+its end. Minutes are those of two cores, which did other work beside.
 
 """
 METRICS = {

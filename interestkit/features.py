@@ -147,9 +147,8 @@ class Features:
             moments = events.select(
                 pl.col(USER).unique(maintain_order=True), pl.lit(moments).alias(TIME)
             )
-        moments = moments.select(
-            USER, moment=pl.col(TIME).cast(EVENT_COLUMNS[TIME])
-        ).with_row_index("code")
+        moment = pl.col(TIME).cast(EVENT_COLUMNS[TIME])
+        moments = moments.select(USER, moment=moment).with_row_index("code")
         known = (
             events.with_columns(item_code=pl.Series(self.codes(events[ITEM])))
             .filter(pl.col("item_code") >= 0)
@@ -172,8 +171,8 @@ class Features:
     @cached_property
     def fingerprint(self) -> str:
         """Stands for the catalogue and the origin of time: whose codes and seconds these are."""
-        text = "\0".join([self.origin.isoformat(), *self.items[ITEM]])
-        return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        text = "\0".join([self.origin.isoformat(), *self.items[ITEM]]).encode()
+        return hashlib.blake2b(text, digest_size=8).hexdigest()
 
     def pack(self) -> dict:
         """Tables, arrays and meta for `storage.save_folder`; `Features.unpack` reads them."""
@@ -300,9 +299,8 @@ def fit_features(
 
 
 def _scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[float, ...]:
-    if scales_days is None:
-        return tuple(max(span_days, 1e-3) * share for share in TIME_SCALES)
-    scales_days = tuple(map(float, scales_days))
+    default = (max(span_days, 1e-3) * share for share in TIME_SCALES)
+    scales_days = tuple(map(float, default if scales_days is None else scales_days))
     if not scales_days or not min(scales_days) > 0:
         raise ValueError(f"scales_days must hold numbers above 0, got {scales_days}")
     return scales_days
@@ -322,8 +320,7 @@ def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.Data
 
 
 def _check_kinds(events: pl.DataFrame, kind_weights: Mapping[str, float]) -> None:
-    strange = set(events[KIND].unique()) - set(kind_weights)
-    if strange:
+    if strange := set(events[KIND].unique()) - set(kind_weights):
         allowed, came = sorted(kind_weights), sorted(map(str, strange))
         raise ValueError(f"kind must be one of {allowed}, got {came}")
 

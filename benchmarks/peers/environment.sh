@@ -1,19 +1,31 @@
 #!/bin/sh
-# Makes an environment of its own that holds the packages of requirements.txt (Python 3.11; about 5 GB).
-# Usage, from the root of the checkout: sh benchmarks/peers/environment.sh [FOLDER]
+# Makes an environment of its own (Python 3.11) in benchmarks/.peers/NAME for each name given: it holds what peers/NAME.txt
+# lists, and of peers/NAME-alone.txt the packages without what they depend on. Nothing happens where it is there already.
+# Usage, from the root of the checkout: sh benchmarks/peers/environment.sh NAME...   (no NAME: all)
 set -eu
 
-folder=${1:-benchmarks/.peers}
-requirements=$(dirname "$0")/requirements.txt
-alone=$(dirname "$0")/requirements-alone.txt # what they ask for beside them is not needed, and does not resolve
-
-if uv --version >/dev/null 2>&1; then
-    uv venv --quiet --clear --python 3.11 "$folder"
-    uv pip install --quiet --python "$folder/bin/python" --requirement "$requirements"
-    uv pip install --quiet --python "$folder/bin/python" --no-deps --requirement "$alone"
-else
-    python3.11 -m venv --clear "$folder"
-    "$folder/bin/python" -m pip install -qq --disable-pip-version-check --requirement "$requirements"
-    "$folder/bin/python" -m pip install -qq --disable-pip-version-check --no-deps --requirement "$alone"
+lists=$(dirname "$0")
+if [ $# = 0 ]; then
+    set -- $(ls "$lists" | sed -n 's/\.txt$//p' | grep -v -- '-alone$')
 fi
-echo "Ready: $folder/bin/python benchmarks/peers/metrics.py"
+
+for name in "$@"; do
+    folder=benchmarks/.peers/$name
+    wanted="$(cat "$lists/$name"*.txt | cksum) $PWD"
+    if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$wanted" ]; then
+        continue
+    fi
+    if uv --version >/dev/null 2>&1; then
+        uv venv --quiet --clear --python 3.11 "$folder"
+        install="uv pip install --quiet --python $folder/bin/python"
+    else
+        python3.11 -m venv --clear "$folder"
+        install="$folder/bin/python -m pip install -qq --disable-pip-version-check"
+    fi
+    $install --requirement "$lists/$name.txt"
+    if [ -e "$lists/$name-alone.txt" ]; then
+        $install --no-deps --requirement "$lists/$name-alone.txt"
+    fi
+    echo "$wanted" >"$folder/stamp"
+    echo "Ready: $folder"
+done

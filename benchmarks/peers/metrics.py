@@ -1,6 +1,7 @@
 """Ask other packages for their metrics on random cases, for `tests/test_metrics_peers.py`.
 
-Run in the environment that `benchmarks/peers/environment.sh` makes, from the root of the checkout.
+Run in the environment that `sh benchmarks/peers/environment.sh metrics` makes, from the root of the
+checkout.
 Cases hold ties, lists shorter than k and empty, and users with nothing relevant. No peer breaks
 ties as we do, so each is given the order of a list, and none sees an empty place as a miss, so
 places left empty hold items that nobody wants. NaN in an answer: the peer says nothing.

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from functools import partial
+from itertools import product
 
 import numpy as np
 
@@ -15,10 +16,16 @@ from interestkit.similarity import ease_weights
 
 WEIGHTS = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)  # a weight turns EASE's scores into nats
 REGULARISATIONS = (100.0, 300.0, 1000.0)
+DROPOUTS = (0.0, 0.3)
 
 
 def add_linear_part(
-    model: Predictor, log: Histories, *, weight: float, regularisation: float = 300.0
+    model: Predictor,
+    log: Histories,
+    *,
+    weight: float,
+    regularisation: float = 300.0,
+    dropout: float = 0.0,
 ) -> Predictor:
     """The model with `weight` times the scores of EASE added to those of new items.
 
@@ -32,6 +39,7 @@ def add_linear_part(
         log: Histories of all training users, in the codes of the model's features.
         weight: At least 0, in nats per unit of EASE's score; 0 takes a linear part away.
         regularisation: Of EASE, above 0.
+        dropout: Of EASE, in [0, 1).
 
     Raises:
         ValueError: If `weight` is negative, or as `similarity.ease_weights`.
@@ -63,6 +71,7 @@ def add_linear_part(
         num_users=len(log),
         num_items=model.features.num_items,
         regularisation=regularisation,
+        dropout=dropout,
     )
     return replace(model, linear=weights * np.float32(weight))
 
@@ -74,10 +83,11 @@ def tune_linear_part(
     *,
     weights: Iterable[float] = WEIGHTS,
     regularisations: Iterable[float] = REGULARISATIONS,
+    dropouts: Iterable[float] = DROPOUTS,
     score: Callable[[Predictor], float] | None = None,
     progress: bool = True,
 ) -> dict[str, float]:
-    """Weight and regularisation of the linear part that are best on validation users.
+    """Weight, regularisation and dropout of the linear part that are best on validation users.
 
     Args:
         model: A model trained on `log`.
@@ -85,11 +95,12 @@ def tune_linear_part(
         validation: Held-out validation users.
         weights: Weights to try.
         regularisations: Regularisations of EASE to try with each.
+        dropouts: Dropouts of EASE to try with each of these.
         score: What is to be large, from a model; None: NDCG@10 of new items of `validation`.
         progress: Show a progress bar.
 
     Returns:
-        Arguments of `add_linear_part`: weight and regularisation; of equals the first.
+        Arguments of `add_linear_part`: weight, regularisation, dropout; of equals the first.
 
     Raises:
         ValueError: If `validation` is the test part, or nobody in it has a new item; if there is
@@ -99,23 +110,23 @@ def tune_linear_part(
         raise ValueError(f"settings are chosen on validation users, got {validation.part!r}")
     if not validation.num_relevant(new_only=True).any():
         raise ValueError("validation must hold a user with a new later item, got none")
-    weights, regularisations = list(weights), list(regularisations)
+    weights, kinds = list(weights), list(product(regularisations, dropouts))
     if not weights or min(weights) < 0:
         raise ValueError(f"weights must hold numbers of at least 0, got {weights}")
-    if not regularisations:
-        raise ValueError("regularisations must hold at least one number, got none")
+    if not kinds:
+        raise ValueError("regularisations and dropouts must hold at least one number each")
     score, tried = score or partial(_new_item_ndcg, validation), []
-    for regularisation in progress_bar(
-        regularisations, label="linear part", unit="fit", enabled=progress
+    for regularisation, dropout in progress_bar(
+        kinds, label="linear part", unit="fit", enabled=progress
     ):
-        unit = add_linear_part(model, log, weight=1.0, regularisation=regularisation)
+        of_ease = {"regularisation": regularisation, "dropout": dropout}
+        unit = add_linear_part(model, log, weight=1.0, **of_ease)
         for weight in weights:
-            if weight == 0 and regularisation != regularisations[0]:  # the same model again
+            if weight == 0 and (regularisation, dropout) != kinds[0]:  # the same model again
                 continue
             scaled = replace(model, linear=unit.linear * np.float32(weight))
-            tried.append((score(scaled), weight, regularisation))
-    _, weight, regularisation = max(tried, key=lambda row: row[0])
-    return {"weight": weight, "regularisation": regularisation}
+            tried.append((score(scaled), {"weight": weight} | of_ease))
+    return max(tried, key=lambda row: row[0])[1]
 
 
 def _new_item_ndcg(validation: HeldOut, model: Predictor) -> float:

@@ -43,6 +43,8 @@ class ModelConfig:
         event_dropout: Share of history events hidden from the tower in training.
         history_length: Newest events that are pooled into the user vector.
         repeat_length: Newest events whose items can be repeated, and that are counted.
+        pool_power: Pooled sums are divided by (total weight) ** `pool_power`, in [0, 1]: 1 makes
+            them means, less gives long histories more say.
     """
 
     num_items: int
@@ -55,6 +57,7 @@ class ModelConfig:
     event_dropout: float = 0.1
     history_length: int = 64
     repeat_length: int = 512
+    pool_power: float = 1.0
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
@@ -64,6 +67,8 @@ class ModelConfig:
         for name in ("dropout", "event_dropout"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
+        if not 0 <= self.pool_power <= 1:
+            raise ValueError(f"pool_power must be in [0, 1], got {self.pool_power}")
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
 
@@ -214,11 +219,10 @@ class InterestModel(nnx.Module):
         if codes is not None:
             vectors, bias = (spread(rows_of(a, codes), MODEL) for a in (vectors, bias))
             of_all = jnp.arange(len(popularity))[:, None]
-            popularity = rows_of(
-                popularity, jnp.broadcast_to(codes, (len(of_all), len(codes))), of_all
-            )
+            everywhere = jnp.broadcast_to(codes, (len(of_all), len(codes)))
+            popularity = rows_of(popularity, everywhere, of_all)
         signals = self.popularity_signals(popularity)
-        at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than gathering rows
+        at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than rows
         weight = jnp.einsum("bn,bs->bns", at, said.popularity_weight).reshape(len(at), -1)
         prior = weight @ jnp.moveaxis(signals, 2, 1).reshape(-1, signals.shape[1])
         return said.user @ vectors.T + parts[0] * (bias[None, :] + prior)
@@ -230,9 +234,8 @@ class InterestModel(nnx.Module):
         popularity = rows_of(catalogue.popularity, codes, said.snapshot[:, None])
         signals = self.popularity_signals(popularity)
         prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
-        product = jnp.einsum(
-            "bd,btd->bt", said.user, rows_of(self.vectors(catalogue, parts), codes)
-        )
+        vectors = rows_of(self.vectors(catalogue, parts), codes)
+        product = jnp.einsum("bd,btd->bt", said.user, vectors)
         return product + parts[0] * (rows_of(self.item_bias[...], codes) + prior)
 
     def popularity_signals(self, popularity) -> Float[Array, "*places signals"]:
@@ -262,13 +265,12 @@ class InterestModel(nnx.Module):
         codes = rows_of(catalogue.interest_codes, repeats.item).reshape(len(repeats.item), -1)
         rows = jnp.arange(len(codes))[:, None]
         parts = rows_of(catalogue.interest_shares, repeats.item)
-        num_scales = repeats.counts.shape[-1]
         sums = jnp.stack(
             [
                 jnp.zeros((len(codes), self.config.num_interests))
                 .at[rows, codes]
                 .add((repeats.counts[..., scale, None] * parts).reshape(codes.shape), mode="drop")
-                for scale in range(num_scales)
+                for scale in range(repeats.counts.shape[-1])
             ],
             axis=1,
         )
@@ -291,15 +293,14 @@ class InterestModel(nnx.Module):
         age = _days(moment.seconds[:, None] - log.seconds[at])
         decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
         weight = decay * (is_real * log.weight[at])[..., None]
-        share = weight / (weight.sum(axis=1, keepdims=True) + 1e-3)
+        total = weight.sum(axis=1, keepdims=True) + 1e-3
+        share = weight / total**self.config.pool_power
         pooled = _pool(share, log.item[at], vectors)
         pooled = jnp.concatenate([pooled, last[:, None, :]], axis=1)
-        inputs = [pooled, jnp.sqrt(shares + 1e-6)]
-        flat = [part.reshape(len(at), -1) for part in inputs]
+        flat = [part.reshape(len(at), -1) for part in (pooled, jnp.sqrt(shares + 1e-6))]
         amounts = [jnp.log1p(totals), jnp.log1p(weight.sum(axis=1))]
-        x = self.input_dropout(
-            jnp.concatenate([*flat, *amounts], axis=1), deterministic=rngs is None, rngs=rngs
-        )
+        x = jnp.concatenate([*flat, *amounts], axis=1)
+        x = self.input_dropout(x, deterministic=rngs is None, rngs=rngs)
         return self.tower(x, rngs=rngs), jnp.einsum("bsd,s->bd", pooled, self.pooled_weight[...])
 
     def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
@@ -313,9 +314,8 @@ class InterestModel(nnx.Module):
             rows_of(catalogue.popularity, repeats.item, snapshot[:, None]) / 3,
         ]
         score = self.repeat_score(jnp.concatenate(features, axis=-1))[..., 0]
-        score += counts @ self.repeat_count_weight[...] + rows_of(
-            self.repeat_item_bias[...], repeats.item
-        )
+        score += counts @ self.repeat_count_weight[...]
+        score += rows_of(self.repeat_item_bias[...], repeats.item)
         return jax.nn.log_softmax(jnp.where(repeats.is_real, score, HIDDEN), axis=1)
 
     def _score_interests(self, state, sums) -> Float[Array, "batch interests"]:

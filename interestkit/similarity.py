@@ -105,13 +105,17 @@ def ease_weights(
     num_users: int,
     num_items: int,
     regularisation: float = 200.0,
+    dropout: float = 0.0,
     power: float = 0.0,
     max_items: int = MAX_ITEMS,
 ) -> Float[np.ndarray, "items items"]:
     """Item-item weights B of EASE: X B comes closest to X among all B with an empty diagonal.
 
     With P = (X'X + regularisation I)^-1, B = I - P diag(1 / diag P); the score of item j for a
-    row x of X is (x B)_j. Source: Steck (2019), doi:10.1145/3308558.3313710.
+    row x of X is (x B)_j. Source: Steck (2019), doi:10.1145/3308558.3313710. With `dropout` p
+    B is the best one on average where each entry of the left X is hidden with probability p:
+    I becomes I + p / (1 - p) diag(X'X) / regularisation, so that frequent items are held back
+    more. Source: Steck (2020), Autoencoders that don't overfit towards the identity, NeurIPS.
 
     The answer takes 4 items² bytes (100 MB for 5,000 items), the computation about four times
     that and 2.3 items³ multiplications; it runs in float32 on JAX's default device.
@@ -122,11 +126,13 @@ def ease_weights(
         num_users: Rows of X.
         num_items: Columns of X.
         regularisation: Above 0.
+        dropout: Share of the events hidden on the side that predicts, in [0, 1).
         power: X holds (number of events) ** power; 0 makes it zeros and ones.
         max_items: Largest catalogue allowed.
 
     Raises:
-        ValueError: If there are more than `max_items` items, or `regularisation` is not above 0.
+        ValueError: If there are more than `max_items` items, `regularisation` is not above 0, or
+            `dropout` is out of range.
         FloatingPointError: If `regularisation` is too small for float32.
 
     Example:
@@ -137,12 +143,15 @@ def ease_weights(
                [0.333, 0.   ]], dtype=float32)
     """
     check_ease_size(num_items, max_items)
+    if not 0 <= dropout < 1:
+        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
     shape = {"num_users": num_users, "num_items": num_items}
     pairs = pair_matrix(users, items, power=power, **shape)
     columns, gram = pairs.tocsc(), np.empty((num_items, num_items), np.float32)
     for first in range(0, num_items, _BLOCK):
         block = slice(first, first + _BLOCK)
         gram[block] = (columns[:, block].T @ pairs).toarray()
+    gram[np.diag_indices(num_items)] *= np.float32(1 / (1 - dropout))
     weights = regularised_inverse(gram, regularisation)
     weights /= -np.diagonal(weights)[None, :].copy()
     np.fill_diagonal(weights, 0)

@@ -123,6 +123,7 @@ def test_the_settings_chosen_are_those_that_rank_best(study, answers):
         validation,
         weights=weights,
         regularisations=iter(regularisations),
+        dropouts=(0.0,),
         progress=False,
     )
     place = chosen["weight"], chosen["regularisation"]
@@ -144,7 +145,23 @@ def test_of_equal_settings_the_first_is_chosen(study):
         regularisations=(50.0, 20.0),
         progress=False,
     )
-    assert chosen == {"weight": 3.0, "regularisation": 50.0}
+    assert chosen == {"weight": 3.0, "regularisation": 50.0, "dropout": 0.0}
+
+
+def test_the_dropout_that_ranks_best_is_chosen(study):
+    histories, best = study.validation.histories, {"weight": 30.0, "regularisation": 20.0}
+    model = add_linear_part(study.predictor, study.histories, dropout=0.8, **best)
+    validation = with_answers(study, model.rank(histories, k=1)[0][:, 0])
+    chosen = tune_linear_part(
+        study.predictor,
+        study.histories,
+        validation,
+        weights=(30.0,),
+        regularisations=(20.0,),
+        dropouts=(0.0, 0.8),
+        progress=False,
+    )
+    assert chosen == best | {"dropout": 0.8}
 
 
 def test_users_without_new_items_do_not_count(study):
@@ -158,7 +175,8 @@ def test_users_without_new_items_do_not_count(study):
     part = replace(validation, relevant=pl.concat([repeats, others]))
     settings = {"weights": (0.0, 5.0, 30.0), "regularisations": (100.0,)}
     values = tried(study, part, *settings.values())
-    chosen = tune_linear_part(study.predictor, study.histories, part, **settings, progress=False)
+    settings |= {"dropouts": (0.0,), "progress": False}
+    chosen = tune_linear_part(study.predictor, study.histories, part, **settings)
     assert values[chosen["weight"], 100.0] == pytest.approx(max(values.values()), rel=1e-6)
 
 
@@ -179,7 +197,8 @@ def test_settings_need_somebody_with_a_new_item(study):
     [
         ({"weights": ()}, r"weights must hold numbers of at least 0, got \[\]"),
         ({"weights": (1, -2)}, r"weights must hold numbers of at least 0, got \[1, -2\]"),
-        ({"regularisations": ()}, "regularisations must hold at least one number, got none"),
+        ({"regularisations": ()}, "regularisations and dropouts must hold at least one number"),
+        ({"dropouts": ()}, "regularisations and dropouts must hold at least one number"),
     ],
 )
 def test_settings_to_try_are_checked(study, settings, message):

@@ -175,8 +175,9 @@ def test_content_alone_says_nothing_where_there_is_none(model, world):
     np.testing.assert_array_equal(predict(*model, *world, parts)[1], 0)
 
 
-def test_without_a_tower_the_user_vector_is_the_weighted_sum_of_pooled_vectors(model, world):
-    whole = nnx.clone(nnx.merge(*model))
+@pytest.mark.parametrize("power", [1.0, 0.5])
+def test_without_a_tower_the_user_vector_is_the_weighted_sum_of_pooled_vectors(model, world, power):
+    whole = nnx.merge(graphdef(replace(SHAPE, pool_power=power)), nnx.clone(model[1]))
     whole.user_vector.kernel[...] = jnp.zeros_like(whole.user_vector.kernel[...])
     whole.pooled_weight[...] = jnp.array([0.3, -0.2, 0.7])  # of the scales, and of the last item
     said, _ = predict(*nnx.split(whole), *world)
@@ -184,7 +185,7 @@ def test_without_a_tower_the_user_vector_is_the_weighted_sum_of_pooled_vectors(m
 
     def pooled(codes, ages, days):
         weights = np.exp(-np.array(ages) / days)
-        return weights @ vectors[codes] / (weights.sum() + 1e-3)
+        return weights @ vectors[codes] / (weights.sum() + 1e-3) ** power
 
     # newest first; of the five events of user 1 the newest four count
     histories = [([0, 1, 0], [1, 2, 3]), ([4, 3, 2, 1], [1, 1, 2, 3])]
@@ -263,6 +264,12 @@ def test_config_rejects_sizes_below_one(name):
 def test_config_rejects_impossible_dropout(name, value):
     with pytest.raises(ValueError, match=rf"{name} must be in \[0, 1\), got {value}"):
         replace(SHAPE, **{name: value})
+
+
+@pytest.mark.parametrize("value", [-0.1, 1.1])
+def test_config_rejects_impossible_pooling(value):
+    with pytest.raises(ValueError, match=rf"pool_power must be in \[0, 1\], got {value}"):
+        replace(SHAPE, pool_power=value)
 
 
 @pytest.mark.parametrize("hidden", [(), (4, 0)])

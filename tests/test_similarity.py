@@ -79,20 +79,41 @@ def test_neighbours_out_of_range_are_an_error(wrong):
 
 
 @pytest.mark.parametrize("block", [4, 512])
-@pytest.mark.parametrize("power", [0.0, 1.0])
-def test_ease_is_the_ridge_regression_of_each_item_on_all_others(monkeypatch, block, power):
+@pytest.mark.parametrize(("power", "dropout"), [(0.0, 0.0), (1.0, 0.0), (0.0, 0.4)])
+def test_ease_is_the_ridge_regression_of_each_item_on_all_others(
+    monkeypatch, block, power, dropout
+):
     monkeypatch.setattr(similarity, "_BLOCK", block)
     users, items, sizes = random_log()
     table, regularisation = dense_pairs(users, items, sizes, power), 7.0
     expected = np.zeros((sizes["num_items"],) * 2)
     for item in range(sizes["num_items"]):
         others = np.arange(sizes["num_items"]) != item
-        gram = table[:, others].T @ table[:, others] + regularisation * np.eye(others.sum())
+        gram = table[:, others].T @ table[:, others]
+        held_back = regularisation + dropout / (1 - dropout) * np.diag(gram)
+        gram = gram + np.diag(held_back)
         expected[others, item] = np.linalg.solve(gram, table[:, others].T @ table[:, item])
-    actual = ease_weights(users, items, regularisation=regularisation, power=power, **sizes)
+    options = {"regularisation": regularisation, "power": power, "dropout": dropout}
+    actual = ease_weights(users, items, **options, **sizes)
     np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
     assert (np.diag(actual) == 0).all()
     assert actual.dtype == np.float32
+
+
+def test_dropout_in_ease_is_the_mean_over_hidden_events():
+    """The weights that are best over many random halves of what the users had."""
+    users, items, sizes = random_log()
+    table, rng = dense_pairs(users, items, sizes, 0.0), np.random.default_rng(2)
+    halves = np.tile(table, (4_000, 1))
+    halves = halves * rng.integers(0, 2, halves.shape) * 2  # half is hidden, the rest counts twice
+    gram = halves.T @ halves / 4_000 + 7 * np.eye(sizes["num_items"])
+    cross = halves.T @ np.tile(table, (4_000, 1)) / 4_000
+    actual = ease_weights(users, items, regularisation=7.0, dropout=0.5, **sizes)
+    for item in range(sizes["num_items"]):
+        others = np.arange(sizes["num_items"]) != item
+        expected = np.linalg.solve(gram[np.ix_(others, others)], cross[others, item])
+        np.testing.assert_allclose(actual[others, item], expected, atol=0.01)
+    assert np.abs(actual - ease_weights(users, items, regularisation=7.0, **sizes)).max() > 0.05
 
 
 def test_ease_does_not_depend_on_the_order_of_events():
@@ -107,6 +128,8 @@ def test_ease_names_what_is_out_of_range():
         ease_weights(USERS, ITEMS, max_items=3, **SIZES)
     with pytest.raises(ValueError, match="regularisation must be above 0, got 0"):
         ease_weights(USERS, ITEMS, regularisation=0, **SIZES)
+    with pytest.raises(ValueError, match=r"dropout must be in \[0, 1\), got 1"):
+        ease_weights(USERS, ITEMS, dropout=1, **SIZES)
     check_ease_size(3, 3)
 
 

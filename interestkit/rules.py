@@ -252,7 +252,7 @@ def numbered(counts: Mapping[str, nw.LazyFrame]) -> tuple[nw.LazyFrame, nw.LazyF
 
     Both have a column "code", from 0.
     """
-    items = counts[ITEM].with_columns(rarity=-nw.col(EVENTS))
+    items = counts[ITEM].with_columns(rarity=-nw.col(EVENTS).cast(nw.Int64))
     return (
         counts[USER].with_row_index("code", order_by=USER),
         items.with_row_index("code", order_by=["rarity", ITEM]).drop("rarity"),

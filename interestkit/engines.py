@@ -155,8 +155,10 @@ class OnPolars:
         """User and item of each event that is left, which a new file has; and what is dropped."""
         rows = _gathered(pl.read_ipc(path), ranks)
         path.unlink()
-        rows = nw.from_native(rows.sort(USER, *ORDER))
-        left, dropped = job.rules.divide(rows, in_place)
+        # one number to sort by, where the rest only decides ties, is twice as fast as columns
+        moment = pl.col(USER).cast(pl.Int128) * 2**64 + pl.col(TIME).to_physical()
+        rows = rows.sort(moment, *ORDER[1:])
+        left, dropped = job.rules.divide(nw.from_native(rows), in_place)
         left = left.to_native().drop(STAGE)
         left.write_ipc(path)
         return left.select(USER, ITEM), dropped.to_native().select(USER, ITEM, STAGE)
@@ -169,7 +171,7 @@ class OnPolars:
         rows = _gathered(rows, {KIND: kinds})
         if len(rows):
             rows = with_sessions(nw.from_native(rows), in_place, job.gap_minutes).to_native()
-            rows.select(COLUMNS).write_parquet(path.with_suffix(".parquet"))
+            rows.select(COLUMNS).write_parquet(path.with_suffix(".parquet"), compression="lz4")
 
 
 class OnSpark:

@@ -307,7 +307,7 @@ def _shrink(
     pairs: nw.LazyFrame, counts: dict[str, nw.LazyFrame], limits: Mapping[str, int], keep: Keep
 ) -> Iterator[nw.LazyFrame]:
     """Bring counts down to the k-core: rare users go, then items that are now rare, and so on."""
-    quiet, columns = 0, (USER, ITEM)
+    quiet, columns, gone = 0, (USER, ITEM), {USER: [], ITEM: []}
     while quiet < 2:
         column, other = columns
         columns = (other, column)
@@ -316,13 +316,16 @@ def _shrink(
             quiet += 1
             continue
         quiet = 0
-        lost = keep(pairs.join(rare, on=column, how="semi"))
-        pairs = keep(pairs.join(rare, on=column, how="anti"))
-        gone = lost.group_by(other).agg(lost=nw.len())
+        lost = pairs.join(rare, on=column, how="semi")
+        if gone[other]:  # what was lost with these is not lost again
+            lost = lost.join(nw.concat(gone[other]), on=other, how="anti")
+        lost = keep(lost)
+        gone[column].append(rare)
+        number = lost.group_by(other).agg(lost=nw.len())
         left = nw.col(EVENTS) - nw.col("lost").fill_null(0)
         counts[column] = keep(counts[column].join(rare, on=column, how="anti"))
         counts[other] = keep(
-            counts[other].join(gone, on=other, how="left").select(other, left.alias(EVENTS))
+            counts[other].join(number, on=other, how="left").select(other, left.alias(EVENTS))
         )
         yield lost
 

@@ -127,11 +127,8 @@ class OnPolars:
     @staticmethod
     def _partition(rows: nw.LazyFrame, job: Job) -> dict[str, pl.Series]:
         """Files of whole users with numbers for names; the names by number."""
-        categories = {column: pl.Categories.random() for column in (USER, ITEM, KIND)}
-        codes = [
-            pl.col(column).cast(pl.Categorical(own)).to_physical()
-            for column, own in categories.items()
-        ]
+        types = {column: pl.Categorical(pl.Categories.random()) for column in (USER, ITEM, KIND)}
+        codes = [pl.col(column).cast(own).to_physical() for column, own in types.items()]
         shard = (pl.col(USER).hash(seed=0) % job.num_shards).fill_null(0).alias(_SHARD)
         staged = rows.with_columns(job.rules.stage()).to_native()
         staged.select(shard, *codes, TIME, VALUE, STAGE).sink_ipc(
@@ -144,7 +141,17 @@ class OnPolars:
             ),
             compression="uncompressed",
         )
-        names = {column: own.to_series() for column, own in categories.items()}
+        if not any(job.folder.iterdir()):
+            raise ValueError("events must hold at least one event, got none")
+        coded = pl.scan_ipc(job.folder / "*.arrow").select(
+            pl.col(*types).max().cast(pl.Int64).fill_null(-1)
+        )
+        last = coded.collect(engine="streaming").row(0, named=True)
+        names = {
+            column: pl.int_range(last[column] + 1, dtype=pl.UInt32, eager=True).cat.to(own)
+            for column, own in types.items()
+        }
+        names = {column: own.cast(pl.String) for column, own in names.items()}
         check_kinds(names[KIND], what="events")
         return names
 

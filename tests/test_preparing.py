@@ -202,6 +202,10 @@ def test_a_wrong_setting_is_named(log, tmp_path, options, message):
 
 def test_a_wrong_table_is_named(log, tmp_path, prepared):
     new = tmp_path / "new"
+    with pytest.raises(ValueError, match="events must hold at least one event, got none"):
+        ik.prepare(log.events.head(0), new)
+    with pytest.raises(ValueError, match="events must leave at least one event, got none"):
+        ik.prepare(log.events.with_columns(user=None), new)
     with pytest.raises(ValueError, match="no column found for item among"):
         ik.prepare(log.events.drop(ITEM, "text"), new)
     with pytest.raises(ValueError, match="no column found for item among"):

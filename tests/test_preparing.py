@@ -13,7 +13,8 @@ from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, SESSION, TIME, USER, V
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 COLUMNS = [USER, ITEM, TIME, KIND, VALUE, SESSION]
-LIMITS = {"max_moments_per_hour": 100, "value_range": (-5, 5)}
+SHALLOW = {"max_moments_per_hour": 100, "value_range": (-5, 5)}
+LIMITS = SHALLOW | {"min_user_events": 30, "min_item_events": 45}  # a core of several rounds
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +139,7 @@ def test_what_was_written_can_be_read_again(prepared):
     again = ik.Prepared.read(prepared.folder)
     assert repr(again) == repr(prepared)
     assert again.shards("test") == prepared.shards("test")
-    assert again.settings["limits"] == {"max_moments_per_hour": 100, "value_range": [-5, 5]}
+    assert again.settings["limits"] == LIMITS | {"value_range": [-5, 5]}
     assert f"{again.num_users:,} users" in repr(again)
 
 
@@ -240,10 +241,11 @@ def spark():
 
 
 @pytest.mark.slow
-def test_spark_prepares_the_same(log, prepared, spark, tmp_path):
+def test_spark_prepares_the_same(log, spark, tmp_path):
+    prepared = ik.prepare(log.events, tmp_path / "polars", num_shards=3, **SHALLOW)
     log.events.select(*EVENT_COLUMNS).write_parquet(tmp_path / "log.parquet")
     events = spark.read.parquet(str(tmp_path / "log.parquet"))
-    done = ik.prepare(events, tmp_path / "spark", engine="spark", num_shards=3, **LIMITS)
+    done = ik.prepare(events, tmp_path / "spark", engine="spark", num_shards=3, **SHALLOW)
     assert done.report.drop("reason").equals(prepared.report.drop("reason"))
     assert done.cuts == prepared.cuts
     for name in ("users.parquet", "items.parquet"):

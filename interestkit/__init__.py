@@ -25,6 +25,8 @@ _MODULE_OF = {
     "audit": "auditing",
     "held_out": "heldout",
     "fit": "training",
+    "prepare": "preparing",
+    "Prepared": "preparing",
     "write_shards": "shards",
     "Shards": "shards",
     "make_mesh": "devices",

@@ -129,7 +129,7 @@ def read_log(
     """
     path = Path(path)
     table = _read_table(path, columns or {})
-    found = _find_columns(table.columns, columns or {}, source=path.name)
+    found = find_columns(table.columns, columns or {}, source=path.name)
     default = default_kind or _KIND_OF_VALUE.get(_plain(found.get(VALUE, "")), "view")
     schema.check_kinds([default, *(kinds or {}).values()], what=path.name)
     ours = pl.DataFrame(
@@ -245,7 +245,7 @@ def _alias_of(name: str) -> str | None:
     return next((ours for ours, names in schema.COLUMN_ALIASES.items() if plain in names), None)
 
 
-def _find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -> dict[str, str]:
+def find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -> dict[str, str]:
     """Our column names -> theirs, for the columns that the file has."""
     if strange := [ours for ours in columns if ours not in schema.COLUMN_ALIASES]:
         raise ValueError(

@@ -5,13 +5,15 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
 import polars as pl
 
-from interestkit.schema import EVENT_COLUMNS, TIME, USER, check_columns
+from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 
 T = TypeVar("T")
 _MANIFEST = "shards.json"
@@ -24,10 +26,19 @@ class Shards:
     Args:
         folder: Where they lie.
         counts: Users and events of each.
+        files: Their names; empty stands for part-00000.parquet and so on.
+        since: Earlier events are left out, as if they were not there.
+        until: So are those from here on.
+        is_coded: Users and items are row numbers of users.parquet and items.parquet, as `prepare`
+            writes them.
     """
 
     folder: Path
     counts: tuple[tuple[int, int], ...]
+    files: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+    is_coded: bool = False
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -48,13 +59,27 @@ class Shards:
         Raises:
             ValueError: If the file does not hold as many events as when it was written.
         """
-        path = self.folder / _file_name(number)
-        table = pl.read_parquet(path).sort(USER, TIME, maintain_order=True)
+        path = self.folder / (self.files[number] if self.files else part_name(number))
+        table = pl.scan_parquet(path)
+        if self.since is not None:
+            table = table.filter(pl.col(TIME) >= self.since)
+        if self.until is not None:
+            table = table.filter(pl.col(TIME) < self.until)
+        table = table.collect()
         if len(table) != self.counts[number][1]:
             raise ValueError(
                 f"{path}: must hold {self.counts[number][1]:,} events, got {len(table):,}"
             )
-        return table
+        if not self.is_coded:
+            return table.sort(USER, TIME, maintain_order=True)
+        names = (self._names[column].gather(table[column]) for column in (USER, ITEM))
+        return table.with_columns(*names, pl.col(KIND).cast(pl.String))
+
+    @cached_property
+    def _names(self) -> dict[str, pl.Series]:
+        """Name of each code."""
+        files = {USER: "users", ITEM: "items"}
+        return {c: pl.read_parquet(self.folder / f"{f}.parquet")[c] for c, f in files.items()}
 
     def order(self, seed: int) -> Iterator[int]:
         """Numbers of shards without end: each once in random order, then again in another."""
@@ -111,12 +136,12 @@ def write_shards(
             key="shard",
             include_key=False,
             approximate_bytes_per_file=None,
-            file_path_provider=lambda part: _file_name(part.partition_keys.item()),
+            file_path_provider=lambda part: part_name(part.partition_keys.item()),
         )
     )
     counts = []
     for path in sorted(folder.iterdir()):  # numbers that no user falls on are closed up
-        path = path.rename(folder / _file_name(len(counts)))
+        path = path.rename(folder / part_name(len(counts)))
         table = pl.scan_parquet(path).select(pl.col(USER).n_unique(), events=pl.len())
         counts.append(table.collect().row(0))
     if not counts:
@@ -142,5 +167,6 @@ def timed(parts: Iterator[tuple]) -> Iterator[tuple]:
         yield (*part, time.perf_counter() - began)
 
 
-def _file_name(number: int) -> str:
+def part_name(number: int) -> str:
+    """Name of the file with this number."""
     return f"part-{number:05d}.parquet"

@@ -1,6 +1,7 @@
 """Cutting a log into what may be learnt from and what is held out, along time."""
 
 import warnings
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -226,18 +227,10 @@ def temporal_split(
         Meng et al. (2020), Exploring data splitting strategies for the evaluation of
         recommendation models, RecSys, doi:10.1145/3383313.3418479 (global temporal split).
     """
-    for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
-        if not 0 < share < 1:
-            raise ValueError(f"{name} must be in (0, 1), got {share}")
-    if validation_share + test_share >= 1:
-        both = f"{validation_share} + {test_share}"
-        raise ValueError(f"validation_share + test_share must be below 1, got {both}")
+    shares = later_shares(validation_share, test_share)
     _check_clean(log)
     times = log.events[TIME].sort()
-    shares = (validation_share + test_share, test_share)
-    first_validation, first_test = (
-        times[min(len(times) - 1, len(times) - round(len(times) * share))] for share in shares
-    )
+    first_validation, first_test = (times[n] for n in first_numbers(len(times), shares))
     time = pl.col(TIME)
     split = _make_split(
         log,
@@ -255,6 +248,26 @@ def temporal_split(
         )
     _warn_if_few(split, min_judged)
     return split
+
+
+def later_shares(validation_share: float, test_share: float) -> tuple[float, float]:
+    """Shares of the events after the two cuts of `temporal_split`.
+
+    Raises:
+        ValueError: If a share is outside its limits.
+    """
+    for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
+        if not 0 < share < 1:
+            raise ValueError(f"{name} must be in (0, 1), got {share}")
+    if validation_share + test_share >= 1:
+        both = f"{validation_share} + {test_share}"
+        raise ValueError(f"validation_share + test_share must be below 1, got {both}")
+    return validation_share + test_share, test_share
+
+
+def first_numbers(num_events: int, shares: Iterable[float]) -> list[int]:
+    """Number, in the order of time from 0, of the first event after each cut."""
+    return [min(num_events - 1, num_events - round(num_events * share)) for share in shares]
 
 
 def leave_last_out(log: EventLog) -> Split:

@@ -1,0 +1,293 @@
+"""Where `prepare` computes: Polars on one machine, or Spark; the rules are the same expressions."""
+
+import os
+import shutil
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import narwhals as nw
+import polars as pl
+
+from interestkit.rules import (
+    ORDER,
+    STAGE,
+    Rules,
+    in_place,
+    numbered,
+    windows,
+    with_sessions,
+)
+from interestkit.schema import (
+    ITEM,
+    KIND,
+    KINDS,
+    SESSION,
+    TIME,
+    USER,
+    VALUE,
+    check_kinds,
+)
+from interestkit.shards import part_name
+
+_SHARD = "shard"
+_CODE = "code"
+COLUMNS = (USER, ITEM, TIME, KIND, VALUE, SESSION)  # of the files
+
+
+class Done(NamedTuple):
+    """What an engine leaves beside the files part-00000.parquet and so on.
+
+    Args:
+        report: What each rule dropped.
+        users: Users with their number of events, in order of code.
+        items: Items with their number of events, in order of code.
+        times: Time of each event that is left.
+    """
+
+    report: pl.DataFrame
+    users: pl.DataFrame
+    items: pl.DataFrame
+    times: nw.LazyFrame
+
+
+@dataclass(frozen=True)
+class Job:
+    """What is to be done with canonical rows.
+
+    Args:
+        rules: Which events go.
+        folder: Where the files are written.
+        num_shards: Number of files.
+        gap_minutes: Longest pause within a session.
+    """
+
+    rules: Rules
+    folder: Path
+    num_shards: int
+    gap_minutes: float
+
+
+class Engine(Protocol):
+    """A place to compute."""
+
+    def scan(self, events: object) -> nw.LazyFrame:
+        """The log as it is; ValueError if it is nothing that can be read here."""
+
+    def run(self, rows: nw.LazyFrame, job: Job) -> Done:
+        """Do the job."""
+
+
+class OnPolars:
+    """One machine: names become numbers in one pass, then shard after shard is done."""
+
+    def scan(self, events: object) -> nw.LazyFrame:
+        """The log as it is."""
+        if isinstance(events, str | Path):
+            events = _scan_files(str(events))
+        if not isinstance(events, pl.DataFrame | pl.LazyFrame):
+            what = "a path or a Polars table for engine='polars'"
+            raise ValueError(f"events must be {what}, got {type(events).__name__}")
+        return nw.from_native(events.lazy())
+
+    def run(self, rows: nw.LazyFrame, job: Job) -> Done:
+        """Partition by user, clean each shard, find the core, write each shard."""
+        names = self._partition(rows, job)
+        paths = sorted(job.folder.iterdir())
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            ranks = {column: _ranks(own) for column, own in names.items()}
+            cleaned = list(pool.map(partial(self._clean, job=job, ranks=ranks), paths))
+            pairs, dropped = (pl.concat(tables).lazy() for tables in zip(*cleaned, strict=True))
+            del cleaned
+            counts, rare = job.rules.core(nw.from_native(pairs), self._keep)
+            del pairs
+            report = job.rules.report(nw.concat([nw.from_native(dropped), rare]), counts)
+            tables = [_in_order(table) for table in numbered(counts)]
+            codes = {
+                column: _lookup(table[_CODE], table[column], len(names[column]))
+                for column, table in zip((USER, ITEM), tables, strict=True)
+            }
+            kinds = names[KIND].sort().cast(pl.Enum(KINDS))
+            write = partial(self._write, job=job, codes=codes, kinds=kinds)
+            list(pool.map(write, paths))
+        files = _close_up(sorted(job.folder.glob("*.parquet")), job.folder)
+        users, items = (
+            table.with_columns(names[column].sort().gather(table[column]).alias(column))
+            for column, table in zip((USER, ITEM), tables, strict=True)
+        )
+        times = pl.scan_parquet(files).select(TIME) if files else pl.LazyFrame({TIME: []})
+        return Done(report, users, items, nw.from_native(times))
+
+    @staticmethod
+    def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
+        return nw.from_native(rows.to_native().collect(engine="streaming").lazy())
+
+    @staticmethod
+    def _partition(rows: nw.LazyFrame, job: Job) -> dict[str, pl.Series]:
+        """Files of whole users with numbers for names; the names by number."""
+        types = {column: pl.Categorical(pl.Categories.random()) for column in (USER, ITEM, KIND)}
+        codes = [pl.col(column).cast(own).to_physical() for column, own in types.items()]
+        shard = (pl.col(USER).hash(seed=0) % job.num_shards).fill_null(0).alias(_SHARD)
+        staged = rows.with_columns(job.rules.stage()).to_native()
+        staged.select(shard, *codes, TIME, VALUE, STAGE).sink_ipc(
+            pl.PartitionBy(
+                job.folder,
+                key=_SHARD,
+                include_key=False,
+                approximate_bytes_per_file=None,
+                file_path_provider=lambda part: f"{part.partition_keys.item():05d}.arrow",
+            ),
+            compression="uncompressed",
+        )
+        if not any(job.folder.iterdir()):
+            raise ValueError("events must hold at least one event, got none")
+        coded = pl.scan_ipc(job.folder / "*.arrow").select(
+            pl.col(*types).max().cast(pl.Int64).fill_null(-1)
+        )
+        last = coded.collect(engine="streaming").row(0, named=True)
+        names = {
+            column: pl.int_range(last[column] + 1, dtype=pl.UInt32, eager=True).cat.to(own)
+            for column, own in types.items()
+        }
+        names = {column: own.cast(pl.String) for column, own in names.items()}
+        check_kinds(names[KIND], what="events")
+        return names
+
+    @staticmethod
+    def _clean(
+        path: Path, *, job: Job, ranks: dict[str, pl.Series]
+    ) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """User and item of each event that is left, which a new file has; and what is dropped."""
+        rows = _gathered(pl.read_ipc(path), ranks)
+        path.unlink()
+        # one number to sort by, where the rest only decides ties, is twice as fast as columns
+        moment = pl.col(USER).cast(pl.Int128) * 2**64 + pl.col(TIME).to_physical()
+        rows = rows.sort(moment, *ORDER[1:])
+        left, dropped = job.rules.divide(nw.from_native(rows), in_place)
+        left = left.to_native().drop(STAGE)
+        left.write_ipc(path)
+        return left.select(USER, ITEM), dropped.to_native().select(USER, ITEM, STAGE)
+
+    @staticmethod
+    def _write(path: Path, *, job: Job, codes: dict[str, pl.Series], kinds: pl.Series) -> None:
+        """The file of one shard, without rare users and items."""
+        rows = _gathered(pl.read_ipc(path), codes).drop_nulls([USER, ITEM])
+        path.unlink()
+        rows = _gathered(rows, {KIND: kinds})
+        if len(rows):
+            rows = with_sessions(nw.from_native(rows), in_place, job.gap_minutes).to_native()
+            rows.select(COLUMNS).write_parquet(path.with_suffix(".parquet"), compression="lz4")
+
+
+class OnSpark:
+    """The cluster of a Spark session; names stay names until the rows are written."""
+
+    def scan(self, events: object) -> nw.LazyFrame:
+        """The log as it is."""
+        from pyspark.sql import DataFrame
+
+        if isinstance(events, str | Path):
+            reader = _session().read
+            is_csv = str(events).endswith(".csv")
+            events = reader.csv(str(events), header=True) if is_csv else reader.parquet(str(events))
+        if not isinstance(events, DataFrame):
+            what = "a path or a Spark table for engine='spark'"
+            raise ValueError(f"events must be {what}, got {type(events).__name__}")
+        if (zone := events.sparkSession.conf.get("spark.sql.session.timeZone")) != "UTC":
+            raise ValueError(f"spark.sql.session.timeZone must be UTC, got {zone}")
+        return nw.from_native(events)
+
+    def run(self, rows: nw.LazyFrame, job: Job) -> Done:
+        """The same expressions as on one machine, over windows instead of sorted rows."""
+        kinds = rows.select(KIND).unique().collect("polars").to_native()
+        check_kinds(kinds[KIND], what="events")
+        left, dropped = job.rules.divide(rows.with_columns(job.rules.stage()), windows, self._keep)
+        left, dropped = self._keep(left), self._keep(dropped.select(USER, ITEM, STAGE))
+        counts, rare = job.rules.core(left.select(USER, ITEM), self._keep)
+        report = job.rules.report(nw.concat([dropped, rare]), counts)
+        tables = dict(zip((USER, ITEM), map(self._keep, numbered(counts)), strict=True))
+        for column, table in tables.items():
+            code = table.select(column, nw.col(_CODE).cast(nw.Int32).alias(f"{column}_code"))
+            left = left.join(code, on=column, how="inner")
+        left = self._keep(with_sessions(left, windows, job.gap_minutes))
+        self._write(left, job)
+        users, items = map(_in_order, tables.values())
+        return Done(report, users, items, left.select(TIME))
+
+    @staticmethod
+    def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
+        return nw.from_native(rows.to_native().localCheckpoint())
+
+    @staticmethod
+    def _write(rows: nw.LazyFrame, job: Job) -> None:
+        """One file per shard."""
+        shard = (nw.col("user_code") % job.num_shards).alias(_SHARD)
+        native = rows.with_columns(shard).to_native()
+        native.sparkSession.conf.set("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")
+        coded = {USER: "user_code", ITEM: "item_code"}
+        (
+            native.repartition(job.num_shards, _SHARD)
+            .sortWithinPartitions(_SHARD, USER, *ORDER)
+            .selectExpr(_SHARD, *(f"{coded.get(name, name)} AS {name}" for name in COLUMNS))
+            .write.partitionBy(_SHARD)
+            .parquet(str(job.folder / "spark"))
+        )
+        written = job.folder.glob("spark/*/*.parquet")
+        by_number = sorted(written, key=lambda path: int(path.parent.name.split("=")[1]))
+        _close_up(by_number, job.folder)
+        shutil.rmtree(job.folder / "spark")
+
+
+ENGINES: dict[str, Engine] = {"polars": OnPolars(), "spark": OnSpark()}
+
+
+def _session():
+    """The active Spark session, or one on this machine."""
+    from pyspark.sql import SparkSession
+
+    if session := SparkSession.getActiveSession():
+        return session
+    settings = {
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.driver.host": "127.0.0.1",
+        "spark.ui.enabled": "false",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.shuffle.partitions": str(os.cpu_count()),
+    }
+    return SparkSession.builder.master("local[*]").config(map=settings).getOrCreate()
+
+
+def _scan_files(pattern: str) -> pl.LazyFrame:
+    if pattern.endswith(".csv"):
+        names = dict.fromkeys((USER, ITEM), pl.String)
+        return pl.scan_csv(pattern, schema_overrides=names, try_parse_dates=True)
+    return pl.scan_parquet(pattern)
+
+
+def _in_order(codes: nw.LazyFrame) -> pl.DataFrame:
+    return codes.collect("polars").to_native().sort(_CODE)
+
+
+def _ranks(names: pl.Series) -> pl.Series:
+    """Place of each name in their order."""
+    return names.rank("ordinal").cast(pl.UInt32) - 1
+
+
+def _lookup(codes: pl.Series, keys: pl.Series, length: int) -> pl.Series:
+    """The code of each of `length` keys, null where it has none."""
+    empty = pl.repeat(None, length, dtype=pl.Int32, eager=True)
+    return empty.scatter(keys, codes.cast(pl.Int32))
+
+
+def _gathered(rows: pl.DataFrame, values: dict[str, pl.Series]) -> pl.DataFrame:
+    """The rows with numbers replaced by the values that they point at."""
+    return rows.with_columns(
+        own.gather(rows[column]).alias(column) for column, own in values.items()
+    )
+
+
+def _close_up(paths: list[Path], folder: Path) -> list[Path]:
+    """The files in this folder, under the names of parts, without gaps."""
+    return [path.rename(folder / part_name(number)) for number, path in enumerate(paths)]

@@ -1,0 +1,262 @@
+"""From a log larger than memory to clean, coded, sorted events in shards, on Polars or Spark."""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import narwhals as nw
+import polars as pl
+
+from interestkit.engines import ENGINES, Done, Job
+from interestkit.events import find_columns
+from interestkit.rules import EVENTS, Rules, times_at
+from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
+from interestkit.shards import Shards, part_name
+from interestkit.splitting import first_numbers, later_shares
+
+_MANIFEST = "prepared.json"
+_FORMAT = 1
+_FIRST_MILLISECOND = 100_000_000_000  # smaller whole numbers are seconds
+_PARTS = ("train", "validation", "test")
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prepared:
+    """A log on disk that `prepare` has cleaned, coded, sorted and cut in time.
+
+    The folder holds part-00000.parquet and so on: whole users, sorted by user and time, with the
+    columns user and item (codes), time, kind, value and session. The row of users.parquet and
+    items.parquet is the code: users in the order of their names, items from the most to the
+    least frequent, ties in the order of the names.
+
+    Args:
+        folder: Where it lies.
+        report: What each rule dropped, as `CleaningReport.table`.
+        num_events: Events that are left.
+        num_users: Users who are left.
+        num_items: Items that are left.
+        num_sessions: Sessions of all users together.
+        cuts: First moment of the parts validation and test.
+        counts: Part -> users and events of each file.
+        settings: What `prepare` was told.
+    """
+
+    folder: Path
+    report: pl.DataFrame
+    num_events: int
+    num_users: int
+    num_items: int
+    num_sessions: int
+    cuts: tuple[datetime, datetime]
+    counts: Mapping[str, list[tuple[int, int]]]
+    settings: Mapping[str, object]
+
+    def __repr__(self) -> str:
+        parts = ", ".join(f"{part} {self.num_events_of(part):,}" for part in _PARTS)
+        return (
+            f"Prepared({str(self.folder)!r}: {self.num_events:,} events ({parts}), "
+            f"{self.num_users:,} users, {self.num_items:,} items, {self.num_sessions:,} sessions)"
+        )
+
+    def num_events_of(self, part: str) -> int:
+        """Events of a part: "train", "validation" or "test"."""
+        return sum(events for _, events in self.counts[_check_part(part)])
+
+    def shards(self, part: str = "train") -> Shards:
+        """The events of a part in shards, with names for codes, for `fit` to read.
+
+        Raises:
+            ValueError: If the part is another one.
+        """
+        counts = self.counts[_check_part(part)]
+        number = _PARTS.index(part)
+        there = [n for n, (_, events) in enumerate(counts) if events > 0]
+        return Shards(
+            folder=self.folder,
+            counts=tuple(counts[n] for n in there),
+            files=tuple(part_name(n) for n in there),
+            since=(None, *self.cuts)[number],
+            until=(*self.cuts, None)[number],
+            is_coded=True,
+        )
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "Prepared":
+        """What `prepare` wrote.
+
+        Raises:
+            FileNotFoundError: If there is nothing.
+            ValueError: If a newer version wrote it.
+        """
+        folder = Path(folder)
+        stored = json.loads((folder / _MANIFEST).read_text("utf-8"))
+        if (form := stored.pop("format")) > _FORMAT:
+            raise ValueError(f"{folder}: format must be at most {_FORMAT}, got {form}")
+        stored["report"] = pl.DataFrame(stored["report"])
+        stored["cuts"] = tuple(map(datetime.fromisoformat, stored["cuts"]))
+        stored["counts"] = {
+            part: [tuple(pair) for pair in counts] for part, counts in stored["counts"].items()
+        }
+        return cls(folder=folder, **stored)
+
+
+def prepare(
+    events: str | Path | pl.DataFrame | pl.LazyFrame | object,
+    folder: str | Path,
+    *,
+    columns: Mapping[str, str] | None = None,
+    engine: str = "polars",
+    num_shards: int = 16,
+    gap_minutes: float = 30,
+    validation_share: float = 0.1,
+    test_share: float = 0.1,
+    **limits: object,
+) -> Prepared:
+    """A log larger than memory, cleaned, cut into sessions, coded, sorted and split, on disk.
+
+    It does what `clean`, `add_sessions` and `temporal_split` do, in passes over the log that hold
+    eight bytes of each event and one shard at a time. Of duplicates the one with the lowest value
+    stays, a missing one before all. Events of a user at one moment are sorted by the names of item
+    and kind.
+
+    Args:
+        events: Path of Parquet or CSV files (a folder, or a pattern such as "log/*.parquet"), a
+            Polars table, or a Spark table for engine="spark". Columns are user, item, time and
+            optionally kind (one of `schema.KINDS`; "view" where there is none) and value. Times
+            are UTC where they name no zone; whole numbers are seconds since 1970, milliseconds
+            from 1e11 on.
+        folder: Where to write, new or empty. It gets its name only when it is finished.
+        columns: Our column name -> theirs; others are found by `schema.COLUMN_ALIASES`.
+        engine: "polars" for one machine, "spark" for the cluster of the active Spark session.
+        num_shards: Number of files; a user falls on one by a hash. About 3 times the bytes of
+            one are in memory for each core.
+        gap_minutes: Longest pause within a session.
+        validation_share: Share of the events to choose settings on.
+        test_share: Share of the events to report on.
+        **limits: Fields of `rules.Rules`, as in `clean`; missing users, items and times always go.
+
+    Raises:
+        ValueError: If a column is missing or of another type, a kind is unknown, nothing is left,
+            a part would be empty, the folder is not empty, or a setting is out of bounds.
+
+    Example:
+        >>> from tempfile import mkdtemp
+        >>> from interestkit import simulate
+        >>> prepare(simulate(num_users=100).events, mkdtemp(), num_shards=2)
+        Prepared('...: ... events (train ..., validation ..., test ...), 100 users, ...)
+    """
+    settings = {"engine": engine, "num_shards": num_shards, "gap_minutes": gap_minutes}
+    settings |= {"validation_share": validation_share, "test_share": test_share, "limits": limits}
+    shares = later_shares(validation_share, test_share)
+    rules, folder = Rules(**limits), Path(folder)
+    _check_settings(engine, num_shards, gap_minutes, rules)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ValueError(f"{folder}: must be a new or empty folder")
+    rows = _canonical(ENGINES[engine].scan(events), columns or {})
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
+        fresh = Path(aside) / "fresh"
+        fresh.mkdir()
+        done = ENGINES[engine].run(rows, Job(rules, fresh, num_shards, gap_minutes))
+        facts = _facts(done, fresh, shares)
+        text = json.dumps({"format": _FORMAT, "settings": settings, **facts}, indent=1, default=str)
+        (fresh / _MANIFEST).write_text(text + "\n", "utf-8")
+        fresh.rename(folder)
+    return Prepared.read(folder)
+
+
+def _check_settings(engine: str, num_shards: int, gap_minutes: float, rules: Rules) -> None:
+    if engine not in ENGINES:
+        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
+    if num_shards < 1:
+        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+    if gap_minutes < 0:
+        raise ValueError(f"gap_minutes must be 0 or more, got {gap_minutes}")
+    if not rules.missing:
+        raise ValueError("missing must be True, got False: an event without a user has no shard")
+
+
+def _canonical(rows: nw.LazyFrame, columns: Mapping[str, str]) -> nw.LazyFrame:
+    """The columns user, item, time, kind and value, in their types."""
+    schema = rows.collect_schema()
+    found = find_columns(schema.names(), columns, source="events")
+    if ITEM not in found:
+        raise ValueError(f"events: no column found for item among {schema.names()}")
+    for name in (USER, ITEM):
+        dtype = schema[found[name]]
+        if dtype.is_float() or dtype.is_nested() or dtype.is_temporal():
+            raise ValueError(f"events: column {found[name]!r} must be text or integer, got {dtype}")
+    kind = nw.col(found[KIND]).cast(nw.String) if KIND in found else nw.lit(None, nw.String)
+    value = nw.col(found[VALUE]) if VALUE in found else nw.lit(None)
+    return rows.select(
+        *(nw.col(found[name]).cast(nw.String).alias(name) for name in (USER, ITEM)),
+        _moments(found[TIME], schema[found[TIME]], rows.implementation).alias(TIME),
+        kind.fill_null("view").alias(KIND),
+        value.cast(nw.Float64).alias(VALUE),
+    )
+
+
+def _moments(column: str, dtype: nw.dtypes.DType, engine: nw.Implementation) -> nw.Expr:
+    """A column as UTC times in microseconds."""
+    time, utc = nw.col(column), nw.Datetime("us", "UTC")
+    if dtype == utc:
+        return time
+    if isinstance(dtype, nw.Datetime) and dtype.time_zone:
+        return time.dt.convert_time_zone("UTC").cast(utc)
+    if isinstance(dtype, nw.Datetime | nw.Date):
+        return time.cast(nw.Datetime("us")).dt.replace_time_zone("UTC")
+    if dtype.is_integer() and engine.is_polars():
+        number = time.cast(nw.Int64)
+        unit = nw.when(number.abs() < _FIRST_MILLISECOND).then(1_000_000).otherwise(1_000)
+        return (number * unit).cast(nw.Datetime("us")).dt.replace_time_zone("UTC")
+    raise ValueError(
+        f"events: column {column!r} must be a time or whole seconds since 1970, got {dtype}; "
+        "turn it into a time in the table that you give"
+    )
+
+
+def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, object]:
+    """What the manifest says; the names of users and items are written beside it."""
+    if done.users.is_empty():
+        raise ValueError(f"events must leave at least one event, got none:\n{done.report}")
+    num_events = done.users[EVENTS].sum()
+    cuts = tuple(times_at(done.times, first_numbers(num_events, shares)))
+    done.users.select(USER, EVENTS).write_parquet(folder / "users.parquet")
+    done.items.select(ITEM, EVENTS).write_parquet(folder / "items.parquet")
+    counts = [_count(path, cuts) for path in sorted(folder.glob("part-*.parquet"))]
+    facts = {
+        "report": done.report.to_dicts(),
+        "num_events": num_events,
+        "num_users": len(done.users),
+        "num_items": len(done.items),
+        "num_sessions": sum(sessions for *_, sessions in counts),
+        "cuts": [cut.isoformat() for cut in cuts],
+        "counts": {part: [row[n] for row in counts] for n, part in enumerate(_PARTS)},
+    }
+    empty = [part for part, own in facts["counts"].items() if not sum(events for _, events in own)]
+    if empty:
+        raise ValueError(
+            f"{' and '.join(empty)} would be empty: the {num_events:,} events are at too few "
+            "different moments for these shares"
+        )
+    return facts
+
+
+def _count(path: Path, cuts: tuple[datetime, datetime]) -> tuple:
+    """Users and events of each part in a file, and its number of sessions."""
+    rows = pl.read_parquet(path, columns=[USER, TIME, SESSION])
+    later = [rows[TIME] >= cut for cut in cuts]
+    inside = [~later[0], later[0] & ~later[1], later[1]]
+    parts = [rows[USER].filter(own) for own in inside]  # users are sorted
+    last = rows.select(is_last=pl.col(USER).shift(-1).ne_missing(pl.col(USER)))["is_last"]
+    sessions = rows[SESSION].filter(last).sum() + last.sum()
+    return (*((own.rle_id().n_unique(), len(own)) for own in parts), sessions)
+
+
+def _check_part(part: str) -> str:
+    if part not in _PARTS:
+        raise ValueError(f"part must be one of {', '.join(_PARTS)}, got {part!r}")
+    return part

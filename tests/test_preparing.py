@@ -1,0 +1,255 @@
+"""Preparing on disk: the same events, codes, sessions and parts as step by step in memory."""
+
+import importlib.util
+import shutil
+from datetime import UTC, datetime, timedelta
+
+import polars as pl
+import pytest
+
+import interestkit as ik
+from interestkit import preparing
+from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, SESSION, TIME, USER, VALUE
+
+START = datetime(2024, 5, 1, tzinfo=UTC)
+COLUMNS = [USER, ITEM, TIME, KIND, VALUE, SESSION]
+SHALLOW = {"max_moments_per_hour": 100, "value_range": (-5, 5)}
+LIMITS = SHALLOW | {"min_user_events": 30, "min_item_events": 45}  # a core of several rounds
+
+
+@pytest.fixture(scope="module")
+def log():
+    """A dirty log; of duplicates the one with the lowest value comes first, as `prepare` has it."""
+    log = ik.simulate(num_users=150, num_items=120, num_bots=2, faults=0.06, seed=3)
+    other = log.events.sample(90, seed=1).with_columns(value=pl.lit(-4.0))
+    absurd = log.events.sample(9, seed=4).with_columns(value=pl.lit(99.0))
+    basket = log.events.sample(90, seed=2).with_columns(item=pl.lit("item-0001"))
+    events = pl.concat([log.events, other, absurd, basket]).sort(VALUE, maintain_order=True)
+    return ik.EventLog(events=events, items=log.items, name="dirty")
+
+
+@pytest.fixture(scope="module")
+def prepared(log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("prepare") / "new"
+    return ik.prepare(log.events, folder, num_shards=3, **LIMITS)
+
+
+@pytest.fixture(scope="module")
+def in_memory(log):
+    """Cleaned events with sessions, the report, and the split of them."""
+    cleaned, report = ik.clean(log, **LIMITS)
+    return ik.add_sessions(cleaned.events), report, ik.temporal_split(cleaned, min_judged=1)
+
+
+def whole(prepared, part):
+    shards = prepared.shards(part)
+    return pl.concat([shards.events(number) for number in range(len(shards))])
+
+
+def test_events_and_sessions_are_those_of_the_steps_in_memory(prepared, in_memory):
+    events, report, _ = in_memory
+    parts = pl.concat([whole(prepared, part) for part in ("train", "validation", "test")])
+    assert parts.sort(COLUMNS).equals(events.select(COLUMNS).sort(COLUMNS))
+    assert prepared.report.drop("reason").equals(report.table.drop("reason"))
+    assert (report.table["events_dropped"][1:] > 0).sum() == 9  # every rule has something to do
+    sessions = events.select(USER, SESSION).unique()
+    assert prepared.num_sessions == len(sessions)
+    assert prepared.num_events == len(events)
+
+
+def test_parts_are_those_of_the_split_in_memory(prepared, in_memory):
+    *_, split = in_memory
+    assert prepared.cuts == (split.cut("validation"), split.cut("test"))
+    for part in ("train", "validation", "test"):
+        expected = getattr(split, part)
+        assert prepared.num_events_of(part) == len(expected)
+        assert sum(users for users, _ in prepared.shards(part).counts) == expected[USER].n_unique()
+        keys = COLUMNS[:4]
+        assert (
+            whole(prepared, part).select(keys).sort(keys).equals(expected.select(keys).sort(keys))
+        )
+
+
+def test_codes_are_users_by_name_and_items_by_frequency(prepared, in_memory):
+    events, *_ = in_memory
+    users = pl.read_parquet(prepared.folder / "users.parquet")
+    items = pl.read_parquet(prepared.folder / "items.parquet")
+    assert users[USER].equals(events[USER].unique().sort())
+    expected = events.group_by(ITEM).len("events").sort(["events", ITEM], descending=[True, False])
+    assert items.rows() == expected.rows()
+    assert users["events"].sum() == len(events)
+
+
+def test_files_hold_whole_users_sorted_by_user_time_and_names(prepared):
+    files = sorted(prepared.folder.glob("part-*.parquet"))
+    names = pl.read_parquet(prepared.folder / "items.parquet")[ITEM]
+    seen = []
+    for path in files:
+        rows = pl.read_parquet(path)
+        keys = [USER, TIME, "name", KIND]
+        keyed = rows.with_columns(name=names.gather(rows[ITEM]), kind=pl.col(KIND).cast(pl.String))
+        assert keyed.select(keys).equals(keyed.select(keys).sort(keys))
+        seen += rows[USER].unique().to_list()
+    assert len(files) == 3
+    assert sorted(seen) == list(range(prepared.num_users))
+
+
+def test_shuffled_rows_give_the_same_files(log, prepared, tmp_path):
+    shuffled = log.events.sample(fraction=1, shuffle=True, seed=5)
+    again = ik.prepare(shuffled.lazy(), tmp_path / "again", num_shards=3, **LIMITS)
+    assert again.report.drop("reason").equals(prepared.report.drop("reason"))
+    for path in prepared.folder.glob("*.parquet"):
+        assert pl.read_parquet(again.folder / path.name).equals(pl.read_parquet(path))
+
+
+def test_of_duplicates_the_missing_or_lowest_value_stays(tmp_path):
+    rows = [
+        ("a", "x", START, "rating", 4.0),
+        ("a", "x", START, "rating", 2.0),
+        ("b", "x", START, "view", 1.0),
+        ("b", "x", START, "view", None),
+        *(("a", "y", START + timedelta(days=day), "view", None) for day in range(1, 9)),
+    ]
+    log = pl.DataFrame(rows, schema=["user", "item", "time", "kind", "value"], orient="row")
+    done = ik.prepare(log, tmp_path / "new", kcore=False)
+    first = whole(done, "train").sort(USER, TIME)
+    assert first[VALUE].to_list()[:1] == [2.0]
+    assert first.filter(pl.col(USER) == "b")[VALUE].to_list() == [None]
+    assert done.num_events == 10
+
+
+def test_histories_are_those_of_the_split_in_memory(prepared, in_memory, log):
+    *_, split = in_memory
+    features = ik.fit_features(split.train, log.items)
+    shards = prepared.shards("train")
+    found = {}
+    for number in range(len(shards)):
+        own = features.histories(shards.events(number))
+        for n, user in enumerate(own.users):
+            span = slice(own.offsets[n], own.offsets[n + 1])
+            found[user] = (own.item[span].tolist(), own.seconds[span].tolist())
+    expected = features.histories(split.train.sort(USER, TIME, ITEM, KIND))
+    for n, user in enumerate(expected.users):
+        span = slice(expected.offsets[n], expected.offsets[n + 1])
+        assert found[user] == (expected.item[span].tolist(), expected.seconds[span].tolist())
+    assert len(found) == len(expected.users)
+
+
+def test_what_was_written_can_be_read_again(prepared):
+    again = ik.Prepared.read(prepared.folder)
+    assert repr(again) == repr(prepared)
+    assert again.shards("test") == prepared.shards("test")
+    assert again.settings["limits"] == LIMITS | {"value_range": [-5, 5]}
+    assert f"{again.num_users:,} users" in repr(again)
+
+
+def test_files_of_other_names_and_types_are_read(log, prepared, tmp_path):
+    clean, _ = ik.clean(log, **LIMITS)
+    events = clean.events.select(
+        pl.col(USER).alias("visitor"),
+        ITEM,
+        pl.col(TIME).dt.epoch("s").alias("timestamp"),
+        KIND,
+        VALUE,
+    )
+    for form in ("csv", "parquet"):
+        (tmp_path / form).mkdir()
+        half = len(events) // 2
+        for number, part in enumerate((events[:half], events[half:])):
+            getattr(part, f"write_{form}")(tmp_path / form / f"{number}.{form}")
+        done = ik.prepare(
+            tmp_path / form / f"*.{form}",
+            tmp_path / f"{form}-done",
+            columns={"user": "visitor"},
+            **LIMITS,
+        )
+        assert done.num_events == prepared.num_events
+        assert done.cuts == prepared.cuts
+    milli = events.with_columns(pl.col("timestamp") * 1000, visitor=pl.col("visitor"))
+    done = ik.prepare(milli, tmp_path / "milli", columns={"user": "visitor"}, **LIMITS)
+    assert done.cuts == prepared.cuts
+
+
+def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
+    def fail(*_):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(preparing, "_facts", fail)
+    with pytest.raises(OSError, match="disk full"):
+        ik.prepare(log.events, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(FileNotFoundError):
+        ik.Prepared.read(tmp_path / "new")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "abacus"}, "engine must be one of polars, spark, got 'abacus'"),
+        ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
+        ({"gap_minutes": -1}, "gap_minutes must be 0 or more, got -1"),
+        ({"missing": False}, "missing must be True, got False"),
+        ({"min_user_events": 0}, r"min_user_events must be in 1\.\.inf, got 0"),
+        ({"min_user_events": 10**6}, "events must leave at least one event, got none"),
+        ({"test_share": 1.0}, r"test_share must be in \(0, 1\), got 1.0"),
+        ({"columns": {"item": "thing"}}, r"columns \['thing'\] are not in the file"),
+    ],
+)
+def test_a_wrong_setting_is_named(log, tmp_path, options, message):
+    with pytest.raises(ValueError, match=message):
+        ik.prepare(log.events, tmp_path / "new", **options)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_table_is_named(log, tmp_path, prepared):
+    new = tmp_path / "new"
+    with pytest.raises(ValueError, match="events must hold at least one event, got none"):
+        ik.prepare(log.events.head(0), new)
+    with pytest.raises(ValueError, match="events must leave at least one event, got none"):
+        ik.prepare(log.events.with_columns(user=None), new)
+    with pytest.raises(ValueError, match="no column found for item among"):
+        ik.prepare(log.events.drop(ITEM, "text"), new)
+    with pytest.raises(ValueError, match="no column found for item among"):
+        ik.prepare(log.events.drop(ITEM), new)
+    with pytest.raises(ValueError, match=r"kind must be one of .*, got .*poke"):
+        ik.prepare(log.events.with_columns(kind=pl.lit("poke")), new)
+    with pytest.raises(ValueError, match="column 'time' must be a time or whole seconds"):
+        ik.prepare(log.events.with_columns(pl.col(TIME).cast(pl.String)), new)
+    with pytest.raises(ValueError, match="column 'user' must be text or integer, got Float64"):
+        ik.prepare(log.events.with_columns(user=pl.lit(0.5)), new)
+    with pytest.raises(ValueError, match="events must be a path or a Polars table"):
+        ik.prepare([1, 2], new)
+    with pytest.raises(ValueError, match="must be a new or empty folder"):
+        ik.prepare(log.events, prepared.folder)
+    with pytest.raises(ValueError, match="train and validation would be empty"):
+        ik.prepare(log.events.with_columns(time=pl.lit(START)), new, bots=False)
+    with pytest.raises(ValueError, match="part must be one of train, validation, test, got 'all'"):
+        prepared.shards("all")
+
+
+@pytest.fixture(scope="module")
+def spark():
+    if importlib.util.find_spec("pyspark") is None:
+        pytest.skip("pyspark is not installed (the extra spark)")
+    if shutil.which("java") is None:
+        pytest.skip("there is no Java, which Spark needs")
+    from interestkit.engines import _session
+
+    session = _session()
+    yield session
+    session.stop()
+
+
+@pytest.mark.slow
+def test_spark_prepares_the_same(log, spark, tmp_path):
+    prepared = ik.prepare(log.events, tmp_path / "polars", num_shards=3, **SHALLOW)
+    log.events.select(*EVENT_COLUMNS).write_parquet(tmp_path / "log.parquet")
+    events = spark.read.parquet(str(tmp_path / "log.parquet"))
+    done = ik.prepare(events, tmp_path / "spark", engine="spark", num_shards=3, **SHALLOW)
+    assert done.report.drop("reason").equals(prepared.report.drop("reason"))
+    assert done.cuts == prepared.cuts
+    for name in ("users.parquet", "items.parquet"):
+        assert pl.read_parquet(done.folder / name).equals(pl.read_parquet(prepared.folder / name))
+    for part in ("train", "validation", "test"):
+        ours, theirs = (whole(one, part).sort(COLUMNS) for one in (prepared, done))
+        assert theirs.equals(ours)

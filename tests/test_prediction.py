@@ -359,9 +359,9 @@ def test_a_saved_model_predicts_the_same(study, everyone, tmp_path, mode):
 def test_a_loaded_model_uses_the_programs_that_are_there(study, everyone, tmp_path):
     loaded = Predictor.load(study.predictor.save(tmp_path / "model"))
     study.predictor.rank(everyone[1], k=5)
-    before = prediction._rank_block._cache_size()
+    before = prediction._rank._cache_size()
     loaded.rank(everyone[1], k=5)
-    assert prediction._rank_block._cache_size() == before
+    assert prediction._rank._cache_size() == before
 
 
 def test_a_folder_of_something_else_is_refused(study, tmp_path):

@@ -11,7 +11,10 @@ of items where there are more than `num_sampled`.
     evaluate_gigabytes  peak memory while users are judged
     event_gigabytes     arrays of the log, here and on the device, among the memory
 
-The exponent is the slope of a straight line through the logarithms: 1 is linear growth.
+The exponent is the slope of a straight line through the logarithms: 1 is linear growth. It is
+taken against the number of events for users and for events per user. The bytes for each more user,
+item, event per user, or event of history are the growth of the peak from the smallest size to the
+largest.
 
     python benchmarks/growth.py                 # or --num-users 1000 --doublings 2 --axes users
 """
@@ -39,6 +42,8 @@ AXES = {  # shown as -> the option that is doubled
 }
 SECONDS = ("epoch_seconds", "fit_seconds", "evaluate_seconds")
 MEMORY = ("fit_gigabytes", "evaluate_gigabytes", "event_gigabytes")
+COLOURS = {"epoch_seconds": "C3", "fit_seconds": "C0", "evaluate_seconds": "C1"}
+COLOURS |= {"fit_gigabytes": "C0", "evaluate_gigabytes": "C1", "event_gigabytes": "C2"}
 EPOCHS, EVENTS_PER_MOMENT, REPEAT_LENGTH = 2, 8, 64
 
 
@@ -166,7 +171,18 @@ def table(rows: list[dict], slopes: Mapping[str, Mapping[str, float]]) -> str:
             lines.append(f"| {axis} | {row['size']:,} | {' | '.join(cells)} |")
         cells = [f"{own[name]:.2f}" if name in own else "" for name in names]
         lines.append(f"| {axis} | **exponent** | {' | '.join(cells)} |")
+        cells = [bytes_each(rows, axis, name) if name in MEMORY else "" for name in names]
+        lines.append(f"| {axis} | **bytes for each more** | {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def bytes_each(rows: list[dict], axis: str, name: str) -> str:
+    """Memory of the largest size less that of the smallest, for each unit of size between them."""
+    own = [row for row in rows if row["axis"] == axis]
+    if len(own) < 2 or name not in own[0]:
+        return ""
+    more = (own[-1][name] - own[0][name]) / (own[-1]["size"] - own[0]["size"])
+    return f"{more * 1e9:,.0f}"
 
 
 def figure(rows: list[dict], slopes: Mapping[str, Mapping[str, float]]):
@@ -187,23 +203,24 @@ def figure(rows: list[dict], slopes: Mapping[str, Mapping[str, float]]):
     for column, (axis, own) in enumerate(slopes.items()):
         points = [row for row in rows if row["axis"] == axis]
         for panel, names in zip(panels[:, column], (SECONDS, MEMORY), strict=True):
-            draw(panel, points, [name for name in names if name in points[0]], own)
-        panels[0, column].set_title(axis)
+            draw(panel, points, names, own)
         panels[1, column].set_xlabel(axis)
+    panels[0, 0].set_title("One size is doubled at a time (dashed: linear growth)", loc="left")
     panels[0, 0].set_ylabel("seconds")
     panels[1, 0].set_ylabel("peak memory (GB)")
     return drawn
 
 
-def draw(panel, points: list[dict], names: list[str], slopes: Mapping[str, float]) -> None:
+def draw(panel, points: list[dict], names: Iterable[str], slopes: Mapping[str, float]) -> None:
     """Measures against size, both logarithmic, with their exponents."""
     sizes = np.array([row["size"] for row in points], float)
-    for number, name in enumerate(names):
+    shown = [name for name in names if name in points[0]]
+    for name in shown:
         what = name.split("_")[0].replace("event", "the log's arrays")
         label = f"{what}: {slopes[name]:.2f}" if name in slopes else what
         values = [row[name] for row in points]
-        panel.plot(sizes, values, "o-", markersize=3, label=label, color=f"C{number}")
-    lowest = min(row[names[0]] for row in points)
+        panel.plot(sizes, values, "o-", markersize=3, label=label, color=COLOURS[name])
+    lowest = points[0][shown[0]]
     panel.plot(sizes, lowest * sizes / sizes[0], "--", color="grey", linewidth=1)
     panel.set(xscale="log", yscale="log")
     panel.set_xticks(sizes, [f"{size:,.0f}" for size in sizes], rotation=45)

@@ -255,6 +255,7 @@ def evaluate(
         raise ValueError(f"rankers must have a model for each name, got none for {empty}")
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
     judge = Judge(truth, features, k=k, interest_k=interest_k)
+    users = pl.Series(USER, truth.histories.users)  # one for all tables, which share its memory
     for name, seed, ranker in bar:
         values, bins = judge(ranker, name=name)
         reliability.append(
@@ -263,7 +264,7 @@ def evaluate(
         for target, metric, value in values:
             row = {"target": target, "model": name, "metric": metric, "seed": seed}
             if value.ndim:
-                table = pl.DataFrame({USER: truth.histories.users, "value": value})
+                table = pl.DataFrame([users, pl.Series("value", value)])
                 literals = {key: pl.lit(part) for key, part in row.items()}
                 per_user.append(table.with_columns(**literals))
             else:

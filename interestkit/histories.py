@@ -1,7 +1,7 @@
 """Histories: each user's events before a moment of prediction, as flat arrays."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 
@@ -64,6 +64,20 @@ class Histories:
         """True where an event is the first of its user at that instant."""
         same = (self.user[1:] == self.user[:-1]) & (self.seconds[1:] == self.seconds[:-1])
         return np.append(True, ~same)[: len(self.item)]
+
+    def rows(self, first: int, stop: int) -> "Histories":
+        """The same of users first..stop - 1 alone, or of those of them who are there."""
+        users, offsets = slice(first, stop), self.offsets[first : stop + 1]
+        events = slice(offsets[0], offsets[-1])
+        return replace(
+            self,
+            users=self.users[users],
+            offsets=offsets - offsets[0],
+            item=self.item[events],
+            seconds=self.seconds[events],
+            weight=self.weight[events],
+            moment=self.moment[users],
+        )
 
     def number_of(self, user: str) -> int:
         """Number of the user with this name.

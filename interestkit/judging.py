@@ -22,7 +22,7 @@ LIST_METRICS = (  # in the order of the table; all are at rank k
     *("diversity", "novelty", "serendipity", "miscalibration", "catalogue coverage", "Gini"),
 )
 _ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
-_BLOCK_NUMBERS = 2**24  # numbers held in memory at a time: users x ranks x interests
+_BLOCK_NUMBERS = 2**21  # numbers held in memory at a time: users x ranks x interests
 
 Codes = Int[np.ndarray, "users ranks"]
 Shares = Float[np.ndarray, "users interests"]

@@ -369,32 +369,30 @@ def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch lengt
 
 
 def hide_seen(
-    new: Float[Array, "batch items"], log: Log, moment: Moment, catalogue: Catalogue, *, length: int
+    new: Float[Array, "batch items"], log: Log, moment: Moment, *, length: int
 ) -> Float[Array, "batch items"]:
-    """Scores with items of the newest `length` events, and those that are no candidates, hidden."""
+    """Scores with items of the newest `length` events hidden."""
     seen = seen_items(log, moment, length)
-    possible = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
-    return hide(possible, jnp.where(seen < 0, new.shape[1], seen))
+    return hide(new, jnp.where(seen < 0, new.shape[1], seen))
 
 
-def item_log_probabilities(
-    new: Float[Array, "batch items"], said: Prediction, catalogue: Catalogue
-) -> Float[Array, "batch items"]:
-    """Log-probability of each item to be next; -inf for items that are no candidates.
+def mix_repeats(
+    new: Float[Array, "batch items"], said: Prediction
+) -> tuple[Float[Array, "batch items"], Float[Array, " batch"]]:
+    """Score of each item to be next, new or again; less the second array, its log-probability.
 
     The mixture of new and repeated items: log P(new) + log P(item | new) for items that the
     user has not had, log P(repeat) + log P(item | repeat) for those that they have.
 
     Args:
-        new: What `InterestModel.score_new` says of all items.
+        new: What `InterestModel.score_new` says of all items; those `HIDDEN` come out as -inf.
         said: The prediction for the same moments.
-        catalogue: The catalogue.
     """
-    possible = hide(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), said.repeat_items)
-    is_new = possible > HIDDEN / 2
-    repeat_logit = jnp.where(is_new.any(axis=1), said.repeat_logit, -HIDDEN)  # none new: a repeat
-    new = jax.nn.log_softmax(possible, axis=1) + jax.nn.log_sigmoid(-repeat_logit)[:, None]
-    new = jnp.where(is_new, new, -jnp.inf)
-    repeat = said.repeat + jax.nn.log_sigmoid(repeat_logit)[:, None]
     rows = jnp.arange(len(new))[:, None]
-    return new.at[rows, said.repeat_items].set(repeat, mode="drop")
+    new = hide(new, said.repeat_items)
+    new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
+    total = jax.nn.logsumexp(new, axis=1)
+    is_new = total > -jnp.inf
+    odds, total = (jnp.where(is_new, part, 0.0) for part in (said.repeat_logit, total))
+    new = new.at[rows, said.repeat_items].set(said.repeat + (odds + total)[:, None], mode="drop")
+    return new, total + jnp.where(is_new, jax.nn.softplus(odds), 0.0)  # none new: a repeat

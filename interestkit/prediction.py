@@ -1,9 +1,10 @@
 """Interest probabilities and ranked items for users, known or new, in blocks of fixed size."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,16 +24,26 @@ from interestkit.model import (
     Log,
     ModelConfig,
     Moment,
-    hide_seen,
-    item_log_probabilities,
-    seen_items,
+    Prediction,
+    mix_repeats,
 )
 from interestkit.ranking import top_k
 from interestkit.schema import USER
 from interestkit.storage import load_folder, save_folder
 
 BLOCK = 128  # users scored at a time
-_SMALLEST_LOG = 4096  # events of a block are padded to a power of two, at least this
+_CHUNK = 32  # blocks that one call of a program goes through, at most
+_SMALLEST_LOG = 4096  # events of a chunk and of a block are padded to a power of two, at least this
+
+
+class _Chunk(NamedTuple):
+    """Some users in blocks, with their part of the log."""
+
+    log: Log
+    user: Int[jax.Array, " events"]  # number of the user in the chunk
+    moment: Moment  # each array (blocks, users)
+    given: tuple  # more arrays (blocks, users, ...)
+    num_blocks: int  # that hold users; the others are padding
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -89,10 +100,8 @@ class Predictor:
             ValueError: If `k` is outside 1..items, or the histories are coded by other features.
         """
         check_k(k, self.features)
-        programs = self._scoring(histories, exclude_seen)
-        blocks = [_rank_block(*program, k) for program in programs]
-        codes, scores = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-        return codes[: len(histories)], scores[: len(histories)]
+        run = partial(_rank, exclude_seen=exclude_seen, k=k)
+        return self._by_chunk(run, histories)
 
     def score(
         self,
@@ -116,26 +125,27 @@ class Predictor:
         if codes.size and not 0 <= codes.min() <= codes.max() < self.features.num_items:
             allowed = f"0..{self.features.num_items - 1} (the catalogue)"
             raise ValueError(f"codes must be in {allowed}, got {codes.min()}..{codes.max()}")
-        blocks = []
-        for number, program in enumerate(self._scoring(histories, exclude_seen)):
-            own = codes[number * BLOCK : (number + 1) * BLOCK]
-            blocks.append(_score_block(*program, _pad(own, BLOCK))[: len(own)])
-        return np.concatenate(blocks)
-
-    def _scoring(self, histories: Histories, exclude_seen: bool) -> Iterator[tuple]:
-        """Arguments of `_item_scores` for each block of users."""
-        seen_length = power_of_two(int(histories.lengths.max(initial=1)))
-        program, linear = self._program(histories), self._linear
-        for block in self._blocks(histories):
-            yield (*program, linear, block, self._parts, seen_length, exclude_seen)
+        return self._by_chunk(partial(_score, exclude_seen=exclude_seen), histories, codes)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest in what each user does next; a row sums to 1."""
-        program = self._program(histories)
-        blocks = [
-            _interests_block(*program, block, self._parts) for block in self._blocks(histories)
-        ]
-        return np.concatenate(blocks)[: len(histories)]
+        return self._by_chunk(_interests, histories)
+
+    def _by_chunk(self, run: Callable, histories: Histories, *given: np.ndarray):
+        """What a program says of all users; the next chunk is made while one is on the device."""
+        arguments = (*self._program(histories), self._linear, jnp.array(PARTS[self.mode]))
+        found, running = [], None
+        for chunk, block_events in self._chunks(histories, *given):
+            ahead = run(*arguments, chunk, block_events=block_events)
+            found += [] if running is None else [jax.tree.map(np.asarray, running)]
+            running = ahead
+        found.append(jax.tree.map(np.asarray, running))
+
+        def joined(*parts):
+            rows = np.concatenate([part.reshape(-1, *part.shape[2:]) for part in parts])
+            return rows[: len(histories)]
+
+        return jax.tree.map(joined, *found)
 
     def save(self, folder: str | Path) -> Path:
         """The folder, to which model and features are written together."""
@@ -200,66 +210,126 @@ class Predictor:
             )
         return (*self._split, catalogue)
 
-    @property
-    def _parts(self) -> Float[jax.Array, " parts"]:
-        return jnp.array(PARTS[self.mode])
-
-    def _blocks(self, histories: Histories) -> Iterator[tuple[Log, Moment]]:
-        """Blocks of users with their part of the log; all have one shape."""
-        following, counts = histories.running_counts(self.features.scales_days)
-        starts = range(0, max(len(histories), 1), BLOCK)
-        bounds = [histories.offsets[[a, min(a + BLOCK, len(histories))]] for a in starts]
-        size = max([_SMALLEST_LOG, *(int(b - a) for a, b in bounds)])
-        size = power_of_two(size)
-        for row, (first, last) in zip(starts, bounds, strict=True):
-            events = slice(first, last)
-            arrays = (
-                histories.item[events],
-                histories.seconds[events],
-                histories.weight[events],
-                np.maximum(following[events] - first, 0),
-                counts[events],
+    def _chunks(self, histories: Histories, *given: np.ndarray) -> Iterator[tuple[_Chunk, int]]:
+        """Users chunk by chunk, all of one shape, and how many events a block has room for."""
+        most = min(_CHUNK, power_of_two(-(-len(histories) // BLOCK)))
+        users = most * BLOCK
+        chunk_events, block_events = (
+            power_of_two(max(_SMALLEST_LOG, _most_events(histories, size)))
+            for size in (users, BLOCK)
+        )
+        for first in range(0, max(len(histories), 1), users):
+            own = histories.rows(first, first + users)
+            following, counts = own.running_counts(self.features.scales_days)
+            log = Log(own.item, own.seconds, own.weight, following, counts)
+            moment = (own.offsets[:-1], own.offsets[1:], own.moment)
+            rows = (*moment, *(array[first : first + users] for array in given))
+            blocks = [_pad(array, users).reshape(most, BLOCK, *array.shape[1:]) for array in rows]
+            chunk = _Chunk(
+                log=Log(*(_pad(array, chunk_events) for array in log)),
+                user=_pad(own.user, chunk_events, users),
+                moment=Moment(*blocks[:3]),
+                given=tuple(blocks[3:]),
+                num_blocks=-(-len(own) // BLOCK),
             )
-            log = Log(*(_pad(array, size) for array in arrays))
-            users = slice(row, row + BLOCK)
-            offsets = histories.offsets[row : row + BLOCK + 1] - first
-            moment = (offsets[:-1], offsets[1:], histories.moment[users])
-            yield log, Moment(*(_pad(array, BLOCK) for array in moment))
+            yield chunk, block_events
 
 
-def _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen):
-    """Log-probability of every item to be next, or the next new one."""
-    log, moment = block
+def _most_events(histories: Histories, users: int) -> int:
+    """Events of the users of a block, at most, where a block has so many users."""
+    edges = np.append(histories.offsets[:-1:users], histories.offsets[-1])
+    return int(np.diff(edges).max(initial=0))
+
+
+def _in_blocks(say: Callable, chunk: _Chunk):
+    """What `say` says of each block, given its number, moments and the rows given for its users.
+
+    One loop of the device; it ends with the last block that holds users.
+    """
+    inputs = (chunk.moment, *chunk.given)
+
+    def block(number):
+        return say(number, *jax.tree.map(lambda array: array[number], inputs))
+
+    def step(number, found):
+        return jax.tree.map(lambda all_, own: all_.at[number].set(own), found, block(number))
+
+    blocks = len(chunk.moment.start)
+    shapes = jax.eval_shape(block, jnp.int32(0))
+    empty = jax.tree.map(lambda own: jnp.zeros((blocks, *own.shape), own.dtype), shapes)
+    return jax.lax.fori_loop(0, chunk.num_blocks, step, empty)
+
+
+def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_seen):
+    """A function of a block: scores of all items, what makes them log-probabilities, and rows."""
+    table = _item_side(model, catalogue, parts)
+
+    def scores(number, moment):
+        said = model(chunk.log, catalogue, moment, parts=parts)
+        new = _user_side(said, catalogue, parts) @ table.T
+        at = moment.start[0] + jnp.arange(block_events)
+        at = jnp.minimum(at, len(chunk.user) - 1)
+        row = jnp.minimum(chunk.user[at] - number * len(new), len(new))
+        seen = (row, chunk.log.item[at])
+        if linear.size:
+            new += parts[0] * (jnp.zeros_like(new).at[seen].set(1.0, mode="drop") @ linear)
+        if not exclude_seen:
+            return mix_repeats(new, said)
+        new = new.at[seen].set(HIDDEN, mode="drop")
+        new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
+        total = jax.nn.logsumexp(new, axis=1)
+        return new, jnp.where(total > -jnp.inf, total, 0.0)
+
+    return scores
+
+
+def _item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.Array, "items all"]:
+    """All that `InterestModel.score_new` multiplies by something of the user, side by side."""
+    signals = jnp.moveaxis(model.popularity_signals(catalogue.popularity), 0, 1)
+    bias = jnp.where(catalogue.is_candidate, parts[0] * model.item_bias[...], HIDDEN)
+    sides = (model.vectors(catalogue, parts), signals.reshape(len(bias), -1), bias[:, None])
+    return jnp.concatenate(sides, axis=1)
+
+
+def _user_side(said: Prediction, catalogue: Catalogue, parts) -> Float[jax.Array, "batch all"]:
+    at = jax.nn.one_hot(said.snapshot, len(catalogue.popularity))
+    weight = parts[0] * jnp.einsum("bn,bs->bns", at, said.popularity_weight)
+    one = jnp.ones((len(at), 1))
+    return jnp.concatenate([said.user, weight.reshape(len(at), -1), one], axis=1)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("block_events", "exclude_seen", "k"))
+def _rank(graph, state, catalogue, linear, parts, chunk, *, k, **settings):
+    scores_of = _scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
+
+    def rank(number, moment):
+        scores, total = scores_of(number, moment)
+        best, codes = top_k(scores, k)
+        return codes, best - total[:, None]
+
+    return _in_blocks(rank, chunk)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("block_events", "exclude_seen"))
+def _score(graph, state, catalogue, linear, parts, chunk, **settings):
+    scores_of = _scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
+
+    def score(number, moment, codes):
+        scores, total = scores_of(number, moment)
+        return jnp.take_along_axis(scores, codes, axis=1) - total[:, None]
+
+    return _in_blocks(score, chunk)
+
+
+@partial(jax.jit, static_argnums=0, static_argnames="block_events")
+def _interests(graph, state, catalogue, linear, parts, chunk, *, block_events):
+    del linear, block_events  # of scores
     model = nnx.merge(graph, state)
-    said = model(log, catalogue, moment, parts=parts)
-    new = model.score_new(said, catalogue, None, parts=parts)
-    if linear.size:
-        rows, seen = jnp.arange(len(new))[:, None], seen_items(log, moment, seen_length)
-        seen = jnp.where(seen < 0, len(linear), seen)
-        had = jnp.zeros_like(new).at[rows, seen].set(1.0, mode="drop")
-        new += parts[0] * (had @ linear)
-    if not exclude_seen:
-        return item_log_probabilities(new, said, catalogue)
-    left = hide_seen(new, log, moment, catalogue, length=seen_length)
-    return jnp.where(left > HIDDEN / 2, jax.nn.log_softmax(left, axis=1), -jnp.inf)
 
+    def interests(_, moment):
+        return jnp.exp(model(chunk.log, catalogue, moment, parts=parts).interests)
 
-@partial(jax.jit, static_argnums=(0, 6, 7, 8))
-def _rank_block(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen, k):
-    scores = _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen)
-    best, codes = top_k(scores, k)
-    return codes, best
-
-
-@partial(jax.jit, static_argnums=(0, 6, 7))
-def _score_block(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen, codes):
-    scores = _item_scores(graph, state, catalogue, linear, block, parts, seen_length, exclude_seen)
-    return jnp.take_along_axis(scores, codes, axis=1)
-
-
-@partial(jax.jit, static_argnums=0)
-def _interests_block(graph, state, catalogue, block, parts):
-    return jnp.exp(nnx.merge(graph, state)(*block[:1], catalogue, block[1], parts=parts).interests)
+    return _in_blocks(interests, chunk)
 
 
 def check_k(k: int, features: Features) -> None:
@@ -292,8 +362,9 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
     return table.sort(order, descending=[False, True, False]).drop("row")
 
 
-def _pad(array: np.ndarray, size: int) -> np.ndarray:
-    return np.pad(array, [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)])
+def _pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
+    width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
+    return np.pad(array, width, constant_values=value)
 
 
 def _flat(state: nnx.State) -> dict[str, np.ndarray]:

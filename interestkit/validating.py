@@ -18,13 +18,14 @@ from interestkit.heldout import HeldOut
 from interestkit.histories import power_of_two
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.model import (
+    HIDDEN,
     PARTS,
     Catalogue,
     ModelConfig,
     Moment,
     graphdef,
     hide_seen,
-    item_log_probabilities,
+    mix_repeats,
 )
 from interestkit.ranking import top_k
 
@@ -101,11 +102,12 @@ def _validate(
         parts = jnp.array(PARTS["hybrid"])
         said = model(log, catalogue, moment, parts=parts)
         new = model.score_new(said, catalogue, None, parts=parts)
-        unseen = hide_seen(new, log, moment, catalogue, length=seen_length)
+        new = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
+        unseen = hide_seen(new, log, moment, length=seen_length)
         k = min(10, shape.num_items)
         values = []
         for scores, num in (
-            (item_log_probabilities(new, said, catalogue), truth["num"]),
+            (mix_repeats(new, said)[0], truth["num"]),
             (unseen, truth["num_new"]),
         ):
             codes = top_k(scores, k)[1]

@@ -152,6 +152,22 @@ def test_rows_without_kind_are_views_and_numbers_are_names(features):
     np.testing.assert_allclose(histories.weight, [1 / 1.5], rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("first", "stop", "users"),
+    [(0, 1, ["ann"]), (1, 9, ["bob"]), (0, 2, ["ann", "bob"]), (2, 3, [])],
+)
+def test_rows_are_the_histories_of_those_users_alone(features, first, stop, users):
+    whole = features.histories(events_of(ROWS), moments=moments_of(ann=5, bob=9))
+    own = whole.rows(first, stop)
+    assert own.users.tolist() == users
+    assert named(features, own) == {user: named(features, whole)[user] for user in users}
+    assert own.moment.tolist() == whole.moment[first:stop].tolist()
+    assert own.offsets[0] == 0
+    is_own = np.isin(whole.user, range(first, stop))
+    np.testing.assert_array_equal(own.seconds, whole.seconds[is_own])
+    np.testing.assert_array_equal(own.weight, whole.weight[is_own])
+
+
 def test_seen_items_are_listed_once(features):
     histories = features.histories(events_of(ROWS))
     codes = features.codes(pl.Series(["a", "b", "c"]))

@@ -24,7 +24,7 @@ from interestkit.model import (
     Moment,
     graphdef,
     hide,
-    item_log_probabilities,
+    mix_repeats,
     seen_items,
 )
 
@@ -121,16 +121,21 @@ def test_events_after_the_moment_change_nothing(model, world, said):
     assert (left[0].user != said[0].user).any()
 
 
+def log_probabilities(new, said, catalogue):
+    scores, total = mix_repeats(jnp.where(catalogue.is_candidate[None, :], new, HIDDEN), said)
+    return scores - total[:, None]
+
+
 def test_item_probabilities_sum_to_one_over_the_candidates(world, said):
     said, new = said
-    probabilities = jnp.exp(item_log_probabilities(new, said, world[1]))
+    probabilities = jnp.exp(log_probabilities(new, said, world[1]))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
     np.testing.assert_array_equal(probabilities[:, 5], 0)
 
 
 def test_item_probabilities_are_the_mixture_of_new_and_repeated_items(world, said):
     said, new = said
-    actual = item_log_probabilities(new, said, world[1])
+    actual = log_probabilities(new, said, world[1])
     gate = 1 / (1 + np.exp(-np.asarray(said.repeat_logit, dtype=float)[0]))
     scores = np.exp(np.asarray(new, dtype=float)[0])
     scores /= scores[[2, 3, 4]].sum()  # user 0 has had items 0 and 1; item 5 is a search
@@ -143,7 +148,7 @@ def test_a_user_who_has_had_every_item_gets_a_repeat(model, world):
     log, catalogue, moment = world
     few = catalogue._replace(is_candidate=jnp.arange(NUM_ITEMS) < 2)
     said, new = predict(*model, log, few, moment)
-    probabilities = jnp.exp(item_log_probabilities(new, said, few))
+    probabilities = jnp.exp(log_probabilities(new, said, few))
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-5)
 
 
@@ -151,7 +156,7 @@ def test_without_candidates_no_item_has_a_probability(model, world):
     log, catalogue, moment = world
     none = catalogue._replace(is_candidate=jnp.zeros(NUM_ITEMS, bool))
     said, new = predict(*model, log, none, moment)
-    assert (item_log_probabilities(new, said, none) == -jnp.inf).all()
+    assert (log_probabilities(new, said, none) == -jnp.inf).all()
     assert np.isfinite(said.interests).all()
 
 

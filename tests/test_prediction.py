@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -359,9 +360,24 @@ def test_a_saved_model_predicts_the_same(study, everyone, tmp_path, mode):
 def test_a_loaded_model_uses_the_programs_that_are_there(study, everyone, tmp_path):
     loaded = Predictor.load(study.predictor.save(tmp_path / "model"))
     study.predictor.rank(everyone[1], k=5)
-    before = prediction._rank_block._cache_size()
+    before = prediction._rank._cache_size()
     loaded.rank(everyone[1], k=5)
-    assert prediction._rank_block._cache_size() == before
+    assert prediction._rank._cache_size() == before
+
+
+def test_more_users_take_more_calls_of_one_program(study, everyone, monkeypatch):
+    monkeypatch.setattr(prediction, "BLOCK", 3)
+    monkeypatch.setattr(prediction, "_CHUNK", 4)
+    moments, _ = everyone
+    some_users, more_users = (some(study, moments, list(range(n))) for n in (13, 85))
+    expected = study.predictor.rank(more_users, k=5)
+    programs = prediction._rank._cache_size()
+    codes, _ = study.predictor.rank(some_users, k=5)
+    assert prediction._rank._cache_size() == programs
+    np.testing.assert_array_equal(codes, expected[0][:13])
+    chunks = [chunk for chunk, _ in study.predictor._chunks(more_users)]
+    assert [chunk.num_blocks for chunk in chunks] == [4] * 7 + [1]
+    assert len({str(jax.tree.map(np.shape, chunk)) for chunk in chunks}) == 1
 
 
 def test_a_folder_of_something_else_is_refused(study, tmp_path):

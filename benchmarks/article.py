@@ -118,10 +118,10 @@ def run() -> None:
     with tempfile.TemporaryDirectory() as folder:
         filled = {"JAX_COMPILATION_CACHE_DIR": folder} | CACHE
         sides = {
-            "ours, cold": Side(cold, variables=CACHE),
-            "ours, warm cache": Side(warm, variables=filled),
-            "Keras": Side(keras, PEERS / "tensorflow"),
-            "PyTorch": Side(pytorch, PEERS / "metrics"),
+            "ours, cold": Side(work=cold, variables=CACHE),
+            "ours, warm cache": Side(work=warm, variables=filled),
+            "Keras": Side(work=keras, environment=PEERS / "tensorflow"),
+            "PyTorch": Side(work=pytorch, environment=PEERS / "metrics"),
         }
         options = {"users": 1000, "epochs": 200}
         if not {"--side", "--help", "-h"} & set(sys.argv):

@@ -73,7 +73,7 @@ if __name__ == "__main__":
     main(
         "native",
         __doc__,
-        {"ours": Side(ours), "C by hand": Side(by_hand)},
+        {"ours": Side(work=ours), "C by hand": Side(work=by_hand)},
         options={"users": 1000, "epochs": 200},
         shown=("fit_seconds",),
     )

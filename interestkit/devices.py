@@ -89,6 +89,15 @@ def join_hosts(environment: Mapping[str, str] | None = None) -> int:
     return jax.process_count()
 
 
+def use_compilation_cache() -> None:
+    """Keep compiled programs on disk between processes, unless JAX is already told where."""
+    if jax.config.jax_compilation_cache_dir is None:
+        from platformdirs import user_cache_path
+
+        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("interestkit") / "xla"))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
+
+
 def on_mesh(mesh: Mesh | None):
     """A context in which programs run on the mesh; None changes nothing."""
     return nullcontext() if mesh is None else jax.set_mesh(mesh)

@@ -24,6 +24,7 @@ from interestkit.devices import (
     place,
     spread,
     stay_placed,
+    use_compilation_cache,
     whole,
 )
 from interestkit.examples import (
@@ -248,15 +249,6 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
         scales_days=features.scales_days,
         **(limits | shape),
     )
-
-
-def use_compilation_cache() -> None:
-    """Keep compiled programs on disk between processes, unless JAX is already told where."""
-    if jax.config.jax_compilation_cache_dir is None:
-        from platformdirs import user_cache_path
-
-        jax.config.update("jax_compilation_cache_dir", str(user_cache_path("interestkit") / "xla"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _interest_prior(features: Features) -> Float[Array, " interests"]:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -150,3 +151,13 @@ def test_no_module_is_longer_than_400_lines():
         for path in (ROOT / "interestkit").rglob("*.py")
     }
     assert {name: lines for name, lines in lengths.items() if lines > 400} == {}
+
+
+def test_import_loads_no_large_package():
+    program = (
+        f"import sys\nsys.path.insert(0, {str(ROOT)!r})\nimport interestkit\n"
+        "large = 'jax flax numpy pandas polars matplotlib seaborn IPython ipywidgets jupyterlab'\n"
+        "sys.exit(str(set(large.split()) & set(sys.modules) or ''))"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert done.stderr.strip() == ""

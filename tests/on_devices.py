@@ -2,8 +2,8 @@
 
     python on_devices.py DEVICES SAMPLED DATAxMODEL ...
 
-One JSON line per mesh: losses and scores of the last epoch, a sum over the item vectors, the item
-vectors before the first step (a hash), and the shapes that have a row for every item in the compiled
+One JSON line per mesh: losses and scores of the last epoch, a sum over the item vectors, a hash of
+them before the first step, and the shapes that have a row for every item in the compiled
 programs that train and initialise. `1` stands for no mesh. The second epoch is trained by a second
 fit, from the checkpoint of the first.
 """

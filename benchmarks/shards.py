@@ -18,14 +18,14 @@ import polars as pl
 from timing import RUNS, Side, main
 
 OPTIONS = {
-    "users": 20_000,
+    "users": 40_000,
     "events_per_user": 50,
     "items": 20_000,
     "factor": 4,
-    "users_per_shard": 2_500,
-    "shards_at_once": 4,
-    "epochs": 12,
-    "examples_per_epoch": 12_800,
+    "users_per_shard": 10_000,
+    "shards_at_once": 2,
+    "epochs": 16,
+    "examples_per_epoch": 6_400,
 }
 DAYS = 90
 PART = 10_000  # users written at a time
@@ -140,10 +140,10 @@ if __name__ == "__main__":
         "shards",
         __doc__,
         {
-            "shards": Side(trained(in_shards=True, is_large=False)),
-            "memory": Side(trained(in_shards=False, is_large=False)),
-            "shards, large": Side(trained(in_shards=True, is_large=True)),
-            "memory, large": Side(trained(in_shards=False, is_large=True)),
+            "shards": Side(work=trained(in_shards=True, is_large=False)),
+            "memory": Side(work=trained(in_shards=False, is_large=False)),
+            "shards, large": Side(work=trained(in_shards=True, is_large=True)),
+            "memory, large": Side(work=trained(in_shards=False, is_large=True)),
         },
         options=OPTIONS,
         repeats=3,

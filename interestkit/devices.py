@@ -122,10 +122,12 @@ def place(tree, mesh: Mesh | None = None, num_items: int = 0):
             shape[axis], sharding = num_items, NamedSharding(mesh, _spec(axis))
 
         def part(index):
-            found, width = array[index], [(0, 0)] * array.ndim
-            if axis is not None:
-                width[axis] = (0, len(range(num_items)[index[axis]]) - found.shape[axis])
-            return np.pad(found, width).astype(dtype, copy=False)
+            found = np.asarray(array[index], dtype)
+            if axis is None:
+                return found
+            width = [(0, 0)] * array.ndim
+            width[axis] = (0, len(range(num_items)[index[axis]]) - found.shape[axis])
+            return np.pad(found, width)
 
         return jax.make_array_from_callback(tuple(shape), sharding, part)
 

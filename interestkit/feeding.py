@@ -51,12 +51,11 @@ def feed(
     epoch before. What an epoch draws from depends on its number and the seed alone.
 
     Raises:
-        ValueError: If not every shard can be read in `config.epochs`, an event is later than the
-            features, or a shard holds no example.
+        ValueError: If not every shard can be read in `config.epochs`, an event of one is later
+            than the features, or one holds no example.
     """
     if isinstance(histories, Shards):
         return _from_shards(features, histories, config, mesh, seed, first_epoch)
-    check_times(features, histories)
     log = log_arrays(histories, features.scales_days)
     return repeat(Fed(*place((log, find_examples(histories, config.task)), mesh), 0.0))
 

@@ -90,8 +90,11 @@ class Shards:
 
         Raises:
             FileNotFoundError: If there is nothing, or writing did not end.
+            ValueError: If they were written by an older version, which did not sort them.
         """
         stored = json.loads((Path(folder) / _MANIFEST).read_text("utf-8"))
+        if "fingerprint" not in stored:
+            raise ValueError(f"{folder}: must be written anew, got shards of an older version")
         counts = tuple((users, events) for users, events in stored["counts"])
         return cls(folder=Path(folder), counts=counts, fingerprint=stored["fingerprint"])
 

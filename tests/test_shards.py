@@ -155,6 +155,10 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         write_shards(events.drop("item"), tmp_path / "none", num_shards=2)
     with pytest.raises(FileNotFoundError):
         Shards.read(tmp_path / "nothing")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "shards.json").write_text('{"counts": [[1, 2]]}')
+    with pytest.raises(ValueError, match="must be written anew, got shards of an older version"):
+        Shards.read(tmp_path / "old")
     copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
     with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
         copy.events(0)

@@ -109,45 +109,84 @@ def padded_items(num_items: int, mesh: Mesh | None) -> int:
     return -(-num_items // parts) * parts
 
 
-def place(tree, mesh: Mesh | None, num_items: int = 0):
+def place(tree, mesh: Mesh | None = None, num_items: int = 0):
     """Arrays on the mesh: those with a row per item in parts, all others whole on each device.
 
+    Each device is sent its own part from the memory of the host.
+
     Args:
-        tree: Arrays, recognised by their names.
-        mesh: The mesh; None leaves them as they are.
+        tree: NumPy arrays, recognised by their names.
+        mesh: The mesh; None takes the first device, for whole arrays.
         num_items: What `padded_items` says; rows of zeros are added at the end.
+    """
+    if mesh is None:
+        return jax.tree.map(jnp.asarray, tree)
+
+    def of(path, array):
+        axis, array = _ITEM_AXIS.get(_name(path)), np.asarray(array)
+        shape, dtype = list(array.shape), jax.dtypes.canonicalize_dtype(array.dtype)
+        if axis is None:
+            sharding = NamedSharding(mesh, P())
+        else:
+            shape[axis], sharding = num_items, NamedSharding(mesh, _spec(axis))
+
+        def part(index):
+            found = np.asarray(array[index], dtype)
+            if axis is None:
+                return found
+            width = [(0, 0)] * array.ndim
+            width[axis] = (0, len(range(num_items)[index[axis]]) - found.shape[axis])
+            return np.pad(found, width)
+
+        return jax.make_array_from_callback(tuple(shape), sharding, part)
+
+    return jax.tree_util.tree_map_with_path(of, tree)
+
+
+def whole(tree, mesh: Mesh | None, num_items: int):
+    """The arrays that `place` divided, in NumPy, without the added rows.
+
+    They are put together in the memory of each host: no device has more than two parts.
     """
     if mesh is None:
         return tree
 
     def of(path, array):
         axis = _ITEM_AXIS.get(_name(path))
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-            data = jax.device_put(np.asarray(jax.random.key_data(array)), NamedSharding(mesh, P()))
-            return jax.random.wrap_key_data(data)
-        array = np.asarray(array)  # of this process, which another cannot address
         if axis is None:
-            return jax.device_put(array, NamedSharding(mesh, P()))
-        width = [(0, 0)] * array.ndim
-        width[axis] = (0, num_items - array.shape[axis])
-        return jax.device_put(np.pad(array, width), NamedSharding(mesh, _spec(axis)))
+            return np.asarray(array.addressable_data(0))
+        if array.is_fully_addressable:
+            return np.asarray(array).take(range(num_items), axis)
+        with jax.set_mesh(mesh):
+            parts = [  # one after the other, so that a device has one of them at a time
+                np.asarray(_part(axis, array, np.int32(n)).addressable_data(0))
+                for n in range(mesh.shape[MODEL])
+            ]
+        return np.concatenate(parts, axis).take(range(num_items), axis)
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-def whole(tree, mesh: Mesh | None, num_items: int):
-    """The arrays that `place` divided, on one device of each process, without the added rows."""
-    if mesh is None:
-        return tree
-    if jax.process_count() > 1:
-        from jax.experimental.multihost_utils import process_allgather
+@partial(jax.jit, static_argnums=0)
+def _part(axis: int, array, number):
+    """One part of an array that is divided over the model axis, on every device."""
 
-        tree = process_allgather(tree, tiled=True)
+    @partial(jax.shard_map, in_specs=(_spec(axis), P()), out_specs=P())
+    def of(own, number):
+        return jax.lax.psum(jnp.where(jax.lax.axis_index(MODEL) == number, own, 0), MODEL)
+
+    return of(array, number)
+
+
+def first_items(tree, num_items: int):
+    """Inside a program: the arrays, with zeros in rows that stand behind those of the items."""
 
     def of(path, array):
         axis = _ITEM_AXIS.get(_name(path))
-        array = np.asarray(array)
-        return jnp.asarray(array if axis is None else array.take(range(num_items), axis))
+        if axis is None or array.shape[axis] == num_items:
+            return array
+        row = jax.lax.broadcasted_iota(jnp.int32, array.shape, axis)
+        return jnp.where(row < num_items, array, 0)
 
     return jax.tree_util.tree_map_with_path(of, tree)
 

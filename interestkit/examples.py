@@ -1,4 +1,4 @@
-"""What training draws from: the log and the catalogue on the device, moments, candidates."""
+"""What training draws from: the log and the catalogue as arrays, moments, candidates."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -27,6 +27,8 @@ class TrainingConfig:
             is as likely, so that users count by how long their histories are.
         epochs: Largest number of epochs; the learning rate falls to zero over them (cosine).
         examples_per_epoch: Moments drawn in one epoch.
+        shards_at_once: Shards of a log larger than memory that an epoch draws from. Each epoch
+            brings new ones in for the oldest. More of them mix more users and take more memory.
         batch_size: Moments in one step.
         learning_rate: Start of the learning rate.
         weight_decay: Decoupled weight decay; 0 makes AdamW plain Adam.
@@ -44,6 +46,7 @@ class TrainingConfig:
     draw: str = "users"
     epochs: int = 12
     examples_per_epoch: int = 6_400
+    shards_at_once: int = 4
     batch_size: int = 128
     learning_rate: float = 3e-3
     weight_decay: float = 0.1
@@ -62,6 +65,7 @@ class TrainingConfig:
         for name in (
             "epochs",
             "examples_per_epoch",
+            "shards_at_once",
             "batch_size",
             "num_sampled",
             "num_targets",
@@ -85,7 +89,7 @@ class TrainingConfig:
 
 
 class Examples(NamedTuple):
-    """Moments that training draws from, on the device."""
+    """Moments that training draws from; those of several shards have as much room for each."""
 
     position: Int[Array, " moments"]  # of the first event of each moment in the log
     start: Int[Array, " users"]  # first event of each user
@@ -94,19 +98,19 @@ class Examples(NamedTuple):
     num_moments: Int[Array, " users"]
     moment: Int[Array, " users"]  # of prediction, for a history in no order
     user: Int[Array, " events"]  # who each event belongs to; empty where the order counts
-    num_users: Int[Array, ""]  # that are real: what stands behind them is padding
-    num_positions: Int[Array, ""]
+    num_users: Int[Array, " shards"]  # that are real: what stands behind them is padding
+    num_positions: Int[Array, " shards"]
 
 
-def device_log(histories: Histories, scales_days: tuple[float, ...]) -> Log:
-    """Histories as arrays on the device, with the counts that the model reads."""
+def log_arrays(histories: Histories, scales_days: tuple[float, ...]) -> Log:
+    """Histories as the model reads them, in NumPy: `devices.place` brings them to devices."""
     following, counts = histories.running_counts(scales_days)
     arrays = (histories.item, histories.seconds, histories.weight, following, counts)
-    return Log(*(jnp.asarray(_at_least_one(array)) for array in arrays))
+    return Log(*map(_at_least_one, arrays))
 
 
-def device_catalogue(features: Features) -> Catalogue:
-    """What is known of each item, as arrays on the device."""
+def catalogue_arrays(features: Features) -> Catalogue:
+    """What is known of each item, in NumPy: `devices.place` brings it to devices."""
     shares = features.item_interests
     width = max(int((shares > 0).sum(axis=1).max(initial=0)), 1)
     codes = np.argsort(-shares, axis=1, kind="stable")[:, :width].astype(np.int32)
@@ -116,11 +120,8 @@ def device_catalogue(features: Features) -> Catalogue:
     content = content if content.shape[1] else np.zeros((len(shares), 1), np.float32)
     events = features.items["events"].to_numpy().astype(np.float32)
     arrays = (content, codes, parts, features.is_candidate, events)
-    return Catalogue(
-        *(jnp.asarray(array) for array in arrays),
-        popularity=jnp.asarray(np.moveaxis(features.popularity, 1, 2)),
-        snapshot_seconds=jnp.asarray(features.snapshot_seconds),
-    )
+    popularity = np.moveaxis(features.popularity, 1, 2)
+    return Catalogue(*arrays, popularity=popularity, snapshot_seconds=features.snapshot_seconds)
 
 
 def item_content(features: Features) -> Float[np.ndarray, "items content"]:
@@ -155,23 +156,49 @@ def find_examples(histories: Histories, task: str = "next") -> Examples:
     starts, stops = histories.offsets[users], histories.offsets[users + 1]
     owner = histories.user if is_hidden else histories.user[:0]
     arrays = (position, starts, stops, first, count, histories.moment[users], owner)
-    arrays = (*arrays, len(users), len(position))
-    return Examples(*(jnp.asarray(array, dtype=jnp.int32) for array in arrays))
+    arrays = (*arrays, [len(users)], [len(position)])
+    return Examples(*(np.asarray(array, dtype=np.int32) for array in arrays))
 
 
 def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
-    """Both with room for so many users and events, so that all parts of a log share a program."""
-    last = np.iinfo(np.int32).max
-    sizes = Examples(num_events, *[num_users] * 5, num_events if len(examples.user) else 0, 0, 0)
-    fills = Examples(0, 0, 0, last, 0, 0, user=last, num_users=0, num_positions=0)
+    """Both with room for so many users and events, so that all shards share one program.
+
+    Users that are padding come after all others in each order that something is looked up in.
+    """
+    sizes = Examples(num_events, *[num_users] * 5, num_events if len(examples.user) else 0, 1, 1)
+    fills = Examples(0, 0, 0, num_events, 0, 0, user=num_users, num_users=0, num_positions=0)
 
     def longer(array, size, fill):
-        width = [(0, max(size - len(array), 0)), *[(0, 0)] * (array.ndim - 1)]
-        return jnp.pad(array, width, constant_values=fill)
+        width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
+        return np.pad(array, width, constant_values=fill)
 
     log = Log(*(longer(array, num_events, 0) for array in log))
-    rest = zip(examples, sizes, fills, strict=True)
-    return log, Examples(*(longer(*one) if one[0].ndim else one[0] for one in rest))
+    return log, Examples(*map(longer, examples, sizes, fills))
+
+
+def room_for(slots: int, part: tuple[Log, Examples]) -> tuple[Log, Examples]:
+    """Zeros in the shape of so many padded shards side by side."""
+    return jax.tree.map(lambda a: jnp.zeros((slots * len(a), *a.shape[1:]), a.dtype), part)
+
+
+def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
+    """The shards, the one in a slot (counted from 0) replaced by another that is padded."""
+    log, examples = part
+    event, user = slot * len(log.item), slot * len(examples.start)
+    last = jnp.iinfo(jnp.int32).max  # no event follows
+    log = log._replace(following=jnp.where(log.following < last, log.following + event, last))
+    examples = examples._replace(
+        position=examples.position + event,
+        start=examples.start + event,
+        stop=examples.stop + event,
+        first_moment=examples.first_moment + event,
+        user=examples.user + user + slot,  # padding has a number of its own
+    )
+    return jax.tree.map(
+        lambda all_of, own: jax.lax.dynamic_update_slice_in_dim(all_of, own, slot * len(own), 0),
+        shards,
+        (log, examples),
+    )
 
 
 def _check_distinct(histories: Histories) -> None:
@@ -201,16 +228,24 @@ def draw_moments(config: TrainingConfig, examples: Examples, log: Log, key):
     """A batch of moments, and where the events of each user stop."""
     user_key, moment_key = jax.random.split(key)
     if config.draw == "moments":
-        nth = jax.random.randint(moment_key, (config.batch_size,), 0, examples.num_positions)
+        nth = _draw_real(moment_key, config.batch_size, examples.num_positions, examples.position)
         user = jnp.searchsorted(examples.first_moment, nth, side="right") - 1
     else:
-        user = jax.random.randint(user_key, (config.batch_size,), 0, examples.num_users)
+        user = _draw_real(user_key, config.batch_size, examples.num_users, examples.start)
         share = jax.random.uniform(moment_key, (config.batch_size,))
         nth = examples.first_moment[user]
         nth += jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
     position = examples.position[nth]
     seconds = examples.moment[user] if config.task == "hidden" else log.seconds[position]
     return Moment(examples.start[user], position, seconds), examples.stop[user]
+
+
+def _draw_real(key, batch_size: int, num_real, padded) -> Int[Array, " batch"]:
+    """Places in an array that are no padding, each as likely as any other."""
+    ends = jnp.cumsum(num_real)
+    drawn = jax.random.randint(key, (batch_size,), 0, ends[-1])
+    shard = jnp.searchsorted(ends, drawn, side="right")
+    return drawn - (ends - num_real)[shard] + shard * (len(padded) // len(num_real))
 
 
 def draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:

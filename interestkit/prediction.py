@@ -13,7 +13,8 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Float, Int
 
-from interestkit.examples import device_catalogue
+from interestkit.devices import place
+from interestkit.examples import catalogue_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories, power_of_two
 from interestkit.model import (
@@ -189,11 +190,12 @@ class Predictor:
 
     @cached_property
     def _split(self) -> tuple[nnx.GraphDef, nnx.State]:
-        return nnx.split(self.model)
+        graph, state = nnx.split(self.model)
+        return graph, place(state)  # weights that come from many devices are on none
 
     @cached_property
     def _catalogue(self) -> Catalogue:
-        return device_catalogue(self.features)
+        return place(catalogue_arrays(self.features))
 
     @cached_property
     def _linear(self) -> Float[jax.Array, "items items"]:

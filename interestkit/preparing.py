@@ -1,5 +1,6 @@
 """From a log larger than memory to clean, coded, sorted events in shards, on Polars or Spark."""
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
 from interestkit.shards import Shards, part_name
 from interestkit.splitting import first_numbers, later_shares
+from interestkit.storage import sha256_of
 
 _MANIFEST = "prepared.json"
 _FORMAT = 1
@@ -42,6 +44,7 @@ class Prepared:
         cuts: First moment of the parts validation and test.
         counts: Part -> users and events of each file.
         settings: What `prepare` was told.
+        fingerprint: Stands for the bytes of all files.
     """
 
     folder: Path
@@ -53,6 +56,7 @@ class Prepared:
     cuts: tuple[datetime, datetime]
     counts: Mapping[str, list[tuple[int, int]]]
     settings: Mapping[str, object]
+    fingerprint: str
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {self.num_events_of(part):,}" for part in _PARTS)
@@ -77,6 +81,7 @@ class Prepared:
         return Shards(
             folder=self.folder,
             counts=tuple(counts[n] for n in there),
+            fingerprint=f"{self.fingerprint}-{part}",
             files=tuple(part_name(n) for n in there),
             since=(None, *self.cuts)[number],
             until=(*self.cuts, None)[number],
@@ -227,6 +232,7 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
     done.users.select(USER, EVENTS).write_parquet(folder / "users.parquet")
     done.items.select(ITEM, EVENTS).write_parquet(folder / "items.parquet")
     counts = [_count(path, cuts) for path in sorted(folder.glob("part-*.parquet"))]
+    digests = [sha256_of(path) for path in sorted(folder.iterdir())]
     facts = {
         "report": done.report.to_dicts(),
         "num_events": num_events,
@@ -234,6 +240,7 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
         "num_items": len(done.items),
         "num_sessions": sum(sessions for *_, sessions in counts),
         "cuts": [cut.isoformat() for cut in cuts],
+        "fingerprint": hashlib.sha256("".join(digests).encode()).hexdigest(),
         "counts": {part: [row[n] for row in counts] for n, part in enumerate(_PARTS)},
     }
     empty = [part for part, own in facts["counts"].items() if not sum(events for _, events in own)]

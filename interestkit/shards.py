@@ -1,12 +1,15 @@
 """A log that does not fit in memory: Parquet files of whole users, read while the device works."""
 
+import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,6 +17,7 @@ import numpy as np
 import polars as pl
 
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
+from interestkit.storage import sha256_of, write_atomically
 
 T = TypeVar("T")
 _MANIFEST = "shards.json"
@@ -26,6 +30,7 @@ class Shards:
     Args:
         folder: Where they lie.
         counts: Users and events of each.
+        fingerprint: Stands for the bytes of all files.
         files: Their names; empty stands for part-00000.parquet and so on.
         since: Earlier events are left out, as if they were not there.
         until: So are those from here on.
@@ -35,6 +40,7 @@ class Shards:
 
     folder: Path
     counts: tuple[tuple[int, int], ...]
+    fingerprint: str = ""
     files: tuple[str, ...] = ()
     since: datetime | None = None
     until: datetime | None = None
@@ -53,8 +59,12 @@ class Shards:
         users, events = np.max(self.counts, axis=0)
         return int(users), int(events)
 
-    def events(self, number: int) -> pl.DataFrame:
+    def events(self, number: int, columns: Sequence[str] | None = None) -> pl.DataFrame:
         """Events of one shard, in the order of users and times.
+
+        Args:
+            number: Of the shard, from 0 on.
+            columns: Those wanted, as fewer are read sooner; None takes all.
 
         Raises:
             ValueError: If the file does not hold as many events as when it was written.
@@ -65,15 +75,16 @@ class Shards:
             table = table.filter(pl.col(TIME) >= self.since)
         if self.until is not None:
             table = table.filter(pl.col(TIME) < self.until)
-        table = table.collect()
+        table = table.select(*(columns or [pl.all()])).collect()
         if len(table) != self.counts[number][1]:
             raise ValueError(
                 f"{path}: must hold {self.counts[number][1]:,} events, got {len(table):,}"
             )
         if not self.is_coded:
-            return table.sort(USER, TIME, maintain_order=True)
-        names = (self._names[column].gather(table[column]) for column in (USER, ITEM))
-        return table.with_columns(*names, pl.col(KIND).cast(pl.String))
+            return table
+        there = set(table.columns)
+        names = (own.gather(table[c]) for c, own in self._names.items() if c in there)
+        return table.with_columns(*names, *(pl.col(c).cast(pl.String) for c in there & {KIND}))
 
     @cached_property
     def _names(self) -> dict[str, pl.Series]:
@@ -81,11 +92,23 @@ class Shards:
         files = {USER: "users", ITEM: "items"}
         return {c: pl.read_parquet(self.folder / f"{f}.parquet")[c] for c, f in files.items()}
 
-    def order(self, seed: int) -> Iterator[int]:
-        """Numbers of shards without end: each once in random order, then again in another."""
+    def order(self, seed: int, apart: int = 1) -> Iterator[int]:
+        """Numbers of shards without end: each once in random order, then again in another.
+
+        Args:
+            seed: Of the order.
+            apart: So many numbers in a row are always different, also where one round ends and
+                the next begins; at most as many as there are shards.
+        """
         random = np.random.default_rng(seed)
+        recent = deque(maxlen=apart - 1)
         while True:
-            yield from random.permutation(len(self)).tolist()
+            left = random.permutation(len(self)).tolist()
+            while left:
+                number = next(number for number in left if number not in recent)
+                left.remove(number)
+                recent.append(number)
+                yield number
 
     @classmethod
     def read(cls, folder: str | Path) -> "Shards":
@@ -93,21 +116,28 @@ class Shards:
 
         Raises:
             FileNotFoundError: If there is nothing, or writing did not end.
+            ValueError: If they were written by an older version, which did not sort them.
         """
-        counts = json.loads((Path(folder) / _MANIFEST).read_text("utf-8"))["counts"]
-        return cls(folder=Path(folder), counts=tuple((users, events) for users, events in counts))
+        stored = json.loads((Path(folder) / _MANIFEST).read_text("utf-8"))
+        if "fingerprint" not in stored:
+            raise ValueError(f"{folder}: must be written anew, got shards of an older version")
+        counts = tuple((users, events) for users, events in stored["counts"])
+        return cls(folder=Path(folder), counts=counts, fingerprint=stored["fingerprint"])
 
 
 def write_shards(
     events: pl.DataFrame | pl.LazyFrame, folder: str | Path, *, num_shards: int
 ) -> Shards:
-    """Divide events by user into Parquet files, in one pass, without holding them all.
+    """Divide events by user into Parquet files, without holding them all.
+
+    The events are divided in one pass; then each file is sorted by user and time, so that reading
+    one needs no sorting.
 
     Args:
         events: Cleaned events; `pl.scan_parquet("*.parquet")` for a log larger than memory.
         folder: A new or empty folder.
         num_shards: Number of files; users fall on them by a hash, so that there are fewer where
-            users are few. Training holds two at a time.
+            users are few. One is in memory at a time.
 
     Raises:
         ValueError: If there is no event, a column is missing, the folder is not empty, or
@@ -139,32 +169,44 @@ def write_shards(
             file_path_provider=lambda part: part_name(part.partition_keys.item()),
         )
     )
-    counts = []
+    counts, digest = [], hashlib.blake2b(digest_size=16)
     for path in sorted(folder.iterdir()):  # numbers that no user falls on are closed up
         path = path.rename(folder / part_name(len(counts)))
-        table = pl.scan_parquet(path).select(pl.col(USER).n_unique(), events=pl.len())
-        counts.append(table.collect().row(0))
+        counts.append(_sort_by_user(path))
+        digest.update(sha256_of(path).encode())
     if not counts:
         raise ValueError("events must hold at least one event, got none")
-    (folder / _MANIFEST).write_text(json.dumps({"counts": counts}) + "\n", "utf-8")
-    return Shards(folder=folder, counts=tuple(counts))
+    manifest = {"counts": counts, "fingerprint": digest.hexdigest()}
+    (folder / _MANIFEST).write_text(json.dumps(manifest) + "\n", "utf-8")
+    return Shards(folder=folder, counts=tuple(counts), fingerprint=digest.hexdigest())
+
+
+def _sort_by_user(path: Path) -> tuple[int, int]:
+    """Sort the events of a file by user and time; returns how many there are of both."""
+    table = pl.read_parquet(path)
+    users = table[USER].unique().sort()
+    rank = pl.col(USER).cast(pl.Enum(users)).to_physical()  # numbers are compared sooner than names
+    table = table.sort(rank, TIME, maintain_order=True)
+    write_atomically(path, table.write_parquet)
+    return len(users), len(table)
 
 
 def prefetched(numbers: Iterator[int], make: Callable[[int], T]) -> Iterator[T]:
     """make(n) for each number; the next one is made in a thread while this one is used."""
     with ThreadPoolExecutor(1) as pool:
-        coming = pool.submit(make, next(numbers))
-        while True:
-            ready, coming = coming.result(), pool.submit(make, next(numbers))
+        ahead = deque(pool.submit(make, number) for number in islice(numbers, 1))
+        while ahead:
+            ready = ahead.popleft().result()
+            ahead.extend(pool.submit(make, number) for number in islice(numbers, 1))
             yield ready
 
 
-def timed(parts: Iterator[tuple]) -> Iterator[tuple]:
-    """The same tuples, each with the seconds that it was waited for at its end."""
-    while True:
+def timed(parts: Iterator[T]) -> Iterator[tuple[T, float]]:
+    """Each with the seconds that it was waited for."""
+    began = time.perf_counter()
+    for part in parts:
+        yield part, time.perf_counter() - began
         began = time.perf_counter()
-        part = next(parts)
-        yield (*part, time.perf_counter() - began)
 
 
 def part_name(number: int) -> str:

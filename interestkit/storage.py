@@ -1,5 +1,6 @@
 """Folders of tables and arrays that are saved whole, checked when read, and never half there."""
 
+import glob
 import hashlib
 import json
 import re
@@ -112,6 +113,21 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
         arrays=_read_arrays(folder / _ARRAYS) if _ARRAYS in manifest["files"] else {},
         meta=manifest["meta"],
     )
+
+
+def is_saved(folder: str | Path) -> bool:
+    """Whether there is anything for `load_folder` to read, be it damaged.
+
+    What a process that was killed while it saved has left beside the folder is cleared up.
+
+    Args:
+        folder: A folder that nobody else saves to at this moment.
+    """
+    folder = Path(folder)
+    _restore_previous(folder)
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.saving-*"):
+        shutil.rmtree(aside, ignore_errors=True)
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import repeat
+from pathlib import Path
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
 import polars as pl
@@ -16,9 +15,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from interestkit.checkpoint import Checkpoint, identity_of
 from interestkit.devices import (
     DATA,
     MODEL,
+    first_items,
     on_mesh,
     padded_items,
     place,
@@ -29,17 +30,15 @@ from interestkit.devices import (
 )
 from interestkit.examples import (
     TrainingConfig,
-    device_catalogue,
-    device_log,
+    catalogue_arrays,
     draw_candidates,
     draw_moments,
     draw_parts,
-    find_examples,
     item_content,
-    padded,
     shuffled,
 )
 from interestkit.features import Features
+from interestkit.feeding import check_times, feed, sample
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
@@ -49,7 +48,7 @@ from interestkit.model import (
     graphdef,
 )
 from interestkit.progress import progress_bar
-from interestkit.shards import Shards, prefetched, timed
+from interestkit.shards import Shards
 from interestkit.validating import SCORES, VALIDATION_BLOCK, validator
 
 
@@ -86,7 +85,7 @@ class FitResult:
 class _State(NamedTuple):
     params: nnx.State
     optimizer: optax.OptState
-    key: Array
+    key: Array  # its data, as keys have no type of their own in NumPy
 
 
 def fit(
@@ -100,6 +99,7 @@ def fit(
     progress: bool = True,
     on_epoch: Callable[[dict], bool | None] | None = None,
     mesh: Mesh | None = None,
+    checkpoint: str | Path | None = None,
     **shape: object,
 ) -> FitResult:
     """A model trained on histories; with `validation`, the weights of its best epoch.
@@ -108,8 +108,8 @@ def fit(
         features: Features fitted on the same events.
         histories: Histories of all training users (`features.histories(events)`), or the
             `Shards` of a log that does not fit in memory: then each epoch draws its moments
-            from one shard, in random order, while the next one is read. Only so many shards
-            are ever read as there are epochs.
+            from `config.shards_at_once` of them, while the next one is read. All are read in
+            `config.epochs`, not where training stops sooner.
         validation: Held-out users; after each epoch the model is scored on them by the mean of
             NDCG@10 of items, NDCG@10 of items new to the user, and NDCG@3 of interests.
         config: Settings of training; None takes the defaults.
@@ -121,12 +121,16 @@ def fit(
         mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one.
             Batches are divided over its data axis, which must divide `batch_size` and 128, and
             items over its model axis, which must divide `num_sampled`. Losses are those of one
-            device, to rounding.
+            device, to rounding. The weights come back in NumPy, in the memory of the host.
+        checkpoint: A folder to which all that is needed to go on is saved after each epoch. If it
+            has a state of the same run (settings, seed, data), training goes on from there, with
+            the result that it would have had without a stop, bit for bit on the same devices.
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
         ValueError: If no user has two moments, an event is later than the features, no validation
-            user has a later item, `validation` is the test part, or a setting is out of range.
+            user has a later item, `validation` is the test part, a setting is out of range, or
+            `checkpoint` holds another run, something else or a damaged file.
         FloatingPointError: If a loss is no longer a finite number.
     """
     began = time.perf_counter()
@@ -134,40 +138,58 @@ def fit(
     epochs = _epochs(config, stop_after)
     _check_data(features, histories, validation)
     use_compilation_cache()
-    shape_config = model_config(features, _sample(features, histories), **shape)
-    wide = replace(shape_config, num_items=padded_items(shape_config.num_items, mesh))
-    program, rates = _parted(config, mesh)
-    state = _initialise(shape_config, program, jax.random.key(seed), _interest_prior(features))
-    state, catalogue = place((state, device_catalogue(features)), mesh, wide.num_items)
-    judge = (
-        validator(wide, features, catalogue, validation, config, mesh)
-        if validation is not None
-        else None
+    shape_config = model_config(features, sample(features, histories), **shape)
+    identity = checkpoint and identity_of(
+        features, histories, validation, config=config, shape=shape_config, seed=seed
     )
-    feed = _feed(features, histories, config, mesh, seed)
-    rows, best, best_params = [], {"epoch": 0, "score": -np.inf}, state.params
+    keep = Checkpoint(folder=checkpoint, identity=identity, mesh=mesh, shape=shape_config)
+    state, train = _prepared(features, validation, config, shape_config, mesh, seed)
+    run = keep.resumed(state)
+    began -= run.seconds
+    fed = feed(features, histories, config, mesh, seed=seed, first_epoch=len(run.rows) + 1)
     for epoch in progress_bar(
-        epochs, label=f"training, seed {seed}", unit="epoch", enabled=progress
+        epochs[len(run.rows) :], label=f"training, seed {seed}", unit="epoch", enabled=progress
     ):
-        log, examples, waited = next(feed)
-        with on_mesh(mesh):
-            state, losses = _train_epoch(wide, program, rates, state, log, catalogue, examples)
-            rows.append(_curve_row(epoch, losses, judge and judge(state.params), config))
-        rows[-1] |= {"seconds": time.perf_counter() - began, "waited": waited}
-        if rows[-1]["score"] > best["score"]:
-            best, best_params = rows[-1], state.params
-        if epoch - best["epoch"] >= config.patience or (on_epoch and on_epoch(rows[-1])):
+        if run.epochs_since_best >= config.patience:
             break
-    curve = pl.DataFrame(rows)
+        log, examples, waited = next(fed)
+        state, losses, scores = train(run.state, log, examples)
+        row = _curve_row(epoch, losses, scores, config)
+        run = run.after(state, row | {"seconds": time.perf_counter() - began, "waited": waited})
+        keep.save(run)
+        if on_epoch and on_epoch(run.rows[-1]):
+            break
+    curve = pl.DataFrame(run.rows)
     return FitResult(
-        model=nnx.merge(graphdef(shape_config), whole(best_params, mesh, features.num_items)),
-        curve=curve if judge else curve.drop("score"),
-        best_epoch=best["epoch"],
+        model=nnx.merge(graphdef(shape_config), whole(run.best_params, mesh, features.num_items)),
+        curve=curve if validation is not None else curve.drop("score"),
+        best_epoch=run.best_epoch,
         config=config,
         seed=seed,
         seconds=time.perf_counter() - began,
         device=str(jax.devices()[0].device_kind),
     )
+
+
+def _prepared(features, validation, config, shape: ModelConfig, mesh: Mesh | None, seed: int):
+    """The state before the first epoch, and a function that trains one epoch and judges it."""
+    wide = replace(shape, num_items=padded_items(shape.num_items, mesh))
+    program, rates = _parted(config, mesh)
+    key = jax.random.key_data(jax.random.key(seed))
+    with on_mesh(mesh):
+        begin = place((key, _interest_prior(features)), mesh)
+        state = _initialise(shape.num_items, wide, program, *begin)
+    catalogue = place(catalogue_arrays(features), mesh, wide.num_items)
+    judge = None
+    if validation is not None:
+        judge = validator(wide, features, catalogue, validation, config, mesh)
+
+    def train(state: _State, log, examples):
+        with on_mesh(mesh):
+            state, losses = _train_epoch(wide, program, rates, state, log, catalogue, examples)
+            return state, losses, judge and judge(state.params)
+
+    return state, train
 
 
 def _epochs(config: TrainingConfig, stop_after: int | None) -> range:
@@ -183,7 +205,7 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         what = "features.histories(events) or Shards"
         raise ValueError(f"histories must be {what}, got {type(histories).__name__}")
     if isinstance(histories, Histories):
-        _check_times(features, histories)
+        check_times(features, histories)
     if validation is None:
         return
     if not isinstance(validation, HeldOut):
@@ -191,18 +213,6 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         raise ValueError(f"validation must be {what}, got {type(validation).__name__}")
     if validation.part == "test":
         raise ValueError("validation must be the validation part: epochs never see test users")
-
-
-def _check_times(features: Features, histories: Histories) -> Histories:
-    """The same histories; ValueError if one goes on after the features were fitted."""
-    histories.check_coded_by(features.fingerprint)
-    last = features.seconds(pl.Series([features.fitted_until]))[0]
-    if later := int((histories.seconds > last).sum()):
-        raise ValueError(
-            f"histories must end by {features.fitted_until}, until which the features were "
-            f"fitted, got {later:,} of {len(histories.seconds):,} events after it"
-        )
-    return histories
 
 
 def _curve_row(epoch: int, losses, scores, config: TrainingConfig) -> dict:
@@ -251,40 +261,10 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
     )
 
 
-def _interest_prior(features: Features) -> Float[Array, " interests"]:
+def _interest_prior(features: Features) -> Float[np.ndarray, " interests"]:
     """Logarithm of each interest's share of the training events."""
     sums = features.items["events"].to_numpy() @ features.item_interests
-    return jnp.log(jnp.asarray(sums / max(sums.sum(), 1e-12) + 1e-4, dtype=jnp.float32))
-
-
-def _sample(features: Features, histories: Histories | Shards) -> Histories:
-    """Histories that say how long they are: all of them, or those of a random part of users."""
-    if isinstance(histories, Histories):
-        return histories
-    return features.histories(histories.events(0))
-
-
-def _feed(features: Features, histories: Histories | Shards, config, mesh: Mesh | None, seed: int):
-    """Log and examples of each epoch, and the seconds that it waited for them."""
-
-    def make(own: Histories):
-        log = device_log(own, features.scales_days)
-        return log, find_examples(own, config.task)
-
-    if isinstance(histories, Histories):
-        return repeat((*place(make(histories), mesh), 0.0))
-    num_users, num_events = histories.largest
-
-    def read(number: int):
-        own = _check_times(features, features.histories(histories.events(number)))
-        try:
-            return padded(*make(own), num_users=num_users, num_events=num_events)
-        except ValueError as error:
-            raise ValueError(f"shard {number} of {histories.folder}: {error}") from error
-
-    # placed here and not in the thread: several hosts do so in step
-    ahead = timed(prefetched(histories.order(seed), read))
-    return ((*place((log, examples), mesh), waited) for log, examples, waited in ahead)
+    return np.log((sums / max(sums.sum(), 1e-12) + 1e-4).astype(np.float32))
 
 
 class _Rates(NamedTuple):
@@ -311,14 +291,21 @@ def _optimizer(config: TrainingConfig, rates: _Rates) -> optax.GradientTransform
     return optax.adamw(rate, weight_decay=rates.weight_decay)
 
 
-@partial(jax.jit, static_argnums=(0, 1))
-def _initialise(shape: ModelConfig, config: TrainingConfig, key, interest_prior) -> _State:
-    init_key, key = jax.random.split(key)
-    model = InterestModel(shape, rngs=nnx.Rngs(init_key))
+@partial(jax.jit, static_argnums=(0, 1, 2))
+def _initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, interest_prior):
+    """Weights and optimiser state, each part made where it is to be; rows behind the items are 0.
+
+    A random number depends on its place in the table alone, so that those of the items are the
+    same on any mesh (`jax_threefry_partitionable`).
+    """
+    init_key, key = jax.random.split(jax.random.wrap_key_data(key))
+    model = InterestModel(wide, rngs=nnx.Rngs(init_key))
     model.interest_prior = nnx.Param(interest_prior)
     # strong types, as after an update, so that all epochs share one program
     params = jax.tree.map(lambda array: array.astype(array.dtype), nnx.split(model)[1])
-    return _State(params, _optimizer(config, _Rates(1.0, 0.0)).init(params), key)
+    params = first_items(params, num_items)
+    optimizer = _optimizer(config, _Rates(1.0, 0.0)).init(params)
+    return stay_placed(_State(params, optimizer, jax.random.key_data(key)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -333,7 +320,7 @@ def _train_epoch(
 ):
     """One epoch, compiled as one scan over its steps; returns the state and the mean losses."""
     optimizer = _optimizer(config, rates)
-    key, shuffle_key = jax.random.split(state.key)
+    key, shuffle_key = jax.random.split(jax.random.wrap_key_data(state.key))
     state, log = state._replace(key=key), shuffled(log, examples, shuffle_key)
 
     def step(state: _State, _):
@@ -357,4 +344,5 @@ def _train_epoch(
         return _State(params, optimizer_state, key), losses
 
     state, losses = jax.lax.scan(step, state, length=config.steps)
+    state = state._replace(key=jax.random.key_data(state.key))
     return stay_placed(state), losses.mean(axis=0)

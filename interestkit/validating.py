@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
 from interestkit.devices import DATA, place, spread
-from interestkit.examples import TrainingConfig, device_log
+from interestkit.examples import TrainingConfig, log_arrays
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import power_of_two
@@ -54,7 +54,7 @@ def validator(
     Raises:
         ValueError: If nobody has a later item.
     """
-    log = place(device_log(validation.histories, features.scales_days), mesh)
+    log = place(log_arrays(validation.histories, features.scales_days), mesh)
     users = np.arange(len(validation))
     if len(users) > config.validation_users:
         users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
@@ -72,7 +72,7 @@ def validator(
         "shares": validation.interest_shares[users],
     }
     in_blocks = jax.tree.map(
-        lambda array: jnp.asarray(array).reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
+        lambda array: array.reshape(blocks, VALIDATION_BLOCK, *array.shape[1:]),
         (moment, truth, is_real),
     )
     longest, in_blocks = power_of_two(int(histories.lengths.max())), place(in_blocks, mesh)

@@ -2,21 +2,53 @@
 
     python on_devices.py DEVICES SAMPLED DATAxMODEL ...
 
-One JSON line per mesh: losses and scores of the last epoch, a sum over the item vectors, and the
-shapes that have a row for every item in the compiled program. `1` stands for no mesh.
+One JSON line per mesh: losses and scores of the last epoch, a sum over the item vectors, a hash of
+them before the first step, and the shapes that have a row for every item in the compiled
+programs that train and initialise. `1` stands for no mesh. The second epoch is trained by a second
+fit, from the checkpoint of the first.
 """
 
+import hashlib
 import json
 import os
 import re
 import sys
+from tempfile import TemporaryDirectory
 
 import jax
+import numpy as np
 
 import interestkit as ik
 from interestkit import devices, training
 
+PROGRAMS = {name: getattr(training, name) for name in ("_train_epoch", "_initialise")}
 DIM = 20  # so that no other axis is as long as the items or their vectors
+
+
+def spied(mesh, features):
+    """Compiled texts of programs by name, and a hash of the first item vectors, when they run."""
+    texts, begun = {}, []
+
+    def spy(name, program):
+        def run(*arguments):
+            if name not in texts:
+                texts[name] = program.lower(*arguments).compile().as_text()
+            found = program(*arguments)
+            if name == "_initialise" and not begun:
+                params = devices.whole(found.params, mesh, features.num_items)
+                vectors = np.asarray(params["item_vectors"][...])
+                begun.append(hashlib.sha256(vectors.tobytes()).hexdigest())
+            return found
+
+        return run
+
+    for name, program in PROGRAMS.items():
+        setattr(training, name, spy(name, program))
+    return texts, begun
+
+
+def shapes(pattern: str, text: str) -> list[str]:
+    return sorted(set(re.findall(pattern, text)))
 
 
 def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
@@ -36,27 +68,25 @@ def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
         if "x" in name:
             data, model = map(int, name.split("x"))
             mesh = devices.make_mesh(data=data, model=model)
-        program, texts = training._train_epoch, []
-
-        def spy(*arguments, program=program, texts=texts):
-            if not texts:
-                texts.append(program.lower(*arguments).compile().as_text())
-            return program(*arguments)
-
-        training._train_epoch = spy
+        texts, begun = spied(mesh, features)
         options = {"validation": validation, "config": config, "progress": False, "mesh": mesh}
-        result = ik.fit(features, histories, **options, **shape)
-        training._train_epoch = program
+        with TemporaryDirectory() as folder:
+            if jax.process_count() == 1:
+                ik.fit(features, histories, **options, **shape, checkpoint=folder, stop_after=1)
+                options["checkpoint"] = folder
+            result = ik.fit(features, histories, **options, **shape)
         rows = devices.padded_items(features.num_items, mesh)
-        vectors = result.model.item_vectors[...]
+        vectors = np.asarray(result.model.item_vectors[...])
         found = {
             "mesh": name,
             "last": result.curve.drop("seconds").row(-1),
             "shape": list(vectors.shape),
             "sum": float((vectors * vectors).sum()),
             "items": features.num_items,
-            "tables": sorted(set(re.findall(rf"f32\[{rows},{DIM}\]", texts[0]))),
-            "scores": sorted(set(re.findall(rf"f32\[64,{rows}\]", texts[0]))),
+            "tables": shapes(rf"f32\[{rows},{DIM}\]", texts["_train_epoch"]),
+            "scores": shapes(rf"f32\[64,{rows}\]", texts["_train_epoch"]),
+            "tables_before": shapes(rf"\w32\[{rows},{DIM}\]", texts["_initialise"]),
+            "before": begun[0],
             "processes": jax.process_count(),
         }
         if jax.process_index() == 0:

@@ -56,9 +56,17 @@ def test_losses_and_weights_are_those_of_one_device(on_eight, mesh):
 def test_no_device_holds_the_whole_item_table_or_all_scores(on_eight):
     assert on_eight["1"]["tables"]  # what is looked for is there on one device
     assert on_eight["1"]["scores"]
+    assert on_eight["1"]["tables_before"]
     assert on_eight["1"]["items"] % 8  # so that rows are added
     for mesh in ("2x4", "1x8"):
-        assert (on_eight[mesh]["tables"], on_eight[mesh]["scores"]) == ([], [])
+        found = on_eight[mesh]
+        assert (found["tables"], found["scores"], found["tables_before"]) == ([], [], [])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mesh", ["8x1", "2x4", "1x8"])
+def test_training_begins_with_the_same_bits_on_any_mesh(on_eight, mesh):
+    assert on_eight[mesh]["before"] == on_eight["1"]["before"]
 
 
 @pytest.mark.slow
@@ -73,7 +81,8 @@ def test_two_processes_are_as_one():
     assert (two["processes"], one["processes"]) == (2, 1)
     np.testing.assert_allclose(two["last"], one["last"], rtol=1e-5)
     assert two["sum"] == pytest.approx(one["sum"], rel=1e-4)
-    assert (two["tables"], two["shape"]) == ([], one["shape"])
+    assert (two["tables"], two["tables_before"], two["shape"]) == ([], [], one["shape"])
+    assert two["before"] == one["before"]
 
 
 def test_a_mesh_names_what_is_wrong():

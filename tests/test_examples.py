@@ -10,14 +10,18 @@ import polars as pl
 import pytest
 import small_world
 
+from interestkit.devices import place
 from interestkit.examples import (
     TrainingConfig,
-    device_catalogue,
-    device_log,
+    catalogue_arrays,
     draw_candidates,
     draw_moments,
     find_examples,
     item_content,
+    log_arrays,
+    padded,
+    put_in,
+    room_for,
     shuffled,
 )
 from interestkit.model import Log
@@ -40,7 +44,7 @@ def histories_of(*users):
 HISTORIES = histories_of(
     [(4, 0)], [(0, 1), (1, 1), (2, 2)], [(3, 5), (0, 5)], [(item, item) for item in (4, 0, 3, 1, 2)]
 )
-LOG = device_log(HISTORIES, (1.0, 10.0))
+LOG = place(log_arrays(HISTORIES, (1.0, 10.0)))
 
 
 def test_the_next_task_parts_histories_between_moments_only():
@@ -78,11 +82,11 @@ def test_histories_with_nothing_to_predict_are_refused(task, what):
 
 
 def test_the_log_of_the_next_task_is_left_as_it_is():
-    assert shuffled(LOG, find_examples(HISTORIES), jax.random.key(0)) is LOG
+    assert shuffled(LOG, place(find_examples(HISTORIES)), jax.random.key(0)) is LOG
 
 
 def test_the_log_of_the_hidden_task_is_shuffled_within_users_only():
-    examples = find_examples(HISTORIES, "hidden")
+    examples = place(find_examples(HISTORIES, "hidden"))
     counts = LOG.counts * LOG.weight[:, None]  # no two events are alike
     logs = [
         shuffled(LOG._replace(counts=counts), examples, jax.random.key(seed)) for seed in range(300)
@@ -104,7 +108,8 @@ def test_the_log_of_the_hidden_task_is_shuffled_within_users_only():
 def drawn(draw, task="next", size=20_000):
     """How often each position was drawn, and the moments."""
     config = TrainingConfig(draw=draw, task=task, batch_size=size)
-    moment, stop = draw_moments(config, find_examples(HISTORIES, task), LOG, jax.random.key(3))
+    examples = place(find_examples(HISTORIES, task))
+    moment, stop = draw_moments(config, examples, LOG, jax.random.key(3))
     return np.bincount(moment.end, minlength=11), moment, np.asarray(stop)
 
 
@@ -182,18 +187,18 @@ def test_item_content_is_the_content_vector_beside_labels_of_length_one(source):
     half = np.sqrt(0.5)
     expected = [[3, 4, half, half, 0], [5, 6, 0, 0, 0]]
     np.testing.assert_allclose(item_content(features_of(source)), expected, rtol=1e-6)
-    np.testing.assert_allclose(device_catalogue(features_of(source)).content, expected, rtol=1e-6)
+    np.testing.assert_allclose(catalogue_arrays(features_of(source)).content, expected, rtol=1e-6)
 
 
 def test_interests_from_behaviour_are_no_content():
     np.testing.assert_array_equal(item_content(features_of("behaviour")), CONTENT)
     none = features_of("behaviour", np.zeros((2, 0), np.float32))
     assert item_content(none).shape == (2, 0)
-    np.testing.assert_array_equal(device_catalogue(none).content, [[0], [0]])  # the model needs one
+    np.testing.assert_array_equal(catalogue_arrays(none).content, [[0], [0]])  # the model needs one
 
 
 def test_the_catalogue_counts_training_events(study):
-    catalogue = device_catalogue(study.features)
+    catalogue = catalogue_arrays(study.features)
     np.testing.assert_array_equal(
         catalogue.events, np.bincount(study.histories.item, minlength=study.features.num_items)
     )
@@ -202,7 +207,7 @@ def test_the_catalogue_counts_training_events(study):
 def test_candidates_are_sampled_by_event_counts():
     """The first of a race is item i with probability rate i / sum of rates, of candidates."""
     events = np.array([1, 16, 81, 0, 10_000], float)
-    catalogue = device_catalogue(features_of("labels"))._replace(
+    catalogue = catalogue_arrays(features_of("labels"))._replace(
         events=jnp.array(events, jnp.float32),
         is_candidate=jnp.array([True, True, True, True, False]),
         popularity=jnp.zeros((1, 5, 1)).at[0, 0].set(9.0),  # which plays no part
@@ -217,8 +222,8 @@ def test_candidates_are_sampled_by_event_counts():
         assert abs((codes == code).sum() - 20_000 * share) <= tolerance, code
 
 
-def test_device_log_of_nobody_has_room_for_padding():
-    log = device_log(
+def test_the_log_of_nobody_has_room_for_padding():
+    log = log_arrays(
         replace(
             HISTORIES,
             item=HISTORIES.item[:0],
@@ -230,3 +235,62 @@ def test_device_log_of_nobody_has_room_for_padding():
     )
     assert isinstance(log, Log)
     assert [len(array) for array in log] == [1] * 5
+
+
+def in_slots(*parts, task):
+    """Log and examples of several histories side by side, each with room for 5 users, 13 events."""
+    both = [
+        padded(log_arrays(part, (1.0,)), find_examples(part, task), num_users=5, num_events=13)
+        for part in parts
+    ]
+    held = room_for(len(parts), both[0])
+    for slot in (1, 0, 2, 1):  # the order in which they come does not count, nor what was there
+        held = put_in(held, both[slot], slot)
+    return held
+
+
+FIRST = histories_of([(3, 0), (1, 1)], [(2, 7)])
+LAST = histories_of([(1, 0)], [(4, 5), (0, 6), (3, 8)])
+
+
+@pytest.mark.parametrize("task", ["next", "hidden"])
+@pytest.mark.parametrize("draw", ["users", "moments"])
+def test_shards_side_by_side_are_drawn_from_as_one_log(task, draw):
+    log, examples = in_slots(FIRST, HISTORIES, LAST, task=task)
+    config = TrainingConfig(draw=draw, task=task, batch_size=40_000)
+    moment, stop = draw_moments(config, examples, log, jax.random.key(3))
+    shares, ends = {}, {}
+    for slot, own in enumerate((FIRST, HISTORIES, LAST)):  # the slow version: user by user
+        for user in range(len(own)):
+            first, last = own.offsets[user : user + 2]
+            positions = [
+                n for n in range(first + 1, last) if task == "hidden" or own.starts_moment[n]
+            ]
+            for n in positions:
+                share = 1 if draw == "moments" else 1 / len(positions)
+                shares[slot * 13 + n] = share
+                seconds = own.moment[user] if task == "hidden" else own.seconds[n]
+                ends[slot * 13 + n] = (slot * 13 + first, seconds, slot * 13 + last)
+    found = zip(*map(np.asarray, (moment.end, moment.start, moment.seconds, stop)), strict=True)
+    assert {end: tuple(rest) for end, *rest in found} == ends
+    counts, total = np.bincount(moment.end, minlength=39), sum(shares.values())
+    for position, share in shares.items():
+        expected = 40_000 * share / total
+        assert abs(counts[position] - expected) < 5 * np.sqrt(expected), position
+
+
+def test_events_of_shards_side_by_side_stay_with_their_users():
+    log, examples = in_slots(FIRST, HISTORIES, LAST, task="hidden")
+    log = log._replace(weight=jnp.arange(39.0))  # tells the event
+    order = np.asarray(shuffled(log, examples, jax.random.key(1)).weight, int)
+    for slot, own in enumerate((FIRST, HISTORIES, LAST)):
+        for first, last in zip(own.offsets[:-1], own.offsets[1:], strict=True):
+            events = range(slot * 13 + first, slot * 13 + last)
+            assert sorted(order[events.start : events.stop]) == list(events)
+    np.testing.assert_array_equal(order[13 + 11 : 26], [24, 25])  # nor does padding move
+
+
+def test_a_repeat_follows_in_the_slot_of_its_own():
+    again = histories_of([(1, 0)], [(4, 5), (4, 6), (4, 8)])
+    log, _ = in_slots(FIRST, HISTORIES, again, task="next")
+    assert log.following[26:30].tolist() == [2**31 - 1, 28, 29, 2**31 - 1]

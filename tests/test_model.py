@@ -11,7 +11,8 @@ import pytest
 from flax import nnx
 
 from interestkit import model as module
-from interestkit.examples import device_catalogue, device_log, draw_candidates
+from interestkit.devices import place
+from interestkit.examples import catalogue_arrays, draw_candidates, log_arrays
 from interestkit.losses import total_loss
 from interestkit.model import (
     HIDDEN,
@@ -290,7 +291,10 @@ def batch(study):
     The losses come without dropout, for the next `num_targets` events of some of the users.
     """
     features, histories, model = study.features, study.histories, study.result.model
-    log, catalogue = device_log(histories, features.scales_days), device_catalogue(features)
+    log, catalogue = (
+        place(log_arrays(histories, features.scales_days)),
+        place(catalogue_arrays(features)),
+    )
     users = np.flatnonzero(histories.lengths > 6)[:64]
     end = histories.offsets[users] + 3
     moment = Moment(*map(jnp.asarray, (histories.offsets[users], end, histories.seconds[end])))

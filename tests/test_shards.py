@@ -2,12 +2,15 @@
 
 import threading
 from dataclasses import replace
+from itertools import islice, pairwise
 
 import jax
 import numpy as np
 import polars as pl
 import pytest
 
+from interestkit.examples import TrainingConfig, find_examples
+from interestkit.feeding import feed, schedule
 from interestkit.losses import LOSSES
 from interestkit.schema import USER
 from interestkit.shards import Shards, prefetched, write_shards
@@ -50,6 +53,54 @@ def test_each_shard_comes_once_in_an_order_of_its_own(shards):
     assert len(set(map(tuple, rounds))) > 1
 
 
+def test_shards_in_a_row_are_different_where_rounds_meet():
+    many = Shards(folder=None, counts=((1, 1),) * 7)
+    for apart in (1, 4, 7):
+        numbers = list(islice(many.order(seed=1, apart=apart), 7 * 50))
+        rounds = {tuple(numbers[at : at + 7]) for at in range(0, len(numbers), 7)}
+        assert {tuple(sorted(one)) for one in rounds} == {tuple(range(7))}
+        for at in range(len(numbers) - apart):
+            assert len(set(numbers[at : at + apart])) == apart
+    assert len(rounds) == 1  # seven apart, the order can only stay
+
+
+def test_as_many_shards_are_replaced_as_it_takes_to_read_all():
+    for epochs, at_once, shards, expected in (
+        (12, 4, 3, (3, 0)),  # all are there
+        (12, 4, 15, (4, 1)),  # 4 + 11
+        (12, 4, 16, (4, 2)),
+        (12, 4, 48, (4, 4)),  # 4 + 44
+        (1, 4, 4, (4, 0)),
+    ):
+        config = TrainingConfig(epochs=epochs, shards_at_once=at_once)
+        assert schedule(config, shards) == expected
+    for epochs, shards in ((12, 49), (1, 5)):
+        with pytest.raises(ValueError, match=f"must be at least {shards}, .* got {epochs} x 4;"):
+            schedule(TrainingConfig(epochs=epochs), shards)
+
+
+def test_each_epoch_draws_from_some_shards_wherever_it_begins(study, events, tmp_path):
+    """What epoch 3 draws from is the same after two epochs and from there on."""
+    many = write_shards(events, tmp_path, num_shards=9)
+    config = replace(study.config, epochs=7, shards_at_once=3)
+    every = feed(study.features, many, config, None, seed=5)
+    kept = [jax.tree.map(np.array, next(every)[:2]) for _ in range(7)]
+    for began in (3, 7):
+        late = feed(study.features, many, config, None, seed=5, first_epoch=began)
+        jax.tree.map(
+            np.testing.assert_array_equal, jax.tree.map(np.array, next(late)[:2]), kept[began - 1]
+        )
+    sizes = [sorted(one[1].num_positions.tolist()) for one in kept]
+    distinct = {size for one in sizes for size in one}
+    of_all = {
+        len(find_examples(study.features.histories(many.events(n))).position) for n in range(9)
+    }
+    assert distinct == of_all  # each was there
+    for before, after in pairwise(sizes):
+        assert len(set(before) & set(after)) >= 2  # and one is replaced
+    assert {one[1].num_users.shape for one in kept} == {(3,)}
+
+
 def test_the_next_part_is_made_while_this_one_is_used():
     made, second = [], threading.Event()
 
@@ -59,11 +110,11 @@ def test_the_next_part_is_made_while_this_one_is_used():
             second.set()
         return number
 
-    parts = prefetched(iter(range(9)), make)
+    parts = prefetched(iter(range(4)), make)
     assert next(parts) == 0
     assert second.wait(timeout=30)  # nobody has asked for it yet
     assert len(made) == 2  # and no more than one ahead
-    assert [next(parts) for _ in range(3)] == [1, 2, 3]
+    assert list(parts) == [1, 2, 3]
 
 
 @pytest.mark.parametrize("task", ["next", "hidden"])
@@ -104,6 +155,10 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         write_shards(events.drop("item"), tmp_path / "none", num_shards=2)
     with pytest.raises(FileNotFoundError):
         Shards.read(tmp_path / "nothing")
+    (tmp_path / "old").mkdir()
+    (tmp_path / "old" / "shards.json").write_text('{"counts": [[1, 2]]}')
+    with pytest.raises(ValueError, match="must be written anew, got shards of an older version"):
+        Shards.read(tmp_path / "old")
     copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
     with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
         copy.events(0)

@@ -11,8 +11,9 @@ import pytest
 from flax import nnx
 
 from interestkit.baselines import Popular
+from interestkit.devices import place
 from interestkit.evaluation import evaluate
-from interestkit.examples import TrainingConfig, device_log, draw_moments, find_examples
+from interestkit.examples import TrainingConfig, draw_moments, find_examples, log_arrays
 from interestkit.features import fit_features
 from interestkit.heldout import held_out
 from interestkit.losses import LOSSES
@@ -36,9 +37,9 @@ def gains_over_popular(predictor, truth, features, histories):
 def test_fit_learns_planted_interests(study):
     predictor, test = study.predictor, study.test
     gains = gains_over_popular(predictor, test, study.features, study.histories)
-    for place in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
-        _, low, *_ = gains[place]
-        assert low > 0.2, place
+    for what in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
+        _, low, *_ = gains[what]
+        assert low > 0.2, what
     assert gains["interests", "log loss"][2] < -0.5  # nats; the upper end
 
 
@@ -74,9 +75,9 @@ def test_shuffled_items_are_not_learnt(study):
     model = study.fit_again(features, histories).model
     predictor, test = Predictor(features=features, model=model), held_out(features, split)
     gains = gains_over_popular(predictor, test, features, histories)
-    for place in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
-        _, low, *_ = gains[place]
-        assert low < 0, place
+    for what in (("items", "NDCG@10"), ("new items", "NDCG@10"), ("interests", "NDCG@3")):
+        _, low, *_ = gains[what]
+        assert low < 0, what
 
 
 def leaves(result):
@@ -336,7 +337,7 @@ def test_moments_begin_baskets_and_are_drawn_evenly_per_user(by_heart):
     # one basket of three more for one user: its second and third line begin no moment
     basket = events.filter(user="user 00").tail(1).select(pl.all().repeat_by(3).explode())
     histories = features.histories(pl.concat([events, basket]))
-    examples, log = find_examples(histories), device_log(histories, features.scales_days)
+    examples, log = place((find_examples(histories), log_arrays(histories, features.scales_days)))
     # two moments after the first of twelve users, 23 of one, one of one, none of "one event"
     assert sorted(examples.num_moments.tolist()) == [1, *[2] * NUM_PAIRS, 23]
     config = TrainingConfig(batch_size=14_000)

@@ -1,0 +1,198 @@
+"""Formulas of memory, arithmetic and network of one training step; `capacity.py` uses them."""
+
+from dataclasses import dataclass
+
+FLOAT = 4  # bytes of a float32 and of an int32
+TREND, REPEAT = 8, 32  # widths of the hidden layers of the two small networks
+ADAM = 14  # operations on each parameter: two moments, their corrections, root, quotient, decay
+RANDOM = 130  # operations for a random number and its place in the race of candidates
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What is trained, and on how many devices.
+
+    Args:
+        users: Of the log.
+        items: Of the catalogue.
+        events: Of the log.
+        devices: Accelerators.
+        model: How many of them share the item table; the others share the batch.
+        batch: Moments in one step.
+        sampled: Items that the softmax runs over.
+        dim: Length of the item vectors.
+        hidden: Width of both hidden layers.
+        content: Columns of content vectors, labels included; 0 where there are none.
+        interests: Labels.
+        labels: Largest number of labels of an item.
+        scales: Time scales.
+        snapshots: Of popularity.
+        history: Events that are pooled.
+        repeats: Events whose items can be repeated.
+        targets: Events to be predicted.
+        shards: Files of the log.
+        shards_at_once: Of which an epoch draws.
+        steps: Of one epoch.
+    """
+
+    users: int = 100_000_000
+    items: int = 10_000_000
+    events: int = 10_000_000_000
+    devices: int = 64
+    model: int = 8
+    batch: int = 16_384
+    sampled: int = 16_384
+    dim: int = 64
+    hidden: int = 100
+    content: int = 0
+    interests: int = 64
+    labels: int = 1
+    scales: int = 3
+    snapshots: int = 65
+    history: int = 64
+    repeats: int = 128
+    targets: int = 32
+    shards: int = 1024
+    shards_at_once: int = 4
+    steps: int = 1000
+
+    @property
+    def data(self) -> int:
+        """Devices that share a batch, or groups of them."""
+        return self.devices // self.model
+
+    @property
+    def rows(self) -> int:
+        """Rows of the item table on one device."""
+        return -(-self.items // self.model)
+
+    @property
+    def inputs(self) -> int:
+        """Width of what the tower reads."""
+        return self.dim * (self.scales + 1) + self.scales * (self.interests + 2)
+
+    @property
+    def tower(self) -> int:
+        """Weights of all dense layers that each example goes through once."""
+        outputs = self.dim + self.scales + 1 + 1 + self.interests
+        return (self.inputs + self.hidden + outputs) * self.hidden
+
+    @property
+    def is_pooled_by_rows(self) -> bool:
+        """Whether rows are looked up, as where histories are short beside the catalogue."""
+        return self.items > 8 * self.history
+
+
+def small_parameters(case: Case) -> int:
+    """Parameters that do not grow with the items: weights, biases, and single numbers."""
+    scales, interests = case.scales, case.interests
+    biases = 2 * case.hidden + (scales + 1) + 1 + interests
+    trend = scales * TREND + TREND + TREND + 1
+    repeat = (2 * scales + 2) * REPEAT + REPEAT + REPEAT + 1
+    single = scales + (scales + 1) + scales + interests + (scales + 1)
+    return case.tower + biases + trend + repeat + single + max(case.content, 1) * case.dim
+
+
+def parameters(case: Case) -> int:
+    """All of them: a vector and two biases for each item, and the rest."""
+    return case.items * (case.dim + 2) + small_parameters(case)
+
+
+def state_bytes(case: Case) -> int:
+    """Parameters, two moments of each, two counts of steps, the random key: on one device."""
+    own = case.rows * (case.dim + 2) + small_parameters(case)
+    return 3 * own * FLOAT + 2 * FLOAT + 8
+
+
+def catalogue_bytes(case: Case) -> int:
+    """Content, labels and shares, popularity at each snapshot: what a device has of the items."""
+    content = max(case.content, 1) + 2 * case.labels
+    row = (content + 1 + case.snapshots * case.scales) * FLOAT + 1
+    return case.rows * row + case.snapshots * FLOAT
+
+
+def log_bytes(events: int, users: int, scales: int, *, moments: int | None = None) -> int:
+    """Events with counts; moments (a shard has room for as many); five numbers of each user."""
+    moments = events if moments is None else moments
+    return (events * (4 + scales) + moments + 5 * users + 2) * FLOAT
+
+
+def memory(case: Case) -> dict[str, float]:
+    """Bytes of one device by part, at the most during an epoch."""
+    own = case.rows * (case.dim + 2) + small_parameters(case)
+    shard = log_bytes(case.events // case.shards, case.users // case.shards, case.scales)
+    batch, sampled = case.batch / case.data, case.sampled / case.model
+    looked_up = batch * (case.history + 1 + case.targets) * case.dim + case.sampled * case.dim
+    signals = (case.scales + 1) * case.snapshots
+    scores = 4 * batch * sampled + (batch + 2 * case.sampled) * signals
+    of_repeats = batch * case.repeats * (6 * case.scales + 3 * REPEAT + case.targets / 4)
+    return {
+        "weights and Adam, before and after the epoch": 2 * state_bytes(case),
+        "weights of the best epoch": own * FLOAT,
+        "gradient and effective item vectors": (own + case.rows * case.dim) * FLOAT,
+        "content, labels, popularity": catalogue_bytes(case),
+        "race of sampled items": 6 * case.rows * FLOAT,
+        "shards, and the one that comes in": (case.shards_at_once + 1) * shard,
+        "activations": (2 * looked_up + scores + 2 * of_repeats) * FLOAT,
+    }
+
+
+def flops(case: Case) -> dict[str, float]:
+    """Floating-point operations of one step on one device; backwards counts twice forwards."""
+    batch, sampled, pair = case.batch / case.data, case.sampled / case.model, 3 * 2
+    signals = case.snapshots * (case.scales + 1)
+    trend = case.scales * TREND + TREND
+    repeat = (2 * case.scales + 2) * REPEAT + REPEAT
+    own = case.rows * (case.dim + 2) + small_parameters(case)
+    pooled = case.history if case.is_pooled_by_rows else case.rows
+    of_popularity = case.snapshots * sampled + batch * case.targets
+    return {
+        "tower": pair * batch * case.tower,
+        "pooled history": pair * batch * pooled * case.scales * case.dim,
+        "scores of sampled items": pair * batch * sampled * (case.dim + signals),
+        "scores of targets": pair * batch * case.targets * case.dim,
+        "popularity trend": pair * of_popularity * trend,
+        "repeats": pair * batch * case.repeats * repeat
+        + 2 * batch * case.targets * case.repeats * 3,
+        "item vectors": case.rows * case.dim * (2 * 2 * case.content + 4),
+        "update of weights": ADAM * own,
+        "race of sampled items": RANDOM * case.rows,
+    }
+
+
+def hbm_bytes(case: Case) -> dict[str, float]:
+    """Bytes that one step moves between a device and its memory."""
+    own = (case.rows * (case.dim + 2) + small_parameters(case)) * FLOAT
+    batch = case.batch / case.data
+    return {
+        "update of weights": 8 * own,  # reads weight, gradient, two moments; writes three, zeros
+        "effective item vectors": 2 * own + 2 * case.rows * case.content * FLOAT,
+        "race of sampled items": 6 * case.rows * FLOAT,
+        "scores": 6 * batch * (case.sampled / case.model) * FLOAT,
+        "looked-up rows": 4 * batch * (case.history + case.targets) * case.dim * FLOAT,
+    }
+
+
+def network(case: Case) -> dict[str, float]:
+    """Bytes that one device sends in one step, by rings over the axes of the mesh."""
+    over_model = 2 * (case.model - 1) / case.model
+    over_data = 2 * (case.data - 1) / case.data
+    batch = case.batch / case.data
+    own = case.rows * (case.dim + 2) + small_parameters(case)
+    numbers = batch * (case.history + 1 + case.targets) * case.dim
+    of_items = 2 * case.labels * (case.repeats + case.targets) + case.repeats * (case.scales + 2)
+    of_sampled = case.sampled * (case.dim + 1 + case.snapshots * case.scales)
+    gathered = case.items * FLOAT * (case.model - 1) / case.model
+    return {
+        "gradient, over the data axis": over_data * own * FLOAT,
+        "item vectors looked up, over the model axis": over_model * numbers * FLOAT,
+        "labels and popularity looked up": over_model * batch * of_items * FLOAT,
+        "sampled items": over_model * of_sampled * FLOAT,
+        "race of sampled items, gathered": gathered,
+    }
+
+
+def host(case: Case) -> dict[str, float]:
+    """What one shard, which is new in an epoch, has: every host reads it."""
+    events, users = case.events // case.shards, case.users // case.shards
+    return {"events": events, "bytes to each device": log_bytes(events, users, case.scales)}

@@ -1,0 +1,214 @@
+"""Training that was stopped goes on: its state in a folder, whole, checked, of the same run."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from interestkit.devices import padded_items, place, whole
+from interestkit.examples import TrainingConfig
+from interestkit.features import Features
+from interestkit.heldout import HeldOut
+from interestkit.histories import Histories
+from interestkit.model import ModelConfig
+from interestkit.shards import Shards
+from interestkit.storage import is_saved, load_folder, save_folder
+
+_KIND = "training state"
+
+
+class Progress(NamedTuple):
+    """How far training has come.
+
+    Args:
+        state: Weights, optimiser state and random key after the last epoch: a tree of arrays.
+        best_params: Weights of the best epoch.
+        rows: The curve, a row for each epoch.
+        best_epoch: The first with the best score; 0 before the first.
+    """
+
+    state: Any
+    best_params: Any
+    rows: tuple[dict, ...] = ()
+    best_epoch: int = 0
+
+    @property
+    def epochs_since_best(self) -> int:
+        """Epochs since then."""
+        return len(self.rows) - self.best_epoch
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that it took so far."""
+        return self.rows[-1]["seconds"] if self.rows else 0.0
+
+    def after(self, state, row: dict) -> "Progress":
+        """The progress after one more epoch, its row of the curve given."""
+        rows = (*self.rows, row)
+        best = self.rows[self.best_epoch - 1]["score"] if self.best_epoch else -np.inf
+        if row["score"] > best:
+            return Progress(state, state.params, rows, len(rows))
+        return Progress(state, self.best_params, rows, self.best_epoch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """Where a run is saved after each epoch, and where it goes on from.
+
+    Args:
+        folder: None saves nothing.
+        identity: What `identity_of` says of the run.
+        mesh: Devices that it runs on: the folder has whole arrays, so that any others may go on.
+        shape: The model's shape.
+    """
+
+    folder: str | Path | None
+    identity: Mapping[str, object]
+    mesh: Mesh | None
+    shape: ModelConfig
+
+    def resumed(self, state) -> Progress:
+        """Where the run stands: what the folder has of it, or else `state`, before an epoch.
+
+        Raises:
+            ValueError: As `load_progress`.
+        """
+        begin = Progress(state, state.params)
+        found = None if self.folder is None else load_progress(self.folder, state, self.identity)
+        if found is None:
+            return begin
+        rows = padded_items(self.shape.num_items, self.mesh)
+        placed = place((found.state, found.best_params), self.mesh, rows)
+        return Progress(*placed, found.rows, found.best_epoch)
+
+    def save(self, run: Progress) -> None:
+        """Save it; of several processes the first one does."""
+        if self.folder is None:
+            return
+        arrays = whole((run.state, run.best_params), self.mesh, self.shape.num_items)
+        if jax.process_index() == 0:
+            save_progress(self.folder, Progress(*arrays, *run[2:]), self.identity)
+
+
+def identity_of(
+    features: Features,
+    histories: Histories | Shards,
+    validation: HeldOut | None,
+    *,
+    config: TrainingConfig,
+    shape: ModelConfig,
+    seed: int,
+) -> dict[str, object]:
+    """What makes a run the same run: settings, seed, and fingerprints of its data."""
+    of_features = (features.item_interests, features.content, features.popularity)
+    return {
+        "seed": seed,
+        "config": _plain(asdict(config)),
+        "shape": _plain(asdict(shape)),
+        "features": _digest([features.fingerprint.encode(), *of_features]),
+        "histories": _of_log(histories),
+        "validation": "" if validation is None else _digest(_truth(validation)),
+    }
+
+
+def save_progress(folder: str | Path, progress: Progress, identity: Mapping[str, object]) -> None:
+    """Write how far training has come, in place of what the folder held of it before.
+
+    Args:
+        folder: Where to; killed while writing, it still has the state of the epoch before.
+        progress: What is saved, its arrays in NumPy.
+        identity: What `identity_of` says.
+    """
+    parts = {"state": progress.state, "best": progress.best_params}
+    if not progress.epochs_since_best:
+        del parts["best"]  # the weights of the state are the best
+    meta = {"identity": identity, "rows": progress.rows, "best_epoch": progress.best_epoch}
+    save_folder(folder, kind=_KIND, arrays=_named(parts), meta=meta)
+
+
+def load_progress(
+    folder: str | Path, like: object, identity: Mapping[str, object]
+) -> Progress | None:
+    """What `save_progress` wrote; None where there is nothing yet.
+
+    Args:
+        folder: Where it lies.
+        like: A state of the same structure, whose arrays may be abstract.
+        identity: What `identity_of` says of this run.
+
+    Raises:
+        ValueError: If the folder holds something else, a damaged file, or the state of another
+            run; the message names what differs.
+    """
+    if not is_saved(folder):
+        return None
+    stored = load_folder(folder, kind=_KIND)
+    if differing := list(_differing(stored.meta["identity"], identity)):
+        raise ValueError(
+            f"{folder}: must hold the state of this very run, got another "
+            f"{', '.join(differing)}; take a new folder to begin anew"
+        )
+    state = _unnamed(stored.arrays, "state", like)
+    found = Progress(state, state.params, tuple(stored.meta["rows"]), stored.meta["best_epoch"])
+    if not found.epochs_since_best:
+        return found
+    return found._replace(best_params=_unnamed(stored.arrays, "best", like.params))
+
+
+def _differing(stored: Mapping, wanted: Mapping) -> Iterable[str]:
+    """Names of what differs, settings with both values."""
+    for name in stored.keys() | wanted.keys():
+        one, other = stored.get(name), wanted.get(name)
+        if isinstance(one, Mapping) and isinstance(other, Mapping):
+            for part in sorted(one.keys() | other.keys()):
+                if one.get(part) != other.get(part):
+                    yield f"{part} ({one.get(part)}, not {other.get(part)})"
+        elif one != other:
+            yield f"{name} ({one}, not {other})"
+
+
+def _named(tree) -> dict[str, np.ndarray]:
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in paths}
+
+
+def _unnamed(arrays: Mapping[str, np.ndarray], name: str, like):
+    paths, structure = jax.tree_util.tree_flatten_with_path({name: like})
+    leaves = [arrays[jax.tree_util.keystr(path)] for path, _ in paths]
+    return jax.tree.unflatten(structure, leaves)[name]
+
+
+def _plain(settings: dict) -> dict:
+    """Settings as JSON gives them back."""
+    return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
+
+
+def _of_log(histories: Histories | Shards) -> str:
+    if isinstance(histories, Shards):
+        return histories.fingerprint
+    return _digest(_parts(histories))
+
+
+def _parts(own: Histories) -> Iterable[np.ndarray]:
+    return (own.offsets, own.item, own.seconds, own.weight, own.moment)
+
+
+def _truth(validation: HeldOut) -> Iterable[np.ndarray]:
+    pairs = validation.relevant
+    columns = (pairs[name].to_numpy() for name in ("user_code", "code", "is_seen"))
+    return (*_parts(validation.histories), *columns, validation.interest_shares)
+
+
+def _digest(parts: Iterable[bytes | np.ndarray]) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        if not isinstance(part, bytes):
+            digest.update(str((part.shape, part.dtype.str)).encode())
+            part = np.ascontiguousarray(part).tobytes()
+        digest.update(part)
+    return digest.hexdigest()

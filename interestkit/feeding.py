@@ -1,0 +1,144 @@
+"""What each epoch trains on: a log in memory, or some shards of a larger one, changed by and by."""
+
+from collections.abc import Iterator
+from functools import partial
+from itertools import chain, islice, repeat
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import polars as pl
+from jax.sharding import Mesh
+
+from interestkit.devices import on_mesh, place, spread
+from interestkit.examples import (
+    Examples,
+    TrainingConfig,
+    find_examples,
+    log_arrays,
+    padded,
+    put_in,
+    room_for,
+)
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.model import Log
+from interestkit.schema import ITEM, KIND, TIME, USER
+from interestkit.shards import Shards, prefetched, timed
+
+
+class Fed(NamedTuple):
+    """What one epoch draws from, on the device."""
+
+    log: Log
+    examples: Examples
+    waited: float  # seconds for which the epoch waited for it
+
+
+def feed(
+    features: Features,
+    histories: Histories | Shards,
+    config: TrainingConfig,
+    mesh: Mesh | None,
+    *,
+    seed: int,
+    first_epoch: int = 1,
+) -> Iterator[Fed]:
+    """What each epoch from `first_epoch` on draws from.
+
+    A log in memory is the same in each epoch. Of shards, `config.shards_at_once` are on the device;
+    each epoch brings new ones in for the oldest, which a thread has read and counted during the
+    epoch before. What an epoch draws from depends on its number and the seed alone.
+
+    Raises:
+        ValueError: If not every shard can be read in `config.epochs`, an event of one is later
+            than the features, or one holds no example.
+    """
+    if isinstance(histories, Shards):
+        return _from_shards(features, histories, config, mesh, seed, first_epoch)
+    log = log_arrays(histories, features.scales_days)
+    return repeat(Fed(*place((log, find_examples(histories, config.task)), mesh), 0.0))
+
+
+def check_times(features: Features, histories: Histories) -> Histories:
+    """The same histories; ValueError if one goes on after the features were fitted."""
+    histories.check_coded_by(features.fingerprint)
+    last = features.seconds(pl.Series([features.fitted_until]))[0]
+    if later := int((histories.seconds > last).sum()):
+        raise ValueError(
+            f"histories must end by {features.fitted_until}, until which the features were "
+            f"fitted, got {later:,} of {len(histories.seconds):,} events after it"
+        )
+    return histories
+
+
+def sample(features: Features, histories: Histories | Shards) -> Histories:
+    """Histories that say how long they are: all of them, or those of a random part of users."""
+    return histories if isinstance(histories, Histories) else _read(features, histories, 0)
+
+
+def schedule(config: TrainingConfig, num_shards: int) -> tuple[int, int]:
+    """How many shards are on the device at once, and how many of them each epoch replaces.
+
+    One is replaced, or as many more as it takes to read each shard in `config.epochs`.
+
+    Raises:
+        ValueError: If that would be more than there are at once.
+
+    Example:
+        >>> schedule(TrainingConfig(epochs=12), 64), schedule(TrainingConfig(epochs=256), 64)
+        ((4, 4), (4, 1))
+    """
+    slots = min(config.shards_at_once, num_shards)
+    if slots * config.epochs < num_shards:
+        what = f"{config.epochs} x {config.shards_at_once}"
+        raise ValueError(
+            f"epochs x shards_at_once must be at least {num_shards}, so that each shard is read, "
+            f"got {what}; more epochs may be as short (examples_per_epoch)"
+        )
+    if slots == num_shards:
+        return slots, 0
+    return slots, -(-(num_shards - slots) // (config.epochs - 1))
+
+
+def _read(features: Features, shards: Shards, number: int) -> Histories:
+    return features.histories(shards.events(number, (USER, ITEM, TIME, KIND)))
+
+
+def _from_shards(features, shards: Shards, config, mesh, seed: int, first_epoch: int):
+    slots, fresh = schedule(config, len(shards))
+    begin = (first_epoch - 1) * fresh
+    to_read = slots + fresh * (config.epochs - first_epoch)
+    num_users, num_events = shards.largest
+
+    def read(number: int) -> tuple[Log, Examples]:
+        own = check_times(features, _read(features, shards, number))
+        try:
+            examples = find_examples(own, config.task)
+        except ValueError as error:
+            raise ValueError(f"shard {number} of {shards.folder}: {error}") from error
+        log = log_arrays(own, features.scales_days)
+        return padded(log, examples, num_users=num_users, num_events=num_events)
+
+    numbers = islice(shards.order(seed, apart=slots), begin, begin + to_read)
+    parts = enumerate(timed(prefetched(numbers, read)), start=begin)
+    held = None
+    for needed in chain([slots], repeat(fresh)):
+        waited = 0.0
+        for nth, (part, seconds) in islice(parts, needed):
+            waited += seconds
+            with on_mesh(mesh):  # not in the thread: several hosts do so in step
+                part = place(part, mesh)
+                held = _room_for(slots, part) if held is None else held
+                held = _put_in(held, part, np.int32(nth % slots))
+        yield Fed(*held, waited)
+
+
+@partial(jax.jit, static_argnums=0)
+def _room_for(slots: int, part):
+    return spread(room_for(slots, part))
+
+
+@partial(jax.jit, donate_argnums=0)
+def _put_in(shards, part, slot):
+    return spread(put_in(shards, part, slot))

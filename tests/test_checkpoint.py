@@ -1,0 +1,147 @@
+"""Training that was stopped, or killed, ends as if it had not been; nothing else goes on."""
+
+import signal
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import killed
+import numpy as np
+import polars as pl
+import pytest
+from flax import nnx
+
+import interestkit as ik
+from interestkit.checkpoint import Progress, load_progress, save_progress
+
+PROGRAM = Path(killed.__file__)
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory):
+    events = killed.world()[0].train
+    return ik.write_shards(events, tmp_path_factory.mktemp("shards"), num_shards=5).folder
+
+
+@pytest.fixture(scope="module")
+def never_stopped(shards):
+    """Results that no stop may change: in memory, and from shards."""
+    return {None: killed.fit(None), shards: killed.fit(None, shards)}
+
+
+def assert_same(one, other):
+    times = ("seconds", "waited")
+    assert one.curve.drop(times).equals(other.curve.drop(times))
+    assert one.best_epoch == other.best_epoch
+    weights = [jax.tree.leaves(nnx.state(result.model)) for result in (one, other)]
+    assert all(np.array_equal(*pair) for pair in zip(*weights, strict=True))
+
+
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_training_stopped_twice_ends_as_if_it_was_never(in_shards, shards, never_stopped, tmp_path):
+    folder = shards if in_shards else None
+    whole = never_stopped[folder]
+    for stop in (1, 3):
+        part = killed.fit(tmp_path / "c", folder, on_epoch=lambda row, at=stop: row["epoch"] == at)
+        assert len(part.curve) == stop
+        assert part.curve["loss_new"].equals(whole.curve["loss_new"][:stop])
+    rest = killed.fit(tmp_path / "c", folder)
+    assert_same(rest, whole)
+    assert rest.curve["seconds"].is_sorted()
+    done = killed.fit(tmp_path / "c", folder)  # nothing is left to do
+    assert_same(done, whole)
+    assert done.curve.equals(rest.curve)
+
+
+def test_training_that_ran_out_of_patience_stays_so(tmp_path):
+    changes = {"config": replace(killed.world()[2], patience=1, learning_rate=1e-9)}
+    first = killed.fit(tmp_path / "c", **changes)
+    assert len(first.curve) < 5
+    assert_same(killed.fit(tmp_path / "c", **changes), first)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("where", ["save", "epoch"])
+@pytest.mark.parametrize("in_shards", [False, True])
+def test_training_that_was_killed_goes_on(where, in_shards, shards, never_stopped, tmp_path):
+    folder = shards if in_shards else None
+    command = [sys.executable, PROGRAM, tmp_path / "c", where, "3", *([shards] * in_shards)]
+    process = subprocess.run(command, capture_output=True, text=True, timeout=400)
+    assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
+    if where == "save":
+        assert len(list(tmp_path.glob(".c.saving-*"))) == 1  # half of the third epoch
+    epochs = []
+    rest = killed.fit(tmp_path / "c", folder, on_epoch=lambda row: epochs.append(row["epoch"]))
+    assert epochs == ([3, 4, 5] if where == "save" else [4, 5])
+    assert_same(rest, never_stopped[folder])
+    assert [path.name for path in tmp_path.iterdir()] == ["c"]
+
+
+def test_another_run_is_refused(shards, tmp_path):
+    split, features, config = killed.world()
+    killed.fit(tmp_path / "c", stop_after=1)
+    fewer = features.histories(split.train.head(-1))
+    for changes, message in (
+        ({"config": replace(config, learning_rate=0.1)}, r"learning_rate \(0.003, not 0.1\)"),
+        ({"config": replace(config, epochs=6)}, r"epochs \(5, not 6\)"),
+        ({"seed": 1}, r"seed \(0, not 1\)"),
+        ({"validation": None}, "validation"),
+        ({"shards": shards}, "histories"),
+    ):
+        with pytest.raises(ValueError, match=rf"the state of this very run, got another {message}"):
+            killed.fit(tmp_path / "c", **changes)
+    options = {"validation": ik.held_out(features, split, "validation"), "progress": False}
+    for data, shape, message in (
+        (fewer, killed.SHAPE, "histories"),
+        (features.histories(split.train), killed.SHAPE | {"item_dim": 9}, r"item_dim \(8, not 9\)"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            ik.fit(features, data, checkpoint=tmp_path / "c", config=config, **options, **shape)
+    other = replace(features, popularity=features.popularity + 1)
+    with pytest.raises(ValueError, match="got another features"):
+        ik.fit(
+            other,
+            features.histories(split.train),
+            **{"checkpoint": tmp_path / "c", "config": config},
+            **options,
+            **killed.SHAPE,
+        )
+
+
+def test_a_broken_state_is_an_error_and_no_new_beginning(tmp_path):
+    killed.fit(tmp_path / "c", stop_after=1)
+    arrays = tmp_path / "c" / "arrays.npz"
+    arrays.write_bytes(arrays.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"arrays.npz: the file is damaged"):
+        killed.fit(tmp_path / "c")
+    (tmp_path / "c" / "manifest.json").unlink()
+    with pytest.raises(ValueError, match=r"manifest.json is missing"):
+        killed.fit(tmp_path / "c")
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+        killed.fit(tmp_path / "file")
+
+
+def test_a_state_comes_back_bit_for_bit(tmp_path):
+    class State(dict):
+        params = property(lambda self: self["params"])
+
+    jax.tree_util.register_pytree_with_keys(
+        State,
+        lambda state: ([(jax.tree_util.DictKey("params"), state["params"])], None),
+        lambda _, children: State(params=children[0]),
+    )
+    last, best = (State(params=np.array([x, -0.0, 1e-45], np.float32)) for x in (0.1, 0.3))
+    rows = ({"epoch": 1, "score": 0.1 + 0.2}, {"epoch": 2, "score": float("nan")})
+    run = Progress(last, last.params).after(best, rows[0]).after(last, rows[1])
+    assert (run.best_epoch, run.epochs_since_best) == (1, 1)
+    assert load_progress(tmp_path / "c", last, {"seed": 1}) is None
+    save_progress(tmp_path / "c", run, {"seed": 1})
+    found = load_progress(tmp_path / "c", last, {"seed": 1})
+    for one, other in ((found.state.params, last.params), (found.best_params, best.params)):
+        assert one.tobytes() == other.tobytes()
+    assert found.rows[0] == rows[0]
+    assert np.isnan(found.rows[1]["score"])
+    assert pl.DataFrame(found.rows)["score"].to_list()[0] == 0.30000000000000004

@@ -8,7 +8,9 @@ and repeat, ours and the peer's by turns, so that a slow minute of the machine h
         main("article", __doc__, {"ours": Side(ours), "Keras": Side(keras, PEERS / "tensorflow")})
 
 What a side returns (numbers) is printed by its process as the last line, with its largest memory;
-wall seconds of the whole process are added by the one that started it.
+wall seconds of the whole process are added by the one that started it. A curve, a list of pairs
+(seconds, value), may stand among the numbers: it is drawn and kept in the JSON, and `finish` may
+make numbers of it, such as the seconds to a level that depends on all sides.
 """
 
 import argparse
@@ -67,6 +69,7 @@ def main(
     options: Mapping[str, object] | None = None,
     repeats: int = 5,
     shown: Iterable[str] = ("wall_seconds",),
+    finish: Callable[[dict], None] | None = None,
 ) -> None:
     """Run a benchmark from the command line: print its table, write JSON and a figure.
 
@@ -77,6 +80,7 @@ def main(
         options: Numbers handed to each side; each becomes an option of the command line.
         repeats: How often each side runs.
         shown: Measures of which the figure is made.
+        finish: Adds measures that depend on all sides to side -> measure -> value of each repeat.
     """
     options = dict(options or {})
     parser = argparse.ArgumentParser(
@@ -95,12 +99,15 @@ def main(
         print(json.dumps(found | {"peak_gigabytes": peak_gigabytes()}), flush=True)
         return
     chosen = {side: sides[side] for side in given["only"] or sides}
+    measures = _by_turns(chosen, options, given["repeats"])
+    if finish:
+        finish(measures)
     record = {
         "name": name,
         "title": description.strip().splitlines()[0].rstrip("."),
         "machine": machine(),
         "options": options,
-        "measures": _by_turns(chosen, options, given["repeats"]),
+        "measures": measures,
     }
     print(table(record))
     save(record, shown)
@@ -182,6 +189,8 @@ def table(record: Mapping) -> str:
             if measure not in found:
                 continue
             values = found[measure]
+            if _is_curve(values[0]):
+                continue
             own = measures[ours].get(measure)
             ratio = statistics.median(values) / statistics.median(own) if own else float("nan")
             cells = [measure, side, f"{statistics.median(values):.4g}"]
@@ -213,6 +222,9 @@ def figure(record: Mapping, shown: list[str]):
     )
     for panel, measure in zip(panels[:, 0], shown, strict=True):
         found = {side: record["measures"][side].get(measure, []) for side in sides}
+        if any(values and _is_curve(values[0]) for values in found.values()):
+            _draw_curves(panel, measure, found)
+            continue
         medians = [statistics.median(values) if values else 0 for values in found.values()]
         colours = ["C0"] + ["C1"] * (len(sides) - 1)
         panel.barh(sides, medians, color=colours, height=0.6)
@@ -224,9 +236,35 @@ def figure(record: Mapping, shown: list[str]):
     return drawn
 
 
+def seconds_to(level: float, curve: Iterable[tuple[float, float]]) -> float:
+    """First seconds at which a curve of pairs (seconds, value) is at the level; NaN if it never is.
+
+    Example:
+        >>> seconds_to(0.2, [(1.0, 0.1), (2.0, 0.3), (3.0, 0.25)])
+        2.0
+    """
+    return next((seconds for seconds, value in curve if value >= level), float("nan"))
+
+
+def _is_curve(value: object) -> bool:
+    return isinstance(value, list)
+
+
+def _draw_curves(panel, measure: str, found: Mapping[str, list]) -> None:
+    """One line for each repeat, one colour for each side."""
+    for number, (side, curves) in enumerate(found.items()):
+        for repeat, curve in enumerate(curves):
+            seconds, values = zip(*curve, strict=True)
+            label = side if repeat == 0 else None
+            panel.plot(seconds, values, color=f"C{number}", marker=".", label=label)
+    panel.set(xlabel="seconds", ylabel=measure.replace("_", " "), xscale="log")
+    panel.legend()
+
+
 def _line(numbers: Mapping) -> str:
     shown = (
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in numbers.items()
+        if not _is_curve(value)
     )
     return ", ".join(shown)

@@ -152,7 +152,10 @@ def find_examples(histories: Histories, task: str = "next") -> Examples:
     if not len(user):
         what = "two events" if is_hidden else "events at two moments"
         raise ValueError(f"histories must hold a user with {what}, got none")
-    users, first, count = np.unique(user, return_index=True, return_counts=True)
+    count = np.bincount(user)  # events come user by user
+    users = np.flatnonzero(count)
+    count = count[users]
+    first = np.cumsum(count) - count
     starts, stops = histories.offsets[users], histories.offsets[users + 1]
     owner = histories.user if is_hidden else histories.user[:0]
     arrays = (position, starts, stops, first, count, histories.moment[users], owner)

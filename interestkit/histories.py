@@ -111,30 +111,30 @@ class Histories:
             this item up to and including each event.
         """
         scales = np.fromiter(scales_days, float)
-        order = np.lexsort((np.arange(len(self.item)), self.item, self.user))
+        order = np.lexsort((self.item, self.user))  # stable: equal pairs stay in order of time
         again = np.zeros(len(order), bool)
         again[1:] = (self.user[order[1:]] == self.user[order[:-1]]) & (
             self.item[order[1:]] == self.item[order[:-1]]
         )
         following = np.full(len(order), np.iinfo(np.int32).max, np.int32)
         following[order[:-1][again[1:]]] = order[1:][again[1:]]
-        days = self.seconds[order] / SECONDS_PER_DAY
-        counts = np.repeat(self.weight[order, None], len(scales), axis=1).astype(np.float32)
+        counts = np.repeat(self.weight[:, None], len(scales), axis=1).astype(np.float32, copy=False)
         for now in _by_repetition(again):
-            decay = np.exp(-(days[now] - days[now - 1])[:, None] / scales)
-            counts[now] += counts[now - 1] * decay.astype(np.float32)
-        unsorted = np.empty_like(counts)
-        unsorted[order] = counts
-        return following, unsorted
+            now, before = order[now], order[now - 1]
+            days = (self.seconds[now] - self.seconds[before]) / SECONDS_PER_DAY
+            decay = np.exp(-days[:, None] / scales)
+            counts[now] += counts[before] * decay.astype(np.float32)
+        return following, counts
 
 
 def _by_repetition(again: Bool[np.ndarray, " events"]) -> Iterable[np.ndarray]:
     """Positions of all second, then all third ... elements of the runs that `again` marks."""
-    position = np.arange(len(again))
-    repetition = position - np.maximum.accumulate(np.where(again, 0, position))
+    position = np.flatnonzero(again)
+    is_second = np.diff(position, prepend=-1) > 1
+    repetition = position - np.maximum.accumulate(np.where(is_second, position, 0))
     order = np.argsort(repetition, kind="stable")
-    bounds = np.searchsorted(repetition[order], np.arange(1, repetition.max(initial=0) + 2))
-    return (order[a:b] for a, b in pairwise(bounds))
+    bounds = np.searchsorted(repetition[order], np.arange(repetition.max(initial=-1) + 2))
+    return (position[order[a:b]] for a, b in pairwise(bounds))
 
 
 def power_of_two(number: int) -> int:

@@ -3,9 +3,10 @@
 PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
+BENCHMARKS := article native import_time ranking preprocessing shards throughput against_als ml100k growth capacity
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab lint lock clean environment
+.PHONY: help run test lab bench lint lock clean environment
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
@@ -19,6 +20,11 @@ test: environment ## Run all tests, doctests and notebooks included
 
 lab: environment ## Open the notebooks in JupyterLab
 	@$(BIN)/interestkit lab $(ARGS)
+
+bench: environment ## Measure speed beside other packages, which get environments of their own (an hour)
+	@sh benchmarks/peers/environment.sh
+	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
+	@$(BIN)/python benchmarks/summary.py
 
 lint: environment ## Check style, imports between modules, and that notebooks hold no output
 	@$(BIN)/ruff check $(ARGS)

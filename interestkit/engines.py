@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -256,7 +257,9 @@ def _session():
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count()),
     }
-    return SparkSession.builder.master("local[*]").config(map=settings).getOrCreate()
+    with warnings.catch_warnings():  # the fork becomes Java at once, JAX does not go on in it
+        warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
+        return SparkSession.builder.master("local[*]").config(map=settings).getOrCreate()
 
 
 def _scan_files(pattern: str) -> pl.LazyFrame:

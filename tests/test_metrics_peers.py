@@ -91,8 +91,8 @@ SAME = [
 def test_fixture_says_how_it_was_made_and_holds_every_kind_of_case(peers, lists, ours):
     about = json.loads(str(peers["about"]))
     assert about["command"].startswith("python benchmarks/peers/metrics.py --seed")
-    requirements = FIXTURE.parents[2] / "benchmarks" / "peers" / "requirements.txt"
-    files = (requirements, requirements.with_name("requirements-alone.txt"))
+    requirements = FIXTURE.parents[2] / "benchmarks" / "peers" / "metrics.txt"
+    files = (requirements, requirements.with_name("metrics-alone.txt"))
     pinned = [line for file in files for line in file.read_text().split("\n") if "==" in line]
     assert sorted(pinned) == sorted(f"{name}=={v}" for name, v in about["versions"].items())
     length, wanted = (lists[0] >= 0).sum(axis=1), lists[3]

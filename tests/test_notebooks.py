@@ -90,6 +90,7 @@ def test_scaling_notebook_shows_growth_shards_and_devices(tmp_path):
     small = {"NUM_USERS": 100, "NUM_ITEMS": 50, "EXAMPLES_PER_EPOCH": 256, "EPOCHS": 2}
     text, outputs = run_alone("10", tmp_path / "run", **small, DOUBLINGS=1, NUM_SHARDS=2)
     assert "Shards(2 files, 100 users, " in text
+    assert re.search(r"engines: polars.*; all found the same: True", text)
     difference = float(re.search(r"between meshes: (\S+) nats", text)[1])
     assert 0 < difference < 1e-4  # not the same program, and the same numbers
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2

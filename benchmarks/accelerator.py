@@ -12,7 +12,7 @@ import argparse
 import json
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import jax
 import numpy as np
@@ -44,19 +44,18 @@ def classifier(users: int = 1000, epochs: int = 200) -> dict[str, float]:
 def world(users: int, items: int, events_per_user: int):
     """Features and histories of a log at random; item n is as likely as n^(-2/3)."""
     import interestkit as ik
-    from interestkit.schema import ITEM_COLUMNS
+    from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 
     random, num = np.random.default_rng(0), users * events_per_user
-    days = timedelta(days=1) * np.sort(random.random(num) * 90)
+    began = int(datetime(2026, 1, 1, tzinfo=UTC).timestamp())
+    seconds = began + np.sort(random.integers(0, 90 * 86_400, num))
     events = pl.DataFrame(
         {
             "user": pl.Series(random.integers(0, users, num)).cast(pl.String),
             "item": pl.Series((items * random.random(num) ** 3).astype(int)).cast(pl.String),
-            "time": pl.Series(days).cast(pl.Duration("us")),
+            "time": pl.Series(seconds * 1_000_000).cast(EVENT_COLUMNS["time"]),
         }
-    ).with_columns(
-        pl.lit(datetime(2026, 1, 1, tzinfo=UTC)).dt.cast_time_unit("us") + pl.col("time")
-    )
+    ).with_columns(kind=pl.lit("view"))
     table = pl.DataFrame({"item": [str(n) for n in range(items)]}).with_columns(
         title=pl.lit(None, pl.String),
         interests=pl.concat_list(pl.format("genre {}", pl.int_range(pl.len()) % 20)),

@@ -86,7 +86,7 @@ def schedule(config: TrainingConfig, num_shards: int) -> tuple[int, int]:
         ValueError: If that would be more than there are at once.
 
     Example:
-        >>> schedule(TrainingConfig(epochs=12), 64), schedule(TrainingConfig(epochs=256), 64)
+        >>> schedule(TrainingConfig(epochs=12), 40), schedule(TrainingConfig(epochs=256), 64)
         ((4, 4), (4, 1))
     """
     slots = min(config.shards_at_once, num_shards)

@@ -5,7 +5,8 @@ and repeat, ours and the peer's by turns, so that a slow minute of the machine h
 
     def ours(size): ...; return {"fit_seconds": ...}
     if __name__ == "__main__":
-        main("article", __doc__, {"ours": Side(ours), "Keras": Side(keras, PEERS / "tensorflow")})
+        peer = Side(work=keras, environment=PEERS / "tensorflow")
+        main("article", __doc__, {"ours": Side(work=ours), "Keras": peer})
 
 What a side returns (numbers) is printed by its process as the last line, with its largest memory;
 wall seconds of the whole process are added by the one that started it. A curve, a list of pairs
@@ -192,7 +193,8 @@ def table(record: Mapping) -> str:
             if _is_curve(values[0]):
                 continue
             own = measures[ours].get(measure)
-            ratio = statistics.median(values) / statistics.median(own) if own else float("nan")
+            mine = statistics.median(own) if own else 0.0
+            ratio = statistics.median(values) / mine if mine else float("nan")
             cells = [measure, side, f"{statistics.median(values):.4g}"]
             cells += [f"{min(values):.4g}..{max(values):.4g}", f"{ratio:.2f}"]
             lines.append("| " + " | ".join(cells) + " |")

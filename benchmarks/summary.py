@@ -19,7 +19,8 @@ HEAD = """# Speed beside others
 
 Made by `python benchmarks/summary.py --page docs/speed.md` from what `make bench` measured. Each
 script runs ours and the other by turns in processes of their own; medians are shown, with the
-lowest and the highest. "Times ours" is the other's median divided by ours.
+lowest and the highest: where both are the same, there was one run. "Times ours" is the other's
+median divided by that of the first row.
 
 """
 
@@ -178,10 +179,10 @@ def page(records: Mapping[str, Mapping]) -> str:
 
 def _blocks(records: Mapping[str, Mapping]) -> Iterator[str]:
     machine = next(iter(records.values()))["machine"]
-    yield f"Measured on {machine['cores']} cores ({machine['processor']}), {machine['python']}."
+    python = machine["python"]
+    yield f"Measured on {machine['cores']} cores ({machine['processor']}), Python {python}."
     for name, record in records.items():
-        script = name.split("-")[0]
-        yield f"{table(record)}\n\n`python benchmarks/{script}.py`"
+        yield f"{table(record)}\n\n`python benchmarks/{name}.py`"
 
 
 def main() -> None:

@@ -72,6 +72,8 @@ def join_hosts(environment: Mapping[str, str] | None = None) -> int:
         RuntimeError: If JAX has been used already, or the processes were joined before.
     """
     environment = os.environ if environment is None else environment
+    # on processors one program ends before the next begins: their exchanges must not mix
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
     names = [f"INTERESTKIT_{name}" for name in ("COORDINATOR", "PROCESSES", "PROCESS")]
     given = {name: environment[name] for name in names if environment.get(name)}
     if not given:

@@ -228,7 +228,8 @@ def figure(record: Mapping, shown: list[str]):
             _draw_curves(panel, measure, found)
             continue
         medians = [statistics.median(values) if values else 0 for values in found.values()]
-        colours = ["C0"] + ["C1"] * (len(sides) - 1)
+        own = sides[0].split(",")[0]  # "ours, cold" and "ours, warm" are both ours
+        colours = ["C0" if side.split(",")[0] == own else "C1" for side in sides]
         panel.barh(sides, medians, color=colours, height=0.6)
         for side, values in found.items():
             panel.plot(values, [side] * len(values), "o", color="black", markersize=3)

@@ -6,7 +6,7 @@ from capacity_model import Case, catalogue_bytes, flops, log_bytes, parameters, 
 
 def check(*, items: int, dim: int, batch: int, sampled: int) -> dict[str, float]:
     """Predicted and measured numbers of one small step on one device."""
-    case, program, (state, log, catalogue, examples) = compiled(items, dim, batch, sampled)
+    case, program, (state, log, *catalogue, examples) = compiled(items, dim, batch, sampled)
     measured = program.memory_analysis()
     return {
         **{"items": case.items, "dim": dim, "batch": batch, "sampled": sampled},
@@ -52,7 +52,7 @@ def compiled(items: int, dim: int, batch: int, sampled: int):
         ik.fit(features, histories, config=config, progress=False, item_dim=dim)
     finally:
         training._train_epoch = program
-    ((found, (shape, *_, state, log_arrays, catalogue, examples)),) = seen
+    ((found, (shape, _, _, state, log_arrays, catalogue, width, examples)),) = seen
     case = Case(
         users=len(examples.start),
         items=shape.num_items,
@@ -64,7 +64,7 @@ def compiled(items: int, dim: int, batch: int, sampled: int):
         **{"history": shape.history_length, "repeats": shape.repeat_length},
         **{"targets": config.num_targets, "shards": 1, "shards_at_once": 1},
     )
-    return case, found, (state, log_arrays, catalogue, examples)
+    return case, found, (state, log_arrays, catalogue, width, examples)
 
 
 def size(tree) -> int:

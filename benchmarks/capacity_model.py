@@ -5,7 +5,7 @@ from dataclasses import dataclass
 FLOAT = 4  # bytes of a float32 and of an int32
 TREND, REPEAT = 8, 32  # widths of the hidden layers of the two small networks
 ADAM = 14  # operations on each parameter: two moments, their corrections, root, quotient, decay
-RANDOM = 130  # operations for a random number and its place in the race of candidates
+RANDOM = 60  # operations for a random number
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,6 +78,11 @@ class Case:
         return (self.inputs + self.hidden + outputs) * self.hidden
 
     @property
+    def num_bits(self) -> int:
+        """Random numbers for the dropout of one example."""
+        return self.history + self.inputs + 2 * self.hidden
+
+    @property
     def is_pooled_by_rows(self) -> bool:
         """Whether rows are looked up, as where histories are short beside the catalogue."""
         return self.items > 8 * self.history
@@ -105,7 +110,7 @@ def state_bytes(case: Case) -> int:
 
 
 def catalogue_bytes(case: Case) -> int:
-    """Content, labels and shares, popularity at each snapshot: what a device has of the items."""
+    """Content, labels and shares, popularity, width as a candidate: what a device has of items."""
     content = max(case.content, 1) + 2 * case.labels
     row = (content + 1 + case.snapshots * case.scales) * FLOAT + 1
     return case.rows * row + case.snapshots * FLOAT
@@ -129,9 +134,9 @@ def memory(case: Case) -> dict[str, float]:
     return {
         "weights and Adam, before and after the epoch": 2 * state_bytes(case),
         "weights of the best epoch": own * FLOAT,
-        "gradient and effective item vectors": (own + case.rows * case.dim) * FLOAT,
+        "gradient": own * FLOAT,
         "content, labels, popularity": catalogue_bytes(case),
-        "race of sampled items": 6 * case.rows * FLOAT,
+        "items in the order of an epoch": 3 * case.items * FLOAT,  # whole on each device
         "shards, and the one that comes in": (case.shards_at_once + 1) * shard,
         "activations": (2 * looked_up + scores + 2 * of_repeats) * FLOAT,
     }
@@ -146,6 +151,7 @@ def flops(case: Case) -> dict[str, float]:
     own = case.rows * (case.dim + 2) + small_parameters(case)
     pooled = case.history if case.is_pooled_by_rows else case.rows
     of_popularity = case.snapshots * sampled + batch * case.targets
+    projected = batch * (case.scales + 1 + case.targets) + sampled
     return {
         "tower": pair * batch * case.tower,
         "pooled history": pair * batch * pooled * case.scales * case.dim,
@@ -154,9 +160,9 @@ def flops(case: Case) -> dict[str, float]:
         "popularity trend": pair * of_popularity * trend,
         "repeats": pair * batch * case.repeats * repeat
         + 2 * batch * case.targets * case.repeats * 3,
-        "item vectors": case.rows * case.dim * (2 * 2 * case.content + 4),
+        "content of items looked up": 4 * projected * case.content * case.dim,
         "update of weights": ADAM * own,
-        "race of sampled items": RANDOM * case.rows,
+        "dropout": RANDOM * batch * case.num_bits,
     }
 
 
@@ -166,8 +172,6 @@ def hbm_bytes(case: Case) -> dict[str, float]:
     batch = case.batch / case.data
     return {
         "update of weights": 8 * own,  # reads weight, gradient, two moments; writes three, zeros
-        "effective item vectors": 2 * own + 2 * case.rows * case.content * FLOAT,
-        "race of sampled items": 6 * case.rows * FLOAT,
         "scores": 6 * batch * (case.sampled / case.model) * FLOAT,
         "looked-up rows": 4 * batch * (case.history + case.targets) * case.dim * FLOAT,
     }
@@ -182,13 +186,13 @@ def network(case: Case) -> dict[str, float]:
     numbers = batch * (case.history + 1 + case.targets) * case.dim
     of_items = 2 * case.labels * (case.repeats + case.targets) + case.repeats * (case.scales + 2)
     of_sampled = case.sampled * (case.dim + 1 + case.snapshots * case.scales)
-    gathered = case.items * FLOAT * (case.model - 1) / case.model
+    gathered = case.items * FLOAT * (case.model - 1) / case.model / case.steps
     return {
         "gradient, over the data axis": over_data * own * FLOAT,
         "item vectors looked up, over the model axis": over_model * numbers * FLOAT,
         "labels and popularity looked up": over_model * batch * of_items * FLOAT,
         "sampled items": over_model * of_sampled * FLOAT,
-        "race of sampled items, gathered": gathered,
+        "widths of the items, once an epoch": gathered,
     }
 
 

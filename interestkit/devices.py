@@ -17,11 +17,12 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 DATA, MODEL = "data", "model"
-# Arrays with a row per item, and the axis of the rows. Parts of optimizer states have these names.
-_ITEM_AXIS = {
-    **dict.fromkeys(("item_vectors", "item_bias", "repeat_item_bias"), 0),
-    **dict.fromkeys(("content", "interest_codes", "interest_shares", "is_candidate", "events"), 0),
-    "popularity": 1,
+# Arrays with a row per item: weights, and of the catalogue. Parts of optimizer states have these
+# names too.
+ITEM_TABLES = ("item_vectors", "item_bias", "repeat_item_bias")
+_HAVE_ITEM_ROWS = {
+    *ITEM_TABLES,
+    *("content", "interest_codes", "interest_shares", "is_candidate", "popularity", "width"),
 }
 
 
@@ -125,22 +126,19 @@ def place(tree, mesh: Mesh | None = None, num_items: int = 0):
         return jax.tree.map(jnp.asarray, tree)
 
     def of(path, array):
-        axis, array = _ITEM_AXIS.get(_name(path)), np.asarray(array)
-        shape, dtype = list(array.shape), jax.dtypes.canonicalize_dtype(array.dtype)
-        if axis is None:
-            sharding = NamedSharding(mesh, P())
-        else:
-            shape[axis], sharding = num_items, NamedSharding(mesh, _spec(axis))
+        array = np.asarray(array)
+        divided, dtype = _has_item_rows(path), jax.dtypes.canonicalize_dtype(array.dtype)
+        shape = (num_items, *array.shape[1:]) if divided else array.shape
 
         def part(index):
             found = np.asarray(array[index], dtype)
-            if axis is None:
+            if not divided:
                 return found
-            width = [(0, 0)] * array.ndim
-            width[axis] = (0, len(range(num_items)[index[axis]]) - found.shape[axis])
-            return np.pad(found, width)
+            missing = len(range(num_items)[index[0]]) - len(found)
+            return np.pad(found, [(0, missing), *[(0, 0)] * (array.ndim - 1)])
 
-        return jax.make_array_from_callback(tuple(shape), sharding, part)
+        sharding = NamedSharding(mesh, P(MODEL) if divided else P())
+        return jax.make_array_from_callback(shape, sharding, part)
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -154,26 +152,25 @@ def whole(tree, mesh: Mesh | None, num_items: int):
         return tree
 
     def of(path, array):
-        axis = _ITEM_AXIS.get(_name(path))
-        if axis is None:
+        if not _has_item_rows(path):
             return np.asarray(array.addressable_data(0))
         if array.is_fully_addressable:
-            return np.asarray(array).take(range(num_items), axis)
+            return np.asarray(array)[:num_items]
         with jax.set_mesh(mesh):
             parts = [  # one after the other, so that a device has one of them at a time
-                np.asarray(_part(axis, array, np.int32(n)).addressable_data(0))
+                np.asarray(_part(array, np.int32(n)).addressable_data(0))
                 for n in range(mesh.shape[MODEL])
             ]
-        return np.concatenate(parts, axis).take(range(num_items), axis)
+        return np.concatenate(parts)[:num_items]
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
 
-@partial(jax.jit, static_argnums=0)
-def _part(axis: int, array, number):
+@jax.jit
+def _part(array, number):
     """One part of an array that is divided over the model axis, on every device."""
 
-    @partial(jax.shard_map, in_specs=(_spec(axis), P()), out_specs=P())
+    @partial(jax.shard_map, in_specs=(P(MODEL), P()), out_specs=P())
     def of(own, number):
         return jax.lax.psum(jnp.where(jax.lax.axis_index(MODEL) == number, own, 0), MODEL)
 
@@ -184,10 +181,9 @@ def first_items(tree, num_items: int):
     """Inside a program: the arrays, with zeros in rows that stand behind those of the items."""
 
     def of(path, array):
-        axis = _ITEM_AXIS.get(_name(path))
-        if axis is None or array.shape[axis] == num_items:
+        if not _has_item_rows(path) or len(array) == num_items:
             return array
-        row = jax.lax.broadcasted_iota(jnp.int32, array.shape, axis)
+        row = jax.lax.broadcasted_iota(jnp.int32, array.shape, 0)
         return jnp.where(row < num_items, array, 0)
 
     return jax.tree_util.tree_map_with_path(of, tree)
@@ -199,8 +195,8 @@ def stay_placed(tree):
         return tree
 
     def of(path, array):
-        axis = _ITEM_AXIS.get(_name(path))
-        return jax.lax.with_sharding_constraint(array, P() if axis is None else _spec(axis))
+        where = P(MODEL) if _has_item_rows(path) else P()
+        return jax.lax.with_sharding_constraint(array, where)
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -212,43 +208,36 @@ def spread(tree, *axes: str | None):
     return jax.tree.map(lambda array: jax.lax.with_sharding_constraint(array, P(*axes)), tree)
 
 
-def rows(table, codes, *before):
-    """table[*before, codes], the rows of a table being divided over the model axis.
+def rows(table, codes, *after):
+    """table[codes, *after], the rows of a table being divided over the model axis.
 
     Each device looks up what it has, and the sum over devices is what was asked for. Left to
     the compiler, every device would fetch the whole table first.
     """
     if not _on_mesh():
-        return table[*before, codes]
+        return table[codes, *after]
     mesh = jax.sharding.get_abstract_mesh()
-    along = DATA if codes.ndim and codes.shape[0] % mesh.shape[DATA] == 0 else None
+    along = P(DATA if codes.ndim and codes.shape[0] % mesh.shape[DATA] == 0 else None)
 
-    axis, specs = len(before), (P(along),) * (1 + len(before))
-
-    @partial(jax.shard_map, in_specs=(_spec(axis), *specs), out_specs=P(along))
-    def look_up(part, codes, *before):
-        own = codes - jax.lax.axis_index(MODEL) * part.shape[axis]
-        is_here = (own >= 0) & (own < part.shape[axis])
-        found = part[*before, jnp.where(is_here, own, 0)]
+    @partial(jax.shard_map, in_specs=(P(MODEL), *(along,) * (1 + len(after))), out_specs=along)
+    def look_up(part, codes, *after):
+        own = codes - jax.lax.axis_index(MODEL) * len(part)
+        is_here = (own >= 0) & (own < len(part))
+        found = part[jnp.where(is_here, own, 0), *after]
         found = jnp.where(is_here.reshape(is_here.shape + (1,) * (found.ndim - own.ndim)), found, 0)
         return jax.lax.psum(found, MODEL)
 
     if table.dtype == bool:
-        return look_up(table.astype(jnp.int8), codes, *before).astype(bool)
-    return look_up(table, codes, *(jnp.broadcast_to(b, codes.shape) for b in before))
+        return look_up(table.astype(jnp.int8), codes, *after).astype(bool)
+    return look_up(table, codes, *after)
 
 
 def _on_mesh() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
-def _spec(axis: int) -> P:
-    return P(*[None] * axis, MODEL)
-
-
-def _name(path) -> str | None:
-    """Name of an array in a tree: that of its last part, but for the "value" of a parameter."""
+def _has_item_rows(path) -> bool:
+    """Whether an array of a tree does, by the last part of its name but for "value" of a weight."""
     names = [getattr(part, "key", getattr(part, "name", None)) for part in path]
-    return next(
-        (name for name in reversed(names) if isinstance(name, str) and name != "value"), None
-    )
+    names = [name for name in names if isinstance(name, str) and name != "value"]
+    return bool(names) and names[-1] in _HAVE_ITEM_ROWS

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, UInt32
 
 from interestkit.features import Features
 from interestkit.histories import Histories
@@ -102,11 +102,19 @@ class Examples(NamedTuple):
     num_positions: Int[Array, " shards"]
 
 
-def log_arrays(histories: Histories, scales_days: tuple[float, ...]) -> Log:
-    """Histories as the model reads them, in NumPy: `devices.place` brings them to devices."""
-    following, counts = histories.running_counts(scales_days)
-    arrays = (histories.item, histories.seconds, histories.weight, following, counts)
-    return Log(*map(_at_least_one, arrays))
+def log_arrays(
+    histories: Histories, scales_days: tuple[float, ...], *, can_repeat: bool = True
+) -> Log:
+    """Histories as the model reads them, in NumPy: `devices.place` brings them to devices.
+
+    Args:
+        histories: The histories.
+        scales_days: Time scales of decay.
+        can_repeat: `ModelConfig.can_repeat`; a model without repeats needs less of the log.
+    """
+    counts = histories.running_counts(scales_days) if can_repeat else (None, None)
+    log = Log(histories.item, histories.seconds, histories.weight, *counts)
+    return jax.tree.map(_at_least_one, log)
 
 
 def catalogue_arrays(features: Features) -> Catalogue:
@@ -118,9 +126,8 @@ def catalogue_arrays(features: Features) -> Catalogue:
     codes[parts == 0] = features.num_interests
     content = item_content(features)
     content = content if content.shape[1] else np.zeros((len(shares), 1), np.float32)
-    events = features.items["events"].to_numpy().astype(np.float32)
-    arrays = (content, codes, parts, features.is_candidate, events)
-    popularity = np.moveaxis(features.popularity, 1, 2)
+    arrays = (content, codes, parts, features.is_candidate)
+    popularity = np.ascontiguousarray(np.moveaxis(features.popularity, 2, 0))
     return Catalogue(*arrays, popularity=popularity, snapshot_seconds=features.snapshot_seconds)
 
 
@@ -175,7 +182,7 @@ def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
         width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
         return np.pad(array, width, constant_values=fill)
 
-    log = Log(*(longer(array, num_events, 0) for array in log))
+    log = jax.tree.map(lambda array: longer(array, num_events, 0), log)
     return log, Examples(*map(longer, examples, sizes, fills))
 
 
@@ -189,7 +196,8 @@ def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
     log, examples = part
     event, user = slot * len(log.item), slot * len(examples.start)
     last = jnp.iinfo(jnp.int32).max  # no event follows
-    log = log._replace(following=jnp.where(log.following < last, log.following + event, last))
+    if log.following is not None:
+        log = log._replace(following=jnp.where(log.following < last, log.following + event, last))
     examples = examples._replace(
         position=examples.position + event,
         start=examples.start + event,
@@ -214,62 +222,149 @@ def _check_distinct(histories: Histories) -> None:
         )
 
 
-def shuffled(log: Log, examples: Examples, key) -> Log:
+class Draws(NamedTuple):
+    """All that an epoch draws but the bits of dropout, at once: that compiles faster."""
+
+    key: UInt32[Array, " words"]  # of the next epoch
+    steps: UInt32[Array, "steps words"]  # a key for each step
+    parts: UInt32[Array, " steps"]
+    first: UInt32[Array, " steps"]
+    users: UInt32[Array, "steps batch"]
+    moments: UInt32[Array, "steps batch"]
+    events: UInt32[Array, " events"]
+    items: UInt32[Array, " items"]
+
+
+def draw(config: TrainingConfig, key, *, num_events: int, num_items: int) -> Draws:
+    """Random bits for one epoch: so many numbers for events to be shuffled, and for items."""
+    words, steps = jax.random.key_data(key).shape, (config.steps,)
+    batches = (*steps, config.batch_size)
+    shapes = (words, steps + words, steps, steps, batches, batches, (num_events,), (num_items,))
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
+    parts = jnp.split(jax.random.bits(key, (int(ends[-1]),)), ends[:-1])
+    return Draws(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+
+
+def _share(bits: UInt32[Array, "*places"]) -> Float[Array, "*places"]:
+    """Random bits as numbers in [0, 1)."""
+    return (bits >> 8).astype(jnp.float32) / 2**24
+
+
+def _below(bits: UInt32[Array, "*places"], limit) -> Int[Array, "*places"]:
+    """Random bits as whole numbers in 0..limit - 1: the upper half of the product, in 64 bits."""
+    limit = limit.astype(jnp.uint32)
+    middle = (bits >> 16) * (limit & 0xFFFF) + ((bits & 0xFFFF) * (limit & 0xFFFF) >> 16)
+    lower = (bits & 0xFFFF) * (limit >> 16) + (middle & 0xFFFF)
+    return ((bits >> 16) * (limit >> 16) + (middle >> 16) + (lower >> 16)).astype(jnp.int32)
+
+
+def shuffled(log: Log, examples: Examples, bits: UInt32[Array, " events"]) -> Log:
     """The log with the events of each user in random order; as it is where the order counts."""
     if not len(examples.user):
         return log
-    order = jnp.lexsort((jax.random.uniform(key, examples.user.shape), examples.user))
-    return log._replace(
-        item=log.item[order],
-        seconds=log.seconds[order],
-        weight=log.weight[order],
-        counts=log.counts[order],
-    )
+    order = jnp.lexsort((bits, examples.user))
+    kept = log._replace(following=None)  # nobody has an item twice
+    return jax.tree.map(lambda array: array[order], kept)._replace(following=log.following)
 
 
-def draw_moments(config: TrainingConfig, examples: Examples, log: Log, key):
-    """A batch of moments, and where the events of each user stop."""
-    user_key, moment_key = jax.random.split(key)
+def draw_moments(config: TrainingConfig, examples: Examples, log: Log, draws: Draws):
+    """Moments of each step, and where the events of each user stop."""
     if config.draw == "moments":
-        nth = _draw_real(moment_key, config.batch_size, examples.num_positions, examples.position)
+        nth = _draw_real(draws.users, examples.num_positions, examples.position)
         user = jnp.searchsorted(examples.first_moment, nth, side="right") - 1
     else:
-        user = _draw_real(user_key, config.batch_size, examples.num_users, examples.start)
-        share = jax.random.uniform(moment_key, (config.batch_size,))
-        nth = examples.first_moment[user]
-        nth += jnp.floor(share * examples.num_moments[user]).astype(jnp.int32)
+        user = _draw_real(draws.users, examples.num_users, examples.start)
+        nth = examples.first_moment[user] + _below(draws.moments, examples.num_moments[user])
     position = examples.position[nth]
     seconds = examples.moment[user] if config.task == "hidden" else log.seconds[position]
     return Moment(examples.start[user], position, seconds), examples.stop[user]
 
 
-def _draw_real(key, batch_size: int, num_real, padded) -> Int[Array, " batch"]:
+def _draw_real(bits, num_real, padded) -> Int[Array, "steps batch"]:
     """Places in an array that are no padding, each as likely as any other."""
     ends = jnp.cumsum(num_real)
-    drawn = jax.random.randint(key, (batch_size,), 0, ends[-1])
+    drawn = _below(bits, ends[-1])
     shard = jnp.searchsorted(ends, drawn, side="right")
     return drawn - (ends - num_real)[shard] + shard * (len(padded) // len(num_real))
 
 
-def draw_parts(config: TrainingConfig, key) -> Float[Array, " parts"]:
-    """Which parts of the item vectors count in this step: mostly both."""
-    choices = jnp.array([PARTS["hybrid"], PARTS["collaborative"], PARTS["content"]])
-    share = config.single_part_share
-    return jax.random.choice(key, choices, p=jnp.array([1 - 2 * share, share, share]))
+def draw_parts(config: TrainingConfig, draws: Draws) -> Float[Array, "steps parts"]:
+    """Which parts of the item vectors count in each step: mostly both."""
+    choices = jnp.array([PARTS["content"], PARTS["collaborative"], PARTS["hybrid"]])
+    share = _share(draws.parts) / max(config.single_part_share, 1e-9)
+    return choices[jnp.minimum(share, 2.0).astype(int)]
 
 
-def draw_candidates(config: TrainingConfig, catalogue: Catalogue, key):
+def candidate_widths(features: Features, num_sampled: int) -> Int[np.ndarray, " items"] | None:
+    """How likely each item is to be a candidate of a step: its part of a line, in whole numbers.
+
+    `draw_candidates` takes the items at `num_sampled` points of the line, `stratum(num_sampled)`
+    apart: no item is wider, so none is taken twice, and an item is taken with probability
+    width / stratum. Widths are proportional to events^0.75, but for items that are always taken.
+
+    Args:
+        features: The catalogue, with the number of training events of each item.
+        num_sampled: Candidates of a step.
+
+    Returns:
+        Whole numbers that add up to `num_sampled` strata; None where the catalogue is no larger
+        and all items are candidates.
+
+    Source:
+        Systematic sampling with unequal probabilities: Madow (1949), Ann. Math. Statist. 20(3),
+        doi:10.1214/aoms/1177729988.
+    """
+    if features.num_items <= num_sampled:
+        return None
+    rate = (features.items["events"].to_numpy() + 1e-3) ** 0.75
+    rate = np.where(features.is_candidate, rate, 0.0)
+    if features.is_candidate.sum() <= num_sampled:  # others fill the places that are left
+        rate = np.where(features.is_candidate, np.inf, 1.0)
+    size, always = stratum(num_sampled), np.isinf(rate)
+    while True:
+        rate = np.where(always, 0.0, rate)
+        left = num_sampled - always.sum()
+        share = rate * (left / max(rate.sum(), 1e-30))
+        if not (found := share > 1 - 2 / size).any():
+            break
+        always |= found
+    line = np.cumsum(share)
+    line = np.round(line * (left * size / max(line[-1], 1e-30)))
+    return np.where(always, size, np.diff(line, prepend=0)).astype(np.int32)
+
+
+def stratum(num_sampled: int) -> int:
+    """Distance of the points at which candidates are taken: the largest that int32 has room for."""
+    return (2**31 - 1) // num_sampled
+
+
+class Sampler(NamedTuple):
+    """The line of `candidate_widths`, its items in the random order of one epoch."""
+
+    width: Int[Array, " items"]
+    order: Int[Array, " items"]
+    ends: Int[Array, " items"]
+
+
+def sampler(width: Int[Array, " items"] | None, draws: Draws) -> Sampler | None:
+    """Items in random order, so that any two can be candidates together in some epoch."""
+    if width is None:
+        return None
+    width, order = jnp.asarray(width), jnp.argsort(draws.items)
+    return Sampler(width, order, jnp.cumsum(width[order]))
+
+
+def draw_candidates(config: TrainingConfig, line: Sampler | None, bits: UInt32[Array, ""]):
     """Items that the softmax runs over, and the log-probability that each was drawn.
 
-    None stands for all items, where the catalogue is small. Else `num_sampled` of them without
-    replacement, drawn by events^0.75 in an exponential race (Efraimidis and Spirakis 2006): items
-    with the smallest times win, and the time of the first loser gives each one's probability.
+    Args:
+        config: `num_sampled` says how many.
+        line: What `sampler` says; None stands for all items, and so does the answer.
+        bits: Random bits for the first point.
     """
-    num_items = len(catalogue.is_candidate)
-    if num_items <= config.num_sampled:
+    if line is None:
         return None
-    rate = (catalogue.events + 1e-3) ** 0.75
-    rate = jnp.where(catalogue.is_candidate, rate / rate.mean(), 0.0)
-    times = jax.random.exponential(key, (num_items,)) / rate
-    first, codes = jax.lax.top_k(-times, config.num_sampled + 1)
-    return codes[:-1], jnp.log(-jnp.expm1(first[-1] * rate[codes[:-1]]))
+    size = stratum(config.num_sampled)
+    points = _below(bits, jnp.int32(size)) + size * jnp.arange(config.num_sampled)
+    codes = line.order[jnp.searchsorted(line.ends, points, side="right")]
+    return codes, jnp.log(line.width[codes] / size)

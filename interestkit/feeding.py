@@ -27,6 +27,34 @@ from interestkit.schema import ITEM, KIND, TIME, USER
 from interestkit.shards import Shards, prefetched, timed
 
 
+class Source(NamedTuple):
+    """What training learns from, and where it runs.
+
+    Args:
+        features: The catalogue.
+        histories: Histories of all users, or shards of a larger log.
+        config: Settings of training.
+        mesh: Devices; None takes the first one.
+        can_repeat: `ModelConfig.can_repeat`.
+    """
+
+    features: Features
+    histories: Histories | Shards
+    config: TrainingConfig
+    mesh: Mesh | None = None
+    can_repeat: bool = True
+
+    def arrays(self, own: Histories) -> tuple[Log, Examples]:
+        """Some of the histories as training reads them, in NumPy.
+
+        Raises:
+            ValueError: If there is no example among them, or an event later than the features.
+        """
+        check_times(self.features, own)
+        examples = find_examples(own, self.config.task)
+        return log_arrays(own, self.features.scales_days, can_repeat=self.can_repeat), examples
+
+
 class Fed(NamedTuple):
     """What one epoch draws from, on the device."""
 
@@ -35,15 +63,7 @@ class Fed(NamedTuple):
     waited: float  # seconds for which the epoch waited for it
 
 
-def feed(
-    features: Features,
-    histories: Histories | Shards,
-    config: TrainingConfig,
-    mesh: Mesh | None,
-    *,
-    seed: int,
-    first_epoch: int = 1,
-) -> Iterator[Fed]:
+def feed(source: Source, *, seed: int, first_epoch: int = 1) -> Iterator[Fed]:
     """What each epoch from `first_epoch` on draws from.
 
     A log in memory is the same in each epoch. Of shards, `config.shards_at_once` are on the device;
@@ -54,10 +74,14 @@ def feed(
         ValueError: If not every shard can be read in `config.epochs`, an event of one is later
             than the features, or one holds no example.
     """
-    if isinstance(histories, Shards):
-        return _from_shards(features, histories, config, mesh, seed, first_epoch)
-    log = log_arrays(histories, features.scales_days)
-    return repeat(Fed(*place((log, find_examples(histories, config.task)), mesh), 0.0))
+    if isinstance(source.histories, Shards):
+        return _from_shards(source, seed, first_epoch)
+    return repeat(Fed(*place(source.arrays(source.histories), source.mesh), 0.0))
+
+
+def can_repeat(histories: Histories | Shards, task: str) -> bool:
+    """Whether somebody has an item twice, as far as can be told without reading all shards."""
+    return task != "hidden" and (isinstance(histories, Shards) or histories.has_repeats)
 
 
 def check_times(features: Features, histories: Histories) -> Histories:
@@ -105,20 +129,20 @@ def _read(features: Features, shards: Shards, number: int) -> Histories:
     return features.histories(shards.events(number, (USER, ITEM, TIME, KIND)))
 
 
-def _from_shards(features, shards: Shards, config, mesh, seed: int, first_epoch: int):
+def _from_shards(source: Source, seed: int, first_epoch: int):
+    shards, config, mesh = source.histories, source.config, source.mesh
     slots, fresh = schedule(config, len(shards))
     begin = (first_epoch - 1) * fresh
     to_read = slots + fresh * (config.epochs - first_epoch)
     num_users, num_events = shards.largest
 
     def read(number: int) -> tuple[Log, Examples]:
-        own = check_times(features, _read(features, shards, number))
+        own = _read(source.features, shards, number)
         try:
-            examples = find_examples(own, config.task)
+            arrays = source.arrays(own)
         except ValueError as error:
             raise ValueError(f"shard {number} of {shards.folder}: {error}") from error
-        log = log_arrays(own, features.scales_days)
-        return padded(log, examples, num_users=num_users, num_events=num_events)
+        return padded(*arrays, num_users=num_users, num_events=num_events)
 
     numbers = islice(shards.order(seed, apart=slots), begin, begin + to_read)
     parts = enumerate(timed(prefetched(numbers, read)), start=begin)

@@ -60,6 +60,13 @@ class Histories:
         return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
 
     @cached_property
+    def has_repeats(self) -> bool:
+        """Whether a user has an item more than once."""
+        pairs = self.user.astype(np.int64) << 32 | self.item
+        pairs.sort()
+        return bool((pairs[1:] == pairs[:-1]).any())
+
+    @cached_property
     def starts_moment(self) -> Bool[np.ndarray, " events"]:
         """True where an event is the first of its user at that instant."""
         same = (self.user[1:] == self.user[:-1]) & (self.seconds[1:] == self.seconds[:-1])

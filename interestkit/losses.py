@@ -7,18 +7,19 @@ from jaxtyping import Array, Float
 
 from interestkit.devices import DATA, MODEL, spread
 from interestkit.devices import rows as rows_of
-from interestkit.model import HIDDEN, Catalogue, Log, graphdef, hide
+from interestkit.mixing import hide
+from interestkit.model import HIDDEN, Catalogue, Log, graphdef
 
 LOSSES = ("loss_new", "loss_repeat", "loss_gate", "loss_interests")
 
 
 def total_loss(
-    params, shape, config, log: Log, catalogue: Catalogue, batch, candidates, parts, key
+    params, shape, config, log: Log, catalogue: Catalogue, batch, candidates, parts, bits=None
 ):
     """Mean cross-entropy per target, in nats: new item, repeated item, which of them, interests."""
     moment, stop = batch
     model = nnx.merge(graphdef(shape), params)
-    said = model(log, catalogue, moment, parts=parts, rngs=nnx.Rngs(dropout=key))
+    said = model(log, catalogue, moment, parts=parts, bits=bits)
     at = moment.end[:, None] + jnp.arange(config.num_targets)[None, :]
     is_real = at < stop[:, None]
     target = log.item[jnp.minimum(at, len(log.item) - 1)]
@@ -26,12 +27,11 @@ def total_loss(
     same = target[:, :, None] == said.repeat_items[:, None, :]
     is_repeat = same.any(axis=2) & is_real
     is_new = is_real & ~is_repeat
-    repeat = -jnp.where(same, said.repeat[:, None, :], 0.0).sum(axis=2)
-    gate = -jnp.where(
-        is_repeat,
-        jax.nn.log_sigmoid(said.repeat_logit)[:, None],
-        jax.nn.log_sigmoid(-said.repeat_logit)[:, None],
-    )
+    repeat = gate = jnp.zeros(target.shape)
+    if shape.can_repeat:
+        repeat = -jnp.where(same, said.repeat[:, None, :], 0.0).sum(axis=2)
+        odds = said.repeat_logit[:, None]
+        gate = -jax.nn.log_sigmoid(jnp.where(is_repeat, odds, -odds))
     new = _new_item_loss(model, said, catalogue, target, is_new, candidates, parts)
     shares = _target_shares(shape, catalogue, target, is_real)
     has_target = jnp.maximum(is_real.sum(axis=1), 1)
@@ -58,8 +58,8 @@ def _new_item_loss(model, said, catalogue, target, is_new, candidates, parts):
         others = model.score_new(said, catalogue, codes, parts=parts) - log_drawn[None, :]
         is_candidate = rows_of(is_candidate, codes)
     others = jnp.where(is_candidate[None, :], others, HIDDEN)
-    others = hide(others, slot[said.repeat_items])
-    others = hide(others, slot[jnp.where(is_new, target, num_items)])
+    known = jnp.concatenate([said.repeat_items, jnp.where(is_new, target, num_items)], axis=1)
+    others = hide(others, slot[known])
     own = model.score_targets(said, catalogue, target, parts=parts)
     earlier = jnp.tril(target[:, :, None] == target[:, None, :], k=-1) & is_new[:, None, :]
     distinct = jnp.where(is_new & ~earlier.any(axis=2), own, HIDDEN)

@@ -9,16 +9,17 @@ trained together. Interests are a softmax over labels around the user's own shar
 
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import pairwise
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
+from interestkit.layers import MLP, Bits, draw_weights, drop, is_kept, linear
 
 SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
@@ -45,6 +46,8 @@ class ModelConfig:
         repeat_length: Newest events whose items can be repeated, and that are counted.
         pool_power: Pooled sums are divided by (total weight) ** `pool_power`, in [0, 1]: 1 makes
             them means, less gives long histories more say.
+        can_repeat: Whether a user can have an item again; False leaves out the repeats, which
+            saves a third of the work where nobody in training did.
     """
 
     num_items: int
@@ -58,6 +61,7 @@ class ModelConfig:
     history_length: int = 64
     repeat_length: int = 512
     pool_power: float = 1.0
+    can_repeat: bool = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
@@ -72,6 +76,17 @@ class ModelConfig:
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
 
+    @property
+    def num_inputs(self) -> int:
+        """Width of the tower's input."""
+        scales = len(self.scales_days)
+        return self.item_dim * (scales + 1) + scales * (self.num_interests + 2)
+
+    @property
+    def num_bits(self) -> int:
+        """Random numbers that dropout takes for one moment."""
+        return self.history_length + self.num_inputs + sum(self.hidden)
+
 
 class Log(NamedTuple):
     """Events of all users on the device, sorted by user and time."""
@@ -79,8 +94,10 @@ class Log(NamedTuple):
     item: Int[Array, " events"]
     seconds: Int[Array, " events"]
     weight: Float[Array, " events"]
-    following: Int[Array, " events"]  # position of the user's next event with this item
-    counts: Float[Array, "events scales"]  # decayed sum of the user's events with this item
+    # position of the user's next event with this item, and the decayed sum of their events with
+    # it; None for a model without repeats
+    following: Int[Array, " events"] | None
+    counts: Float[Array, "events scales"] | None
 
 
 class Catalogue(NamedTuple):
@@ -90,8 +107,7 @@ class Catalogue(NamedTuple):
     interest_codes: Int[Array, "items labels"]  # padded with num_interests
     interest_shares: Float[Array, "items labels"]
     is_candidate: Bool[Array, " items"]
-    events: Float[Array, " items"]  # number of training events
-    popularity: Float[Array, "snapshots items scales"]
+    popularity: Float[Array, "items snapshots scales"]
     snapshot_seconds: Int[Array, " snapshots"]
 
 
@@ -115,30 +131,6 @@ class Prediction(NamedTuple):
     snapshot: Int[Array, " batch"]  # last snapshot of popularity that is not after the moment
 
 
-class MLP(nnx.Module):
-    """Fully connected layers with ReLU between them, and dropout after each ReLU.
-
-    Args:
-        num_inputs: Width of the input.
-        hidden: Widths of the hidden layers.
-        num_outputs: Width of a last linear layer; None ends with the last hidden layer.
-        dropout: Share of hidden units dropped in training.
-        rngs: Random keys for the weights.
-    """
-
-    def __init__(self, num_inputs, hidden, num_outputs=None, *, dropout=0.0, rngs: nnx.Rngs):
-        widths = (num_inputs, *hidden)
-        self.layers = nnx.List(nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(widths))
-        self.last = nnx.Linear(widths[-1], num_outputs, rngs=rngs) if num_outputs else None
-        self.dropout = nnx.Dropout(dropout)
-
-    def __call__(self, x, *, rngs: nnx.Rngs | None = None):
-        """Outputs for inputs x (batch, inputs); dropout only where `rngs` is given."""
-        for layer in self.layers:
-            x = self.dropout(nnx.relu(layer(x)), deterministic=rngs is None, rngs=rngs)
-        return x if self.last is None else self.last(x)
-
-
 class InterestModel(nnx.Module):
     """The user tower and its heads; `Prediction` says what comes out.
 
@@ -149,34 +141,29 @@ class InterestModel(nnx.Module):
 
     def __init__(self, config: ModelConfig, *, rngs: nnx.Rngs):
         self.config = config
-        scales, dim = len(config.scales_days), config.item_dim
+        scales, dim, width = len(config.scales_days), config.item_dim, config.hidden[-1]
         normal = nnx.initializers.normal(0.05)
         self.item_vectors = nnx.Param(normal(rngs.params(), (config.num_items, dim)))
         self.item_bias = nnx.Param(jnp.zeros(config.num_items))
-        self.content = nnx.Linear(max(config.content_dim, 1), dim, use_bias=False, rngs=rngs)
-        self.trend = MLP(scales, (8,), 1, rngs=rngs)
-        self.popularity_weight = nnx.Linear(
-            config.hidden[-1],
-            scales + 1,
-            kernel_init=nnx.initializers.zeros,
-            bias_init=nnx.initializers.constant(1 / scales),
-            rngs=rngs,
-        )
+        self.content = linear(max(config.content_dim, 1), dim, use_bias=False)
+        self.trend = MLP(scales, (8,), 1)
+        even = nnx.initializers.constant(1 / scales)
+        self.popularity_weight = linear(width, scales + 1, bias_init=even)
         self.log_decay_days = nnx.Param(jnp.log(jnp.array(config.scales_days)))
-        inputs = dim * (scales + 1) + scales * (config.num_interests + 2)
-        self.tower = MLP(inputs, config.hidden, dropout=config.dropout, rngs=rngs)
-        self.input_dropout = nnx.Dropout(config.dropout)
-        self.user_vector = nnx.Linear(config.hidden[-1], dim, use_bias=False, rngs=rngs)
+        self.tower = MLP(config.num_inputs, config.hidden, dropout=config.dropout)
+        self.user_vector = linear(width, dim, use_bias=False)
         self.pooled_weight = nnx.Param(jnp.full(scales + 1, 0.5))
-        self.repeat_gate = nnx.Linear(config.hidden[-1], 1, rngs=rngs)
-        self.repeat_score = MLP(2 * scales + 2, (32,), 1, rngs=rngs)
+        self.repeat_gate = linear(width, 1)
+        self.repeat_score = MLP(2 * scales + 2, (32,), 1)
         self.repeat_count_weight = nnx.Param(jnp.full(scales, 1.2 / scales))
         self.repeat_item_bias = nnx.Param(jnp.zeros(config.num_items))
-        self.interest_correction = nnx.Linear(
-            config.hidden[-1], config.num_interests, kernel_init=nnx.initializers.zeros, rngs=rngs
-        )
+        self.interest_correction = linear(width, config.num_interests)
         self.interest_prior = nnx.Param(jnp.zeros(config.num_interests))
         self.interest_mixture = nnx.Param(jnp.array([-1.0] * (scales - 1) + [0.0, 2.0]))
+        mlps = (self.trend, self.tower, self.repeat_score)
+        layers = [layer for mlp in mlps for layer in mlp.all_layers]
+        # the weights of popularity and of the correction begin at 0
+        draw_weights([self.content, self.user_vector, self.repeat_gate, *layers], rngs.params())
 
     def __call__(
         self,
@@ -185,23 +172,34 @@ class InterestModel(nnx.Module):
         moment: Moment,
         *,
         parts: Float[Array, " parts"],
-        rngs: nnx.Rngs | None = None,
+        bits: Bits | None = None,
     ) -> Prediction:
-        """Predictions for a batch of moments; dropout only where `rngs` is given."""
-        vectors = self.vectors(catalogue, parts)
+        """Predictions for a batch of moments.
+
+        Args:
+            log: Events of all users.
+            catalogue: All items.
+            moment: Whom to predict, and when.
+            parts: Which parts of the item vectors count.
+            bits: Random bits (batch, `ModelConfig.num_bits`) for dropout; None drops nothing.
+        """
         repeats = self._repeats(log, moment)
         sums, shares, totals = self._interest_shares(catalogue, repeats)
-        state, taste = self._state(log, moment, vectors, shares, totals, rngs)
+        state, taste = self._state(log, catalogue, moment, parts, shares, totals, bits)
         can_repeat = repeats.is_real & rows_of(catalogue.is_candidate, repeats.item)
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
         snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
+        score, odds = jnp.zeros(can_repeat.shape), jnp.full(len(can_repeat), HIDDEN)
+        if self.config.can_repeat:
+            score = self._score_repeats(catalogue, snapshot, repeats, totals)
+            odds = jnp.where(can_repeat.any(axis=1), self.repeat_gate(state)[:, 0], HIDDEN)
         return Prediction(
             user=self.user_vector(state) + taste,
             popularity_weight=self.popularity_weight(state),
-            repeat=self._score_repeats(catalogue, snapshot, repeats, totals),
+            repeat=jax.nn.log_softmax(jnp.where(can_repeat, score, HIDDEN), axis=1),
             repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
-            repeat_logit=jnp.where(can_repeat.any(axis=1), self.repeat_gate(state)[:, 0], HIDDEN),
+            repeat_logit=odds,
             interests=self._score_interests(state, sums),
             snapshot=snapshot,
         )
@@ -214,51 +212,76 @@ class InterestModel(nnx.Module):
         User vector times item vector, plus item bias and weighted log-popularity (both left out
         of content-based scores, which know the user's own history alone).
         """
-        vectors, bias = self.vectors(catalogue, parts), self.item_bias[...]
-        popularity = catalogue.popularity
+        vectors = self.vectors(catalogue, parts, codes)
+        popularity, bias = catalogue.popularity, self.item_bias[...]
         if codes is not None:
-            vectors, bias = (spread(rows_of(a, codes), MODEL) for a in (vectors, bias))
-            of_all = jnp.arange(len(popularity))[:, None]
-            everywhere = jnp.broadcast_to(codes, (len(of_all), len(codes)))
-            popularity = rows_of(popularity, everywhere, of_all)
-        signals = self.popularity_signals(popularity)
-        at = jax.nn.one_hot(said.snapshot, len(signals))  # a product is faster than rows
-        weight = jnp.einsum("bn,bs->bns", at, said.popularity_weight).reshape(len(at), -1)
-        prior = weight @ jnp.moveaxis(signals, 2, 1).reshape(-1, signals.shape[1])
+            popularity, bias = (spread(rows_of(a, codes), MODEL) for a in (popularity, bias))
+        known, trend = self.popularity_signals(popularity)
+        at = jax.nn.one_hot(said.snapshot, known.shape[1])  # products are faster than rows
+        *weights, of_trend = said.popularity_weight.T
+        weight = jnp.stack([at * w[:, None] for w in weights], axis=2).reshape(len(at), -1)
+        prior = weight @ known.reshape(len(known), -1).T + (at * of_trend[:, None]) @ trend.T
         return said.user @ vectors.T + parts[0] * (bias[None, :] + prior)
 
     def score_targets(
         self, said: Prediction, catalogue: Catalogue, codes: Int[Array, "batch targets"], *, parts
     ) -> Float[Array, "batch targets"]:
         """The same scores for some items of each row, such as those that came next."""
-        popularity = rows_of(catalogue.popularity, codes, said.snapshot[:, None])
-        signals = self.popularity_signals(popularity)
+        known, trend = self.popularity_signals(_popularity(catalogue, codes, said.snapshot))
+        signals = jnp.concatenate([known, trend[..., None]], axis=-1)
         prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
-        vectors = rows_of(self.vectors(catalogue, parts), codes)
+        vectors = self.vectors(catalogue, parts, codes)
         product = jnp.einsum("bd,btd->bt", said.user, vectors)
         return product + parts[0] * (rows_of(self.item_bias[...], codes) + prior)
 
-    def popularity_signals(self, popularity) -> Float[Array, "*places signals"]:
+    def popularity_signals(self, popularity: Float[Array, "*places scales"]):
         """Log-popularity on each time scale, and a learned trend: what rises, what fades."""
-        return jnp.concatenate([popularity, self.trend(popularity)], axis=-1)
+        return popularity, self.trend(popularity)[..., 0]
 
-    def vectors(self, catalogue: Catalogue, parts) -> Float[Array, "items dim"]:
-        """Item vectors: the learned part and the part projected from content."""
-        vectors = parts[0] * self.item_vectors
-        if self.config.content_dim:
-            vectors = vectors + parts[1] * self.content(catalogue.content)
-        return vectors
+    def vectors(
+        self, catalogue: Catalogue, parts, codes: Int[Array, "*places"] | None = None
+    ) -> Float[Array, "*places dim"]:
+        """Item vectors: the learned part and the part projected from content; None: of all."""
+        if codes is not None and codes.size >= self.config.num_items:
+            return rows_of(self.vectors(catalogue, parts), codes)
+        both = (self.item_vectors[...], catalogue.content)
+        if codes is not None:
+            both = (rows_of(table, codes) for table in both)
+        return self._sum_of_parts(*both, parts)
+
+    def _sum_of_parts(self, own, content, parts) -> Float[Array, "*places dim"]:
+        vectors = parts[0] * own
+        return vectors + parts[1] * self.content(content) if self.config.content_dim else vectors
+
+    def _pooled(self, share, items, catalogue, parts) -> Float[Array, "batch sums dim"]:
+        """Sums of the item vectors of histories, with weights: the cheapest of three ways."""
+        num_items = self.config.num_items
+        if items.size < num_items:  # content is projected after the sums, which are fewer
+            tables = (self.item_vectors[...], catalogue.content)
+            sums = (jnp.einsum("bls,bld->bsd", share, rows_of(t, items)) for t in tables)
+            return self._sum_of_parts(*sums, parts)
+        vectors = self.vectors(catalogue, parts)
+        if num_items > _LONG * items.shape[1]:
+            return jnp.einsum("bls,bld->bsd", share, rows_of(vectors, items))
+        rows, sums = jnp.arange(len(items))[:, None], share.shape[2]
+        table = jnp.zeros((len(items), num_items, sums)).at[rows, items].add(share)
+        return jnp.einsum("bis,id->bsd", table, vectors)
 
     def _repeats(self, log: Log, moment: Moment) -> "_Repeats":
-        """Distinct items among the newest `repeat_length` events, with decayed counts."""
+        """Distinct items among the newest `repeat_length` events, with decayed counts.
+
+        Without repeats all of these events, with their decayed weights.
+        """
         at = moment.end[:, None] - 1 - jnp.arange(self.config.repeat_length)[None, :]
         is_real = at >= moment.start[:, None]
         at = jnp.maximum(at, 0)
-        is_real &= log.following[at] >= moment.end[:, None]  # the last event with its item
+        counts = log.weight[at][..., None]
+        if self.config.can_repeat:
+            is_real &= log.following[at] >= moment.end[:, None]  # the last event with its item
+            counts = log.counts[at]
         age = _days(moment.seconds[:, None] - log.seconds[at])
         decay = jnp.exp(-age[..., None] / jnp.array(self.config.scales_days)[None, None, :])
-        counts = log.counts[at] * decay * is_real[..., None]
-        return _Repeats(log.item[at], is_real, age, counts)
+        return _Repeats(log.item[at], is_real, age, counts * decay * is_real[..., None])
 
     def _interest_shares(self, catalogue: Catalogue, repeats: "_Repeats"):
         """Decayed share of each interest in the history, and the decayed sums of weights."""
@@ -277,46 +300,47 @@ class InterestModel(nnx.Module):
         shares = sums / jnp.maximum(sums.sum(axis=2, keepdims=True), 1e-6)
         return sums, shares, repeats.counts.sum(axis=1)
 
-    def _state(self, log, moment, vectors, shares, totals, rngs):
+    def _state(self, log, catalogue, moment, parts, shares, totals, bits):
         """The last hidden layer, and the taste: a weighted sum of the pooled item vectors.
 
         The taste goes straight into the user vector, so that items like those of the history
         score high from the first step on, and the tower learns what to change (a residual).
         """
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
+        config = self.config
+        ends = np.cumsum([config.history_length, config.num_inputs, *config.hidden])
+        bits = [None] * len(ends) if bits is None else jnp.split(bits, ends[:-1], axis=1)
+        at = moment.end[:, None] - 1 - jnp.arange(config.history_length)[None, :]
         is_real = at >= moment.start[:, None]
+        is_last = is_real & (jnp.arange(config.history_length) == 0)[None, :]
         at = jnp.maximum(at, 0)
-        last = jnp.where(is_real[:, :1], rows_of(vectors, log.item[at[:, 0]]), 0.0)
-        if rngs is not None and self.config.event_dropout:
-            kept = 1 - self.config.event_dropout
-            is_real &= jax.random.bernoulli(rngs.dropout(), kept, is_real.shape)
+        if bits[0] is not None:
+            is_real &= is_kept(config.event_dropout, bits[0])
         age = _days(moment.seconds[:, None] - log.seconds[at])
         decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
         weight = decay * (is_real * log.weight[at])[..., None]
-        total = weight.sum(axis=1, keepdims=True) + 1e-3
-        share = weight / total**self.config.pool_power
-        pooled = _pool(share, log.item[at], vectors)
-        pooled = jnp.concatenate([pooled, last[:, None, :]], axis=1)
+        total = weight.sum(axis=1)
+        share = weight / (total + 1e-3)[:, None] ** config.pool_power
+        share = jnp.concatenate([share, is_last[..., None].astype(share.dtype)], axis=2)
+        pooled = self._pooled(share, log.item[at], catalogue, parts)
         flat = [part.reshape(len(at), -1) for part in (pooled, jnp.sqrt(shares + 1e-6))]
-        amounts = [jnp.log1p(totals), jnp.log1p(weight.sum(axis=1))]
-        x = jnp.concatenate([*flat, *amounts], axis=1)
-        x = self.input_dropout(x, deterministic=rngs is None, rngs=rngs)
-        return self.tower(x, rngs=rngs), jnp.einsum("bsd,s->bd", pooled, self.pooled_weight[...])
+        x = jnp.concatenate([*flat, jnp.log1p(totals), jnp.log1p(total)], axis=1)
+        x = drop(x, config.dropout, bits[1])
+        taste = jnp.einsum("bsd,s->bd", pooled, self.pooled_weight[...])
+        return self.tower(x, bits[2:]), taste
 
     def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
-        """Log-probability of each repeatable item, given that the next event is a repeat."""
+        """Score of each repeatable item, given that the next event is a repeat."""
         counts = jnp.log(repeats.counts + _UNSEEN_COUNT)
         total = jnp.broadcast_to(jnp.log1p(totals[:, None, -1:]), (*repeats.age.shape, 1))
         features = [
             counts,
             jnp.log1p(repeats.age)[..., None] / 3,
             total / 3,
-            rows_of(catalogue.popularity, repeats.item, snapshot[:, None]) / 3,
+            _popularity(catalogue, repeats.item, snapshot) / 3,
         ]
         score = self.repeat_score(jnp.concatenate(features, axis=-1))[..., 0]
         score += counts @ self.repeat_count_weight[...]
-        score += rows_of(self.repeat_item_bias[...], repeats.item)
-        return jax.nn.log_softmax(jnp.where(repeats.is_real, score, HIDDEN), axis=1)
+        return score + rows_of(self.repeat_item_bias[...], repeats.item)
 
     def _score_interests(self, state, sums) -> Float[Array, "batch interests"]:
         """Softmax around the user's own decayed counts, smoothed by everybody's shares.
@@ -330,10 +354,19 @@ class InterestModel(nnx.Module):
         return jax.nn.log_softmax(logits, axis=1)
 
 
-@lru_cache(maxsize=16)
 def graphdef(shape: ModelConfig) -> nnx.GraphDef:
     """The static half of the model: one object per shape, so that programs are found again."""
-    return nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[0]
+    return _halves(shape)[0]
+
+
+def abstract_params(shape: ModelConfig) -> nnx.State:
+    """The other half, with shapes and types for arrays."""
+    return _halves(shape)[1]
+
+
+@lru_cache(maxsize=16)
+def _halves(shape: ModelConfig) -> tuple[nnx.GraphDef, nnx.State]:
+    return nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))
 
 
 class _Repeats(NamedTuple):
@@ -343,56 +376,11 @@ class _Repeats(NamedTuple):
     counts: Float[Array, "batch repeats scales"]  # decayed to the moment; 0 on padding
 
 
-def _pool(share, items, vectors) -> Float[Array, "batch scales dim"]:
-    """Sums of item vectors with weights: gathered, or as one product where histories are long."""
-    batch, length, scales = share.shape
-    if len(vectors) > _LONG * length:
-        return jnp.einsum("bls,bld->bsd", share, rows_of(vectors, items))
-    rows = jnp.arange(batch)[:, None]
-    table = jnp.zeros((batch, len(vectors), scales)).at[rows, items].add(share)
-    return jnp.einsum("bis,id->bsd", table, vectors)
+def _popularity(catalogue: Catalogue, codes, snapshot) -> Float[Array, "batch places scales"]:
+    """Popularity of some items of each row in its snapshot."""
+    places = jnp.broadcast_to(snapshot[:, None], codes.shape)
+    return rows_of(catalogue.popularity, codes, places)
 
 
 def _days(seconds: Int[Array, "batch events"]) -> Float[Array, "batch events"]:
     return jnp.maximum(seconds, 0) / SECONDS_PER_DAY
-
-
-def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
-    """Scores with those of some items set to `HIDDEN`; codes past the last item hide nothing."""
-    return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
-
-
-def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch length"]:
-    """Items of the newest `length` events before the moment; -1 before the first."""
-    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
-    return jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], -1)
-
-
-def hide_seen(
-    new: Float[Array, "batch items"], log: Log, moment: Moment, *, length: int
-) -> Float[Array, "batch items"]:
-    """Scores with items of the newest `length` events hidden."""
-    seen = seen_items(log, moment, length)
-    return hide(new, jnp.where(seen < 0, new.shape[1], seen))
-
-
-def mix_repeats(
-    new: Float[Array, "batch items"], said: Prediction
-) -> tuple[Float[Array, "batch items"], Float[Array, " batch"]]:
-    """Score of each item to be next, new or again; less the second array, its log-probability.
-
-    The mixture of new and repeated items: log P(new) + log P(item | new) for items that the
-    user has not had, log P(repeat) + log P(item | repeat) for those that they have.
-
-    Args:
-        new: What `InterestModel.score_new` says of all items; those `HIDDEN` come out as -inf.
-        said: The prediction for the same moments.
-    """
-    rows = jnp.arange(len(new))[:, None]
-    new = hide(new, said.repeat_items)
-    new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
-    total = jax.nn.logsumexp(new, axis=1)
-    is_new = total > -jnp.inf
-    odds, total = (jnp.where(is_new, part, 0.0) for part in (said.repeat_logit, total))
-    new = new.at[rows, said.repeat_items].set(said.repeat + (odds + total)[:, None], mode="drop")
-    return new, total + jnp.where(is_new, jax.nn.softplus(odds), 0.0)  # none new: a repeat

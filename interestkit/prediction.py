@@ -14,9 +14,10 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from interestkit.devices import place
-from interestkit.examples import catalogue_arrays
+from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories, power_of_two
+from interestkit.mixing import mix_repeats
 from interestkit.model import (
     HIDDEN,
     PARTS,
@@ -26,7 +27,6 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     Prediction,
-    mix_repeats,
 )
 from interestkit.ranking import top_k
 from interestkit.schema import USER
@@ -207,7 +207,7 @@ class Predictor:
         catalogue = self._catalogue
         if len(histories) and histories.moment.min() >= self.features.snapshot_seconds[-1]:
             catalogue = catalogue._replace(
-                popularity=catalogue.popularity[-1:],
+                popularity=catalogue.popularity[:, -1:],
                 snapshot_seconds=catalogue.snapshot_seconds[-1:],
             )
         return (*self._split, catalogue)
@@ -222,13 +222,14 @@ class Predictor:
         )
         for first in range(0, max(len(histories), 1), users):
             own = histories.rows(first, first + users)
-            following, counts = own.running_counts(self.features.scales_days)
-            log = Log(own.item, own.seconds, own.weight, following, counts)
+            log = log_arrays(
+                own, self.features.scales_days, can_repeat=self.model.config.can_repeat
+            )
             moment = (own.offsets[:-1], own.offsets[1:], own.moment)
             rows = (*moment, *(array[first : first + users] for array in given))
             blocks = [_pad(array, users).reshape(most, BLOCK, *array.shape[1:]) for array in rows]
             chunk = _Chunk(
-                log=Log(*(_pad(array, chunk_events) for array in log)),
+                log=jax.tree.map(lambda array: _pad(array, chunk_events), log),
                 user=_pad(own.user, chunk_events, users),
                 moment=Moment(*blocks[:3]),
                 given=tuple(blocks[3:]),
@@ -287,14 +288,15 @@ def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_see
 
 def _item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.Array, "items all"]:
     """All that `InterestModel.score_new` multiplies by something of the user, side by side."""
-    signals = jnp.moveaxis(model.popularity_signals(catalogue.popularity), 0, 1)
+    known, trend = model.popularity_signals(catalogue.popularity)
+    signals = jnp.concatenate([known, trend[..., None]], axis=-1)
     bias = jnp.where(catalogue.is_candidate, parts[0] * model.item_bias[...], HIDDEN)
     sides = (model.vectors(catalogue, parts), signals.reshape(len(bias), -1), bias[:, None])
     return jnp.concatenate(sides, axis=1)
 
 
 def _user_side(said: Prediction, catalogue: Catalogue, parts) -> Float[jax.Array, "batch all"]:
-    at = jax.nn.one_hot(said.snapshot, len(catalogue.popularity))
+    at = jax.nn.one_hot(said.snapshot, catalogue.popularity.shape[1])
     weight = parts[0] * jnp.einsum("bn,bs->bns", at, said.popularity_weight)
     one = jnp.ones((len(at), 1))
     return jnp.concatenate([said.user, weight.reshape(len(at), -1), one], axis=1)

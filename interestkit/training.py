@@ -30,15 +30,18 @@ from interestkit.devices import (
 )
 from interestkit.examples import (
     TrainingConfig,
+    candidate_widths,
     catalogue_arrays,
+    draw,
     draw_candidates,
     draw_moments,
     draw_parts,
     item_content,
+    sampler,
     shuffled,
 )
 from interestkit.features import Features
-from interestkit.feeding import check_times, feed, sample
+from interestkit.feeding import Source, can_repeat, check_times, feed, sample
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
@@ -47,6 +50,7 @@ from interestkit.model import (
     ModelConfig,
     graphdef,
 )
+from interestkit.packing import Packed, pack, unpack
 from interestkit.progress import progress_bar
 from interestkit.shards import Shards
 from interestkit.validating import SCORES, VALIDATION_BLOCK, validator
@@ -83,7 +87,7 @@ class FitResult:
 
 
 class _State(NamedTuple):
-    params: nnx.State
+    params: Packed
     optimizer: optax.OptState
     key: Array  # its data, as keys have no type of their own in NumPy
 
@@ -138,6 +142,7 @@ def fit(
     epochs = _epochs(config, stop_after)
     _check_data(features, histories, validation)
     use_compilation_cache()
+    shape = {"can_repeat": can_repeat(histories, config.task)} | shape
     shape_config = model_config(features, sample(features, histories), **shape)
     identity = checkpoint and identity_of(
         features, histories, validation, config=config, shape=shape_config, seed=seed
@@ -146,7 +151,8 @@ def fit(
     state, train = _prepared(features, validation, config, shape_config, mesh, seed)
     run = keep.resumed(state)
     began -= run.seconds
-    fed = feed(features, histories, config, mesh, seed=seed, first_epoch=len(run.rows) + 1)
+    source = Source(features, histories, config, mesh, can_repeat=shape_config.can_repeat)
+    fed = feed(source, seed=seed, first_epoch=len(run.rows) + 1)
     for epoch in progress_bar(
         epochs[len(run.rows) :], label=f"training, seed {seed}", unit="epoch", enabled=progress
     ):
@@ -161,7 +167,7 @@ def fit(
             break
     curve = pl.DataFrame(run.rows)
     return FitResult(
-        model=nnx.merge(graphdef(shape_config), whole(run.best_params, mesh, features.num_items)),
+        model=_model(shape_config, run.best_params, mesh),
         curve=curve if validation is not None else curve.drop("score"),
         best_epoch=run.best_epoch,
         config=config,
@@ -180,16 +186,26 @@ def _prepared(features, validation, config, shape: ModelConfig, mesh: Mesh | Non
         begin = place((key, _interest_prior(features)), mesh)
         state = _initialise(shape.num_items, wide, program, *begin)
     catalogue = place(catalogue_arrays(features), mesh, wide.num_items)
+    width = candidate_widths(features, config.num_sampled)
+    width = place({"width": width}, mesh, wide.num_items)["width"]
     judge = None
     if validation is not None:
         judge = validator(wide, features, catalogue, validation, config, mesh)
 
     def train(state: _State, log, examples):
         with on_mesh(mesh):
-            state, losses = _train_epoch(wide, program, rates, state, log, catalogue, examples)
+            state, losses = _train_epoch(
+                wide, program, rates, state, log, catalogue, width, examples
+            )
             return state, losses, judge and judge(state.params)
 
     return state, train
+
+
+def _model(shape: ModelConfig, params: Packed, mesh: Mesh | None) -> InterestModel:
+    params = whole(params, mesh, shape.num_items)
+    in_numpy = params._replace(others=np.asarray(params.others))  # nothing to compile
+    return nnx.merge(graphdef(shape), unpack(shape, in_numpy))
 
 
 def _epochs(config: TrainingConfig, stop_after: int | None) -> range:
@@ -302,7 +318,7 @@ def _initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, 
     model = InterestModel(wide, rngs=nnx.Rngs(init_key))
     model.interest_prior = nnx.Param(interest_prior)
     # strong types, as after an update, so that all epochs share one program
-    params = jax.tree.map(lambda array: array.astype(array.dtype), nnx.split(model)[1])
+    params = jax.tree.map(lambda array: array.astype(array.dtype), pack(nnx.split(model)[1]))
     params = first_items(params, num_items)
     optimizer = _optimizer(config, _Rates(1.0, 0.0)).init(params)
     return stay_placed(_State(params, optimizer, jax.random.key_data(key)))
@@ -316,33 +332,36 @@ def _train_epoch(
     state: _State,
     log,
     catalogue,
+    width,
     examples,
 ):
     """One epoch, compiled as one scan over its steps; returns the state and the mean losses."""
     optimizer = _optimizer(config, rates)
-    key, shuffle_key = jax.random.split(jax.random.wrap_key_data(state.key))
-    state, log = state._replace(key=key), shuffled(log, examples, shuffle_key)
+    num_items = 0 if width is None else len(width)
+    key = jax.random.wrap_key_data(state.key)
+    draws = draw(config, key, num_events=len(examples.user), num_items=num_items)
+    log, line = shuffled(log, examples, draws.events), sampler(width, draws)
+    moments, parts = draw_moments(config, examples, log, draws), draw_parts(config, draws)
 
-    def step(state: _State, _):
-        key, draw_key, sample_key, part_key, dropout_key = jax.random.split(state.key, 5)
-        moment, stop = spread(draw_moments(config, examples, log, draw_key), DATA)
-        parts = draw_parts(config, part_key)
-        candidates = draw_candidates(config, catalogue, sample_key)
-        gradients, losses = jax.grad(total_loss, has_aux=True)(
-            state.params,
-            shape,
-            config,
-            log,
-            catalogue,
-            (moment, stop),
-            candidates,
-            parts,
-            dropout_key,
-        )
+    def step(state: _State, drawn):
+        batch, parts, first, key = drawn
+        key = jax.random.wrap_key_data(key)
+        bits = jax.random.bits(key, (config.batch_size, shape.num_bits))
+        loss = partial(total_loss, shape=shape, config=config, log=log, catalogue=catalogue)
+        gradients, losses = jax.grad(
+            lambda packed: loss(
+                unpack(shape, packed),
+                batch=spread(batch, DATA),
+                candidates=draw_candidates(config, line, first),
+                parts=parts,
+                bits=spread(bits, DATA),
+            ),
+            has_aux=True,
+        )(state.params)
         updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
-        return _State(params, optimizer_state, key), losses
+        return state._replace(
+            params=optax.apply_updates(state.params, updates), optimizer=optimizer_state
+        ), losses
 
-    state, losses = jax.lax.scan(step, state, length=config.steps)
-    state = state._replace(key=jax.random.key_data(state.key))
-    return stay_placed(state), losses.mean(axis=0)
+    state, losses = jax.lax.scan(step, state, (moments, parts, draws.first, draws.steps))
+    return stay_placed(state._replace(key=draws.key)), losses.mean(axis=0)

@@ -17,6 +17,7 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import power_of_two
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
+from interestkit.mixing import hide_seen, mix_repeats
 from interestkit.model import (
     HIDDEN,
     PARTS,
@@ -24,9 +25,8 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     graphdef,
-    hide_seen,
-    mix_repeats,
 )
+from interestkit.packing import Packed, unpack
 from interestkit.ranking import top_k
 
 VALIDATION_BLOCK = 128  # users scored at a time
@@ -40,7 +40,7 @@ def validator(
     validation: HeldOut,
     config: TrainingConfig,
     mesh: Mesh | None = None,
-) -> Callable[[nnx.State], Float[Array, " scores"]]:
+) -> Callable[[Packed], Float[Array, " scores"]]:
     """A function from weights to the mean validation scores, named in `SCORES`.
 
     Args:
@@ -54,7 +54,8 @@ def validator(
     Raises:
         ValueError: If nobody has a later item.
     """
-    log = place(log_arrays(validation.histories, features.scales_days), mesh)
+    log = log_arrays(validation.histories, features.scales_days, can_repeat=shape.can_repeat)
+    log = place(log, mesh)
     users = np.arange(len(validation))
     if len(users) > config.validation_users:
         users = np.sort(np.random.default_rng(0).choice(users, config.validation_users, False))
@@ -95,7 +96,7 @@ def _padded(row: pl.Series, code: pl.Series, num_rows: int) -> Int[np.ndarray, "
 def _validate(
     shape: ModelConfig, seen_length: int, params, log, catalogue, in_blocks
 ) -> Float[Array, " scores"]:
-    model = nnx.merge(graphdef(shape), params)
+    model = nnx.merge(graphdef(shape), unpack(shape, params))
 
     def block(inputs):
         moment, truth, is_real = spread(inputs, DATA)
@@ -104,19 +105,16 @@ def _validate(
         new = model.score_new(said, catalogue, None, parts=parts)
         new = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
         unseen = hide_seen(new, log, moment, length=seen_length)
-        k = min(10, shape.num_items)
-        values = []
-        for scores, num in (
-            (mix_repeats(new, said)[0], truth["num"]),
-            (unseen, truth["num_new"]),
-        ):
-            codes = top_k(scores, k)[1]
-            hits = (codes[:, :, None] == truth["codes"][:, None, :]).any(axis=2)
-            values.append(ndcg_at_k(hits, num, k=k))
+        both = jnp.concatenate([mix_repeats(new, said)[0], unseen])
+        codes = top_k(both, min(10, shape.num_items))[1].reshape(2, len(new), -1)
+        hits = (codes[..., None] == truth["codes"][None, :, None, :]).any(axis=3)
+        num = jnp.concatenate([truth["num"], truth["num_new"]])
+        ndcg = ndcg_at_k(hits.reshape(len(both), -1), num, k=hits.shape[2])
         _, labels = top_k(said.interests, min(3, shape.num_interests))
         gains = jnp.take_along_axis(truth["shares"], labels, axis=1)
-        values.append(graded_ndcg_at_k(gains, truth["shares"], k=labels.shape[1]))
-        return jnp.stack([jnp.where(is_real, value, jnp.nan) for value in values], axis=1)
+        of_labels = graded_ndcg_at_k(gains, truth["shares"], k=labels.shape[1])
+        values = jnp.concatenate([ndcg, of_labels]).reshape(len(SCORES), -1)
+        return jnp.where(is_real[None, :], values, jnp.nan)
 
     values = jax.lax.map(block, in_blocks)
-    return jnp.nanmean(values.reshape(-1, len(SCORES)), axis=0)
+    return jnp.nanmean(values, axis=(0, 2))

@@ -36,7 +36,7 @@ def spied(mesh, features):
             found = program(*arguments)
             if name == "_initialise" and not begun:
                 params = devices.whole(found.params, mesh, features.num_items)
-                vectors = np.asarray(params["item_vectors"][...])
+                vectors = np.asarray(params.tables["item_vectors"])
                 begun.append(hashlib.sha256(vectors.tobytes()).hexdigest())
             return found
 

@@ -13,16 +13,22 @@ import small_world
 from interestkit.devices import place
 from interestkit.examples import (
     TrainingConfig,
+    _below,
+    candidate_widths,
     catalogue_arrays,
+    draw,
     draw_candidates,
     draw_moments,
+    draw_parts,
     find_examples,
     item_content,
     log_arrays,
     padded,
     put_in,
     room_for,
+    sampler,
     shuffled,
+    stratum,
 )
 from interestkit.model import Log
 
@@ -82,14 +88,18 @@ def test_histories_with_nothing_to_predict_are_refused(task, what):
 
 
 def test_the_log_of_the_next_task_is_left_as_it_is():
-    assert shuffled(LOG, place(find_examples(HISTORIES)), jax.random.key(0)) is LOG
+    assert shuffled(LOG, place(find_examples(HISTORIES)), bits_for(0, 0)) is LOG
+
+
+def bits_for(num_events, seed):
+    return jax.random.bits(jax.random.key(seed), (num_events,))
 
 
 def test_the_log_of_the_hidden_task_is_shuffled_within_users_only():
     examples = place(find_examples(HISTORIES, "hidden"))
     counts = LOG.counts * LOG.weight[:, None]  # no two events are alike
     logs = [
-        shuffled(LOG._replace(counts=counts), examples, jax.random.key(seed)) for seed in range(300)
+        shuffled(LOG._replace(counts=counts), examples, bits_for(11, seed)) for seed in range(300)
     ]
     first = np.zeros(5)
     for log in logs:
@@ -105,12 +115,17 @@ def test_the_log_of_the_hidden_task_is_shuffled_within_users_only():
     assert (abs(first - 60) < 5 * np.sqrt(300 * 0.2 * 0.8)).all()
 
 
+def draws_of(config):
+    return draw(config, jax.random.key(3), num_events=0, num_items=0)
+
+
 def drawn(draw, task="next", size=20_000):
     """How often each position was drawn, and the moments."""
-    config = TrainingConfig(draw=draw, task=task, batch_size=size)
+    config = TrainingConfig(draw=draw, task=task, batch_size=size // 2, examples_per_epoch=size)
     examples = place(find_examples(HISTORIES, task))
-    moment, stop = draw_moments(config, examples, LOG, jax.random.key(3))
-    return np.bincount(moment.end, minlength=11), moment, np.asarray(stop)
+    moments = draw_moments(config, examples, LOG, draws_of(config))
+    moment, stop = jax.tree.map(lambda array: np.asarray(array).reshape(size), moments)
+    return np.bincount(moment.end, minlength=11), moment, stop
 
 
 @pytest.mark.parametrize(
@@ -197,29 +212,84 @@ def test_interests_from_behaviour_are_no_content():
     np.testing.assert_array_equal(catalogue_arrays(none).content, [[0], [0]])  # the model needs one
 
 
-def test_the_catalogue_counts_training_events(study):
-    catalogue = catalogue_arrays(study.features)
-    np.testing.assert_array_equal(
-        catalogue.events, np.bincount(study.histories.item, minlength=study.features.num_items)
+def catalogue_of(events, is_candidate):
+    table = pl.DataFrame({"events": events})
+    return SimpleNamespace(
+        num_items=len(table), items=table, is_candidate=np.asarray(is_candidate, bool)
     )
 
 
 def test_candidates_are_sampled_by_event_counts():
-    """The first of a race is item i with probability rate i / sum of rates, of candidates."""
-    events = np.array([1, 16, 81, 0, 10_000], float)
-    catalogue = catalogue_arrays(features_of("labels"))._replace(
-        events=jnp.array(events, jnp.float32),
-        is_candidate=jnp.array([True, True, True, True, False]),
-        popularity=jnp.zeros((1, 5, 1)).at[0, 0].set(9.0),  # which plays no part
-    )
-    config = TrainingConfig(num_sampled=1)
-    draw = jax.jit(jax.vmap(lambda key: draw_candidates(config, catalogue, key)[0][0]))
-    codes = np.asarray(draw(jax.random.split(jax.random.key(1), 20_000)))
+    """One candidate is item i with probability rate i / sum of rates, of those allowed."""
+    events = np.array([1, 16, 81, 0, 10_000])
+    width = candidate_widths(catalogue_of(events, [1, 1, 1, 1, 0]), 1)
+    config = TrainingConfig(num_sampled=1, examples_per_epoch=20_000 * 128)
+    draws = draw(config, jax.random.key(1), num_events=0, num_items=5)
+    line = sampler(width, draws)
+    codes, log_drawn = jax.vmap(lambda bits: draw_candidates(config, line, bits))(draws.first)
+    codes = np.asarray(codes)[:, 0]
     rates = (events[:4] + 1e-3) ** 0.75  # close to 1, 8, 27 and 0.006
-    shares = [*(rates / rates.sum()), 0]
+    shares = np.array([*(rates / rates.sum()), 0])
     for code, share in enumerate(shares):
         tolerance = 5 * np.sqrt(20_000 * share * (1 - share))
         assert abs((codes == code).sum() - 20_000 * share) <= tolerance, code
+    np.testing.assert_allclose(np.exp(log_drawn[:, 0]), shares[codes], rtol=1e-5)
+
+
+@pytest.mark.parametrize("num_sampled", [2, 7, 40, 99])
+def test_every_set_of_candidates_holds_distinct_items_as_often_as_their_widths_say(num_sampled):
+    rng = np.random.default_rng(0)
+    events = rng.geometric(0.05, 100) * (1 + 999 * (np.arange(100) < 3))
+    width = candidate_widths(catalogue_of(events, rng.random(100) < 0.9), num_sampled)
+    assert width.sum() == num_sampled * stratum(num_sampled)
+    config = TrainingConfig(num_sampled=num_sampled, examples_per_epoch=2_000 * 128)
+    draws = draw(config, jax.random.key(2), num_events=0, num_items=100)
+    line = sampler(width, draws)
+    codes, _ = jax.vmap(lambda bits: draw_candidates(config, line, bits))(draws.first)
+    assert all(len(set(row)) == num_sampled for row in codes.tolist())
+    expected = 2_000 * (width / stratum(num_sampled))
+    found = np.bincount(np.ravel(codes), minlength=100)
+    tolerance = 5 * np.sqrt(np.maximum(expected * (1 - expected / 2_000), 0)) + 1e-2
+    assert (abs(found - expected) <= tolerance).all()
+
+
+def test_with_few_items_allowed_all_of_them_are_candidates_and_others_fill_up():
+    width = candidate_widths(catalogue_of(np.arange(6), [1, 0, 1, 0, 0, 1]), 4)
+    size = stratum(4)
+    assert width[[0, 2, 5]].tolist() == [size] * 3
+    np.testing.assert_allclose(width[[1, 3, 4]] / size, 1 / 3, rtol=1e-6)
+
+
+def test_a_catalogue_no_larger_than_the_sample_is_not_sampled():
+    assert candidate_widths(catalogue_of([1, 2, 3], [1, 1, 1]), 3) is None
+    config = TrainingConfig(num_sampled=3)
+    assert draw_candidates(config, sampler(None, draws_of(config)), jnp.uint32(5)) is None
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5])
+def test_parts_of_item_vectors_are_left_out_as_often_as_the_setting_says(share):
+    config = TrainingConfig(single_part_share=share, examples_per_epoch=20_000 * 128)
+    parts = np.asarray(draw_parts(config, draws_of(config)))
+    for part, expected in ([1, 0], share), ([0, 1], share), ([1, 1], 1 - 2 * share):
+        found = (parts == part).all(axis=1).sum()
+        assert abs(found - 20_000 * expected) <= 5 * np.sqrt(20_000 * expected * (1 - expected))
+
+
+@pytest.mark.parametrize("limit", [1, 3, 70_000, 2**31 - 1])
+def test_random_bits_become_the_numbers_that_64_bits_would_give(limit):
+    bits = np.append(np.asarray(bits_for(1_000, 0)), np.uint32([0, 2**32 - 1]))
+    expected = (bits.astype(np.uint64) * np.uint64(limit)) >> np.uint64(32)
+    np.testing.assert_array_equal(_below(jnp.asarray(bits), jnp.int32(limit)), expected)
+
+
+def test_a_log_without_repeats_holds_less():
+    log = log_arrays(HISTORIES, (1.0,), can_repeat=False)
+    assert (log.following, log.counts) == (None, None)
+    examples = find_examples(HISTORIES)
+    padded_log, _ = padded(log, examples, num_users=5, num_events=13)
+    held = put_in(room_for(2, (padded_log, examples)), (padded_log, examples), 1)[0]
+    assert held.counts is None
+    np.testing.assert_array_equal(held.item[13:24], HISTORIES.item)
 
 
 def test_the_log_of_nobody_has_room_for_padding():
@@ -258,7 +328,8 @@ LAST = histories_of([(1, 0)], [(4, 5), (0, 6), (3, 8)])
 def test_shards_side_by_side_are_drawn_from_as_one_log(task, draw):
     log, examples = in_slots(FIRST, HISTORIES, LAST, task=task)
     config = TrainingConfig(draw=draw, task=task, batch_size=40_000)
-    moment, stop = draw_moments(config, examples, log, jax.random.key(3))
+    moments = draw_moments(config, examples, log, draws_of(config))
+    moment, stop = jax.tree.map(np.ravel, moments)
     shares, ends = {}, {}
     for slot, own in enumerate((FIRST, HISTORIES, LAST)):  # the slow version: user by user
         for user in range(len(own)):
@@ -282,7 +353,7 @@ def test_shards_side_by_side_are_drawn_from_as_one_log(task, draw):
 def test_events_of_shards_side_by_side_stay_with_their_users():
     log, examples = in_slots(FIRST, HISTORIES, LAST, task="hidden")
     log = log._replace(weight=jnp.arange(39.0))  # tells the event
-    order = np.asarray(shuffled(log, examples, jax.random.key(1)).weight, int)
+    order = np.asarray(shuffled(log, examples, bits_for(39, 1)).weight, int)
     for slot, own in enumerate((FIRST, HISTORIES, LAST)):
         for first, last in zip(own.offsets[:-1], own.offsets[1:], strict=True):
             events = range(slot * 13 + first, slot * 13 + last)

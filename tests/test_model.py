@@ -12,11 +12,19 @@ from flax import nnx
 
 from interestkit import model as module
 from interestkit.devices import place
-from interestkit.examples import catalogue_arrays, draw_candidates, log_arrays
+from interestkit.examples import (
+    candidate_widths,
+    catalogue_arrays,
+    draw,
+    draw_candidates,
+    log_arrays,
+    sampler,
+)
+from interestkit.layers import MLP, draw_weights
 from interestkit.losses import total_loss
+from interestkit.mixing import hide, mix_repeats, seen_items
 from interestkit.model import (
     HIDDEN,
-    MLP,
     PARTS,
     Catalogue,
     InterestModel,
@@ -24,9 +32,6 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     graphdef,
-    hide,
-    mix_repeats,
-    seen_items,
 )
 
 HYBRID = jnp.array(PARTS["hybrid"])
@@ -67,8 +72,7 @@ def world():
         interest_codes=jnp.array([[0], [1], [0], [1], [2], [2]], jnp.int32),
         interest_shares=jnp.array([[1.0], [1], [1], [1], [0], [0]]),
         is_candidate=jnp.arange(NUM_ITEMS) < 5,
-        events=jnp.ones(NUM_ITEMS),
-        popularity=jnp.array(rng.uniform(0, 2, (3, NUM_ITEMS, 2)), jnp.float32),
+        popularity=jnp.array(rng.uniform(0, 2, (NUM_ITEMS, 3, 2)), jnp.float32),
         snapshot_seconds=jnp.array([0, 2, 4], jnp.int32) * DAY,
     )
     moment = Moment(jnp.array([0, 3, 8]), jnp.array([3, 8, 8]), jnp.array([3, 4, 4]) * DAY)
@@ -214,23 +218,54 @@ def test_the_tower_adds_to_the_pooled_vectors(model, world, said):
     np.testing.assert_allclose(said[0].user, tower + pooled, rtol=1e-5, atol=1e-7)
 
 
-def test_vectors_are_pooled_alike_with_short_and_long_histories(monkeypatch):
+@pytest.mark.parametrize(
+    ("num_items", "long", "how"),
+    [
+        pytest.param(40, 8, "sums before the projection", id="large-catalogue"),
+        pytest.param(6, 0, "gathered", id="short-histories"),
+        pytest.param(6, 100, "scattered", id="long-histories"),
+    ],
+)
+def test_vectors_are_pooled_alike_in_each_way(world, monkeypatch, num_items, long, how):
     rng = np.random.default_rng(0)
-    share, vectors = rng.uniform(0, 1, (3, 5, 2)), rng.normal(size=(6, 4))
+    monkeypatch.setattr(module, "_LONG", long)
+    shape = replace(SHAPE, num_items=num_items, content_dim=3)
+    own = InterestModel(shape, rngs=nnx.Rngs(0))
+    content = jnp.array(rng.normal(size=(num_items, 3)), jnp.float32)
+    catalogue = world[1]._replace(content=content)
+    share = rng.uniform(0, 1, (3, 5, 2))
     share[1, 2:] = 0  # padding
-    items = rng.integers(0, 6, (3, 5))
+    items = rng.integers(0, num_items, (3, 5))
     items[0] = [2, 2, 5, 2, 0]  # an item three times
+    vectors = np.asarray(own.item_vectors[...] + 0.5 * content @ own.content.kernel[...])
     expected = [
         [sum(share[b, n, s] * vectors[items[b, n]] for n in range(5)) for s in range(2)]
         for b in range(3)
     ]
-    arrays = (jnp.array(share, jnp.float32), jnp.array(items), jnp.array(vectors, jnp.float32))
-    for long in (0, 100):
-        monkeypatch.setattr(module, "_LONG", long)
-        jaxpr = str(jax.make_jaxpr(lambda *some: module._pool(*some))(*arrays))
-        assert ("scatter" in jaxpr) == (long == 100)
-        pooled = module._pool(*arrays)
-        np.testing.assert_allclose(pooled, expected, rtol=1e-5, atol=1e-6)
+    arrays = (jnp.array(share, jnp.float32), jnp.array(items), catalogue, jnp.array([1.0, 0.5]))
+    jaxpr = str(jax.make_jaxpr(own._pooled)(*arrays))
+    assert ("scatter" in jaxpr) == (how == "scattered")
+    assert (f"f32[{num_items},4] = dot_general" in jaxpr) == (how != "sums before the projection")
+    np.testing.assert_allclose(own._pooled(*arrays), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_model_without_repeats_is_one_whose_repeats_cannot_be(model, world):
+    """The rest of it says the same where nobody has an item twice, and nothing is a repeat."""
+    graph, params = model
+    log, catalogue, moment = world
+    once = log._replace(item=log.item.at[2].set(5), counts=jnp.ones((8, 2)))
+    once = once._replace(following=jnp.full(8, 2**31 - 1, jnp.int32))
+    with_repeats, new = predict(graph, params, once, catalogue, moment)
+    shape = replace(SHAPE, can_repeat=False)
+    less = once._replace(following=None, counts=None)
+    said, scores = predict(graphdef(shape), params, less, catalogue, moment)
+    for name in ("user", "popularity_weight", "interests", "repeat_items", "snapshot"):
+        np.testing.assert_allclose(getattr(said, name), getattr(with_repeats, name), rtol=1e-5)
+    np.testing.assert_allclose(scores, new, rtol=1e-5)
+    probabilities = np.exp(log_probabilities(scores, said, catalogue))
+    np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
+    for row, had in enumerate(np.asarray(said.repeat_items)):
+        assert probabilities[row, had[had < NUM_ITEMS]].tolist() == [0] * (had < NUM_ITEMS).sum()
 
 
 def test_seen_items_are_the_newest_before_the_moment(world):
@@ -251,12 +286,24 @@ def test_hide_sets_the_named_scores_and_passes_over_codes_past_the_last():
     np.testing.assert_array_equal(hidden, np.array([[1, 0, 0], [0, 0, 1]]) * HIDDEN)
 
 
-def test_mlp_drops_units_only_with_random_keys():
-    mlp = MLP(3, (50,), 2, dropout=0.5, rngs=nnx.Rngs(0))
-    x = jnp.ones((4, 3))
-    np.testing.assert_array_equal(mlp(x), mlp(x))
-    assert (mlp(x, rngs=nnx.Rngs(dropout=1)) != mlp(x)).any()
-    assert MLP(3, (50, 7), rngs=nnx.Rngs(0))(x).shape == (4, 7)
+def test_mlp_drops_units_only_by_random_bits():
+    mlp = MLP(3, (50,), 2, dropout=0.5)
+    draw_weights(mlp.all_layers, jax.random.key(0))
+    x, bits = jnp.ones((4, 3)), [jax.random.bits(jax.random.key(1), (4, 50))]
+    hidden = nnx.relu(mlp.layers[0](x))
+    kept = np.where(np.asarray(bits[0]) >= 2**31, 2 * np.asarray(hidden), 0)
+    np.testing.assert_allclose(mlp(x, bits), mlp.last(jnp.asarray(kept)), rtol=1e-5)
+    np.testing.assert_allclose(mlp(x), mlp.last(hidden), rtol=1e-6)
+    assert MLP(3, (50, 7))(x).shape == (4, 7)
+
+
+def test_weights_have_variance_one_by_inputs_and_no_two_are_alike():
+    params = nnx.split(InterestModel(replace(SHAPE, hidden=(300, 200)), rngs=nnx.Rngs(0)))[1]
+    first, second = (params["tower"]["layers"][n]["kernel"][...] for n in (0, 1))
+    np.testing.assert_allclose(first.var() * len(first), 1, rtol=0.05)  # of 6,000 numbers
+    np.testing.assert_allclose(second.var() * len(second), 1, rtol=0.03)
+    first, second = (np.ravel(weights)[:6_000] for weights in (first, second))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / np.sqrt(6_000)
 
 
 @pytest.mark.parametrize("name", ["num_items", "num_interests", "item_dim", "repeat_length"])
@@ -305,7 +352,7 @@ def batch(study):
         config = replace(study.config, num_targets=num_targets)
         examples = jax.tree.map(lambda array: array[rows], (moment, stop))
         some = (params, shape, config, log, catalogue, examples, candidates)
-        return total_loss(*some, HYBRID, jax.random.key(0))[1]
+        return total_loss(*some, HYBRID)[1]
 
     said, scores = predict(graphdef(shape), params, log, catalogue, moment)
     had = [set(row.tolist()) for row in np.asarray(said.repeat_items)]
@@ -337,18 +384,28 @@ def slow_losses(study, batch, num_targets):
     return np.mean(losses, axis=0)
 
 
+def candidates_of(study, num_sampled):
+    """A function from a seed to the candidates of the first step of an epoch."""
+    config = replace(study.config, num_sampled=num_sampled)
+    width = candidate_widths(study.features, num_sampled)
+    size = 0 if width is None else len(width)
+
+    def candidates(seed):
+        draws = draw(config, jax.random.key(seed), num_events=0, num_items=size)
+        return draw_candidates(config, sampler(width, draws), draws.first[0])
+
+    return candidates
+
+
 def test_losses_with_all_items_as_candidates_equal_slow_ones(study, batch):
     num_items = study.features.num_items
-    config = replace(study.config, num_sampled=num_items)
-    candidates = draw_candidates(config, batch.catalogue, jax.random.key(0))
-    assert candidates is None
-    actual = jax.jit(lambda: batch.loss(candidates, 4, jnp.arange(64)))()
+    assert candidates_of(study, num_items)(0) is None
+    actual = jax.jit(lambda: batch.loss(None, 4, jnp.arange(64)))()
     np.testing.assert_allclose(actual, slow_losses(study, batch, 4), rtol=1e-4)
 
 
-def test_sampled_candidates_are_distinct_and_no_searches(study, batch):
-    config = replace(study.config, num_sampled=20)
-    codes, log_drawn = draw_candidates(config, batch.catalogue, jax.random.key(3))
+def test_sampled_candidates_are_distinct_and_no_searches(study):
+    codes, log_drawn = candidates_of(study, 20)(3)
     assert len(set(codes.tolist())) == 20
     assert study.features.is_candidate[np.asarray(codes)].all()
     assert ((log_drawn <= 0) & jnp.isfinite(log_drawn)).all()
@@ -365,16 +422,16 @@ def test_sampled_normaliser_is_unbiased(study, batch):
         for code, had in zip(study.histories.item[batch.end], batch.had, strict=True)
     ]
     row = np.flatnonzero(is_new)[:1]
-    config = replace(study.config, num_sampled=30)
+    candidates = candidates_of(study, 30)
 
     @jax.jit
-    def losses(keys):
-        def sampled(key):
-            return batch.loss(draw_candidates(config, batch.catalogue, key), 1, row)[0]
+    def losses(seeds):
+        def sampled(seed):
+            return batch.loss(candidates(seed), 1, row)[0]
 
-        return jax.lax.map(sampled, keys, batch_size=100), batch.loss(None, 1, row)[0]
+        return jax.lax.map(sampled, seeds, batch_size=100), batch.loss(None, 1, row)[0]
 
-    sampled, full = losses(jax.random.split(jax.random.key(7), 2000))
+    sampled, full = losses(jnp.arange(2000))
     ratio = np.exp(np.asarray(sampled, dtype=float) - float(full))
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
     assert abs(ratio.mean() - 1) < 4 * error

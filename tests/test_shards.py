@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from interestkit.examples import TrainingConfig, find_examples
-from interestkit.feeding import feed, schedule
+from interestkit.feeding import Source, feed, schedule
 from interestkit.losses import LOSSES
 from interestkit.schema import USER
 from interestkit.shards import Shards, prefetched, write_shards
@@ -83,10 +83,10 @@ def test_each_epoch_draws_from_some_shards_wherever_it_begins(study, events, tmp
     """What epoch 3 draws from is the same after two epochs and from there on."""
     many = write_shards(events, tmp_path, num_shards=9)
     config = replace(study.config, epochs=7, shards_at_once=3)
-    every = feed(study.features, many, config, None, seed=5)
+    every = feed(Source(study.features, many, config), seed=5)
     kept = [jax.tree.map(np.array, next(every)[:2]) for _ in range(7)]
     for began in (3, 7):
-        late = feed(study.features, many, config, None, seed=5, first_epoch=began)
+        late = feed(Source(study.features, many, config), seed=5, first_epoch=began)
         jax.tree.map(
             np.testing.assert_array_equal, jax.tree.map(np.array, next(late)[:2]), kept[began - 1]
         )

@@ -13,7 +13,7 @@ from flax import nnx
 from interestkit.baselines import Popular
 from interestkit.devices import place
 from interestkit.evaluation import evaluate
-from interestkit.examples import TrainingConfig, draw_moments, find_examples, log_arrays
+from interestkit.examples import TrainingConfig, draw, draw_moments, find_examples, log_arrays
 from interestkit.features import fit_features
 from interestkit.heldout import held_out
 from interestkit.losses import LOSSES
@@ -341,7 +341,9 @@ def test_moments_begin_baskets_and_are_drawn_evenly_per_user(by_heart):
     # two moments after the first of twelve users, 23 of one, one of one, none of "one event"
     assert sorted(examples.num_moments.tolist()) == [1, *[2] * NUM_PAIRS, 23]
     config = TrainingConfig(batch_size=14_000)
-    moment, stop = draw_moments(config, examples, log, jax.random.key(0))
+    config = replace(config, examples_per_epoch=14_000)
+    bits = draw(config, jax.random.key(0), num_events=0, num_items=0)
+    moment, stop = jax.tree.map(np.ravel, draw_moments(config, examples, log, bits))
     draws = {}
     for start, end, last in zip(*map(np.asarray, (moment.start, moment.end, stop)), strict=True):
         assert start < end < last

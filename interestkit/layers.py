@@ -1,0 +1,85 @@
+"""Layers of the model, their first weights from one draw, and dropout from given random bits.
+
+A program that draws random numbers in many places takes long to compile: each place is some
+twenty kernels of the generator. So all weights come from one draw, and so do all the bits that a
+step of training drops units by.
+"""
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, UInt32
+
+Bits = UInt32[Array, "batch units"]
+
+
+def linear(num_inputs: int, num_outputs: int, **settings: object) -> nnx.Linear:
+    """A linear layer whose weights are 0 until `draw_weights`; settings are those of Flax."""
+    zeros = nnx.initializers.zeros
+    return nnx.Linear(num_inputs, num_outputs, kernel_init=zeros, rngs=nnx.Rngs(0), **settings)
+
+
+def draw_weights(layers: Iterable[nnx.Linear], key) -> None:
+    """Give layers normal weights of variance 1 / inputs (LeCun), all from one draw.
+
+    Example:
+        >>> layer = linear(400, 100)
+        >>> draw_weights([layer], jax.random.key(0))
+        >>> print(f"{float(layer.kernel.std()):.2f}")
+        0.05
+    """
+    layers = list(layers)
+    shapes = [layer.kernel.shape for layer in layers]
+    sizes = [a * b for a, b in shapes]
+    parts = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
+    for layer, shape, part in zip(layers, shapes, parts, strict=True):
+        layer.kernel[...] = part.reshape(shape) * shape[0] ** -0.5
+
+
+def drop(x: Float[Array, "batch units"], share: float, bits: Bits | None):
+    """x with a share of its units at 0 and the rest scaled up; x as it is without bits.
+
+    Example:
+        >>> print(drop(jnp.ones((1, 3)), 0.5, jnp.array([[0, 2**31, 2**32 - 1]], jnp.uint32)))
+        [[0. 2. 2.]]
+    """
+    if bits is None or not share:
+        return x
+    return jnp.where(is_kept(share, bits), x / (1 - share), 0.0)
+
+
+def is_kept(share: float, bits: Bits):
+    """False for a share of all bits."""
+    return bits >= jnp.uint32(round(share * 2**32))
+
+
+class MLP(nnx.Module):
+    """Fully connected layers with ReLU between them, and dropout after each ReLU.
+
+    Args:
+        num_inputs: Width of the input.
+        hidden: Widths of the hidden layers.
+        num_outputs: Width of a last linear layer; None ends with the last hidden layer.
+        dropout: Share of hidden units dropped in training.
+    """
+
+    def __init__(self, num_inputs, hidden, num_outputs=None, *, dropout=0.0):
+        widths = (num_inputs, *hidden)
+        self.layers = nnx.List(linear(a, b) for a, b in pairwise(widths))
+        self.last = linear(widths[-1], num_outputs) if num_outputs else None
+        self.dropout = dropout
+
+    @property
+    def all_layers(self) -> list[nnx.Linear]:
+        """Its layers, the last one included."""
+        return [*self.layers, *([self.last] if self.last else [])]
+
+    def __call__(self, x: Float[Array, "batch inputs"], bits: Sequence[Bits] | None = None):
+        """Outputs for inputs; dropout only where random bits are given, some for each layer."""
+        for number, layer in enumerate(self.layers):
+            x = drop(nnx.relu(layer(x)), self.dropout, bits and bits[number])
+        return x if self.last is None else self.last(x)

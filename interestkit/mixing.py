@@ -1,0 +1,48 @@
+"""One score for each item: those hidden that cannot be next, and new items beside repeats."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from interestkit.model import HIDDEN, Log, Moment, Prediction
+
+
+def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
+    """Scores with those of some items set to `HIDDEN`; codes past the last item hide nothing."""
+    return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
+
+
+def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch length"]:
+    """Items of the newest `length` events before the moment; -1 before the first."""
+    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
+    return jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], -1)
+
+
+def hide_seen(
+    new: Float[Array, "batch items"], log: Log, moment: Moment, *, length: int
+) -> Float[Array, "batch items"]:
+    """Scores with items of the newest `length` events hidden."""
+    seen = seen_items(log, moment, length)
+    return hide(new, jnp.where(seen < 0, new.shape[1], seen))
+
+
+def mix_repeats(
+    new: Float[Array, "batch items"], said: Prediction
+) -> tuple[Float[Array, "batch items"], Float[Array, " batch"]]:
+    """Score of each item to be next, new or again; less the second array, its log-probability.
+
+    The mixture of new and repeated items: log P(new) + log P(item | new) for items that the
+    user has not had, log P(repeat) + log P(item | repeat) for those that they have.
+
+    Args:
+        new: What `InterestModel.score_new` says of all items; those `HIDDEN` come out as -inf.
+        said: The prediction for the same moments.
+    """
+    rows = jnp.arange(len(new))[:, None]
+    new = hide(new, said.repeat_items)
+    new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
+    total = jax.nn.logsumexp(new, axis=1)
+    is_new = total > -jnp.inf
+    odds, total = (jnp.where(is_new, part, 0.0) for part in (said.repeat_logit, total))
+    new = new.at[rows, said.repeat_items].set(said.repeat + (odds + total)[:, None], mode="drop")
+    return new, total + jnp.where(is_new, jax.nn.softplus(odds), 0.0)  # none new: a repeat

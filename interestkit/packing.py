@@ -1,0 +1,67 @@
+"""Weights in few arrays: the tables of items, and all the others in one.
+
+A step of the optimiser is then a few long loops instead of some for each layer, which is quicker,
+and the program that holds it compiles in half the time.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from interestkit.devices import ITEM_TABLES
+from interestkit.model import ModelConfig, abstract_params
+
+
+class Packed(NamedTuple):
+    """Weights of a model, or what an optimiser keeps of each.
+
+    Args:
+        tables: Arrays with a row per item, by name.
+        others: All other weights, one after the other, in the order of their names.
+    """
+
+    tables: dict[str, Array]
+    others: Float[Array, " weights"]
+
+
+def pack(params: nnx.State) -> Packed:
+    """The weights in few arrays."""
+    leaves = _leaves(params)
+    others = [leaf.ravel() for name, leaf in leaves.items() if name not in ITEM_TABLES]
+    return Packed({name: leaves[name] for name in ITEM_TABLES}, jnp.concatenate(others))
+
+
+def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
+    """The weights as the model has them, of NumPy arrays in NumPy.
+
+    Example:
+        >>> shape = ModelConfig(
+        ...     num_items=3, num_interests=2, content_dim=0, scales_days=(1.0,), item_dim=4
+        ... )
+        >>> params = jax.tree.map(lambda a: jnp.ones(a.shape), abstract_params(shape))
+        >>> packed = pack(params)
+        >>> packed.tables["item_vectors"].shape, packed.others.ndim
+        ((3, 4), 1)
+        >>> jax.tree.all(jax.tree.map(jnp.array_equal, unpack(shape, packed), params))
+        True
+    """
+    params = abstract_params(shape)
+    shapes = {name: leaf.shape for name, leaf in _leaves(params).items() if name not in ITEM_TABLES}
+    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
+    split = np.split if isinstance(packed.others, np.ndarray) else jnp.split
+    parts = zip(shapes.items(), split(packed.others, ends[:-1]), strict=True)
+    found = packed.tables | {name: part.reshape(shape) for (name, shape), part in parts}
+    return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in _leaves(params)])
+
+
+def _leaves(params: nnx.State) -> dict[str, Array]:
+    """Arrays by name, such as "item_vectors" and "tower.layers.0.kernel"."""
+    paths = jax.tree_util.tree_flatten_with_path(params)[0]
+    return {
+        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
+        for path, leaf in paths
+    }

@@ -87,16 +87,27 @@ def fit_classifier(
 
 def _new_params(widths: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """All parameters in one array: weights of variance 1 / inputs, layer after layer, biases 0."""
-    weights = [rng.normal(0, a**-0.5, a * b) for a, b in pairwise(widths)]
-    return np.concatenate([*weights, np.zeros(sum(widths[1:]))], dtype=np.float32)
+    weights = [rng.normal(0, a**-0.5, (a, b)) for a, b in pairwise(widths)]
+    return np.concatenate(_flat([(part, np.zeros(part.shape[1])) for part in weights]), dtype="f4")
+
+
+def _flat(layers: list[tuple[Array, Array]]) -> list[Array]:
+    """The parts of the one array: weights of each layer, then biases of each.
+
+    The last weights lie (labels, inputs) in it: a product is faster where rows are long.
+    """
+    *weights, last = [weights for weights, _ in layers]
+    return [part.ravel() for part in (*weights, last.T, *(biases for _, biases in layers))]
 
 
 def _layers(widths: tuple[int, ...], params: Array) -> list[tuple[Array, Array]]:
-    shapes = list(pairwise(widths))
+    """The layers that `_flat` took apart."""
+    *shapes, (inputs, labels) = pairwise(widths)
+    shapes = [*shapes, (labels, inputs)]
     sizes = [a * b for a, b in shapes] + list(widths[1:])
     parts = jnp.split(params, np.cumsum(sizes)[:-1])
-    weights = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
-    return list(zip(weights, parts[len(shapes) :], strict=True))
+    *weights, last = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
+    return list(zip([*weights, last.T], parts[len(shapes) :], strict=True))
 
 
 def _batches(rows: int, size: int, epochs: int, rng: np.random.Generator):
@@ -126,11 +137,8 @@ def _train(widths: tuple[int, ...], params, x, y, order, weights, learning_rate)
 
     def step(state, batch):
         params, moments, count = state
-        x, y, weights = batch
-        log_odds, back = jax.vjp(lambda params: _log_odds(_layers(widths, params), x), params)
-        # the derivative of the cross-entropy; its value is found after the epoch, for all at once
-        (gradient,) = back((jax.nn.sigmoid(log_odds) - y) * weights[:, None] / y.shape[1])
-        change, moments = _adam(gradient, moments, count, learning_rate)
+        gradient, log_odds = _gradient(_layers(widths, params), *batch)
+        change, moments = _adam(jnp.concatenate(_flat(gradient)), moments, count, learning_rate)
         return (params - change, moments, count + 1), log_odds
 
     def epoch(state, rows):
@@ -142,6 +150,30 @@ def _train(widths: tuple[int, ...], params, x, y, order, weights, learning_rate)
     none = jnp.zeros_like(params)
     (params, *_), losses = jax.lax.scan(epoch, (params, (none, none), jnp.float32(1)), order)
     return _layers(widths, params), losses
+
+
+def _gradient(layers, x: Array, y: Array, weights: Array):
+    """Gradients of the layers for a batch's cross-entropy, and log-odds (rows, labels).
+
+    The cross-entropy itself is found after the epoch, for all batches at once. Backpropagation is
+    written out for the sake of `_turned`: what JAX derives reads columns where rows are faster.
+    """
+    inputs = [x]  # of each layer
+    for above, biases in layers[:-1]:
+        inputs.append(jax.nn.relu(inputs[-1] @ above + biases[None]))
+    last, bias = layers[-1]
+    log_odds = inputs[-1] @ last + bias[None]
+    slope = (jax.nn.sigmoid(log_odds) - y) * weights[:, None] / y.shape[1]
+    gradients = [((_turned(slope) @ inputs[-1]).T, slope.sum(axis=0))]
+    for number in range(len(layers) - 1, 0, -1):
+        slope = jnp.where(inputs[number] > 0, slope @ layers[number][0].T, 0)
+        gradients.append((_turned(inputs[number - 1]) @ slope, slope.sum(axis=0)))
+    return gradients[::-1], log_odds
+
+
+def _turned(table: Array) -> Array:
+    """The transpose, written to memory: XLA would fold a plain one into the product after it."""
+    return jax.lax.optimization_barrier(table.T)
 
 
 def _adam(gradient: Array, moments: tuple[Array, Array], count: Array, learning_rate: Array):

@@ -1,5 +1,7 @@
 """The plain MLP classifier."""
 
+from itertools import pairwise
+
 import jax
 import numpy as np
 import pytest
@@ -76,15 +78,19 @@ def test_one_step_of_adam_equals_hand_computed_value():
     np.testing.assert_allclose(fitted.losses, [np.log(2)], rtol=1e-6)
 
 
-def test_fit_equals_a_slow_independent_one(table):
-    """The same steps by NumPy, with gradients from finite differences, in double precision."""
-    features, labels = table[0][:5], table[1][:5].astype(float)
-    options = {"hidden": (3,), "epochs": 4, "batch_size": 2, "learning_rate": 0.05, "seed": 2}
+@pytest.mark.parametrize("hidden", [(), (3,), (8, 6)])
+def test_fit_equals_a_slow_independent_one(table, hidden):
+    """The same steps by NumPy, with gradients from finite differences, in double precision.
+
+    Widths leave no row without an active unit: the next layer would stand at ReLU's kink.
+    """
+    features, labels = table[0][:5], np.hstack([table[1][:5], ~table[1][:5]]).astype(float)
+    options = {"hidden": hidden, "epochs": 4, "batch_size": 2, "learning_rate": 0.05, "seed": 2}
     fitted = fit_classifier(features, labels, **options)
     start = fit_classifier(features, labels, **(options | {"learning_rate": 0.0}))
     params = [np.array(part, np.float64) for layer in start.layers for part in layer]
     rng = np.random.default_rng(2)
-    rng.normal(size=4 * 3 + 3 * 1)  # what the weights took
+    rng.normal(size=sum(a * b for a, b in pairwise((4, *hidden, 2))))  # what the weights took
     orders = rng.permuted(np.tile(np.arange(5), (4, 1)), axis=1)
     losses = slow_adam(params, features, labels, orders, size=2, rate=0.05)
     np.testing.assert_allclose(fitted.losses, losses, rtol=1e-4)
@@ -93,8 +99,10 @@ def test_fit_equals_a_slow_independent_one(table):
 
 
 def slow_loss(params, x, y):
-    w1, b1, w2, b2 = params
-    p = 1 / (1 + np.exp(-(np.maximum(x @ w1 + b1[None], 0) @ w2 + b2[None])))
+    *hidden, last, bias = params
+    for weights, biases in zip(hidden[::2], hidden[1::2], strict=True):
+        x = np.maximum(x @ weights + biases[None], 0)
+    p = 1 / (1 + np.exp(-(x @ last + bias[None])))
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 

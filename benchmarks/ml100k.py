@@ -29,7 +29,7 @@ DATA, CACHE = RUNS / "ml100k-data", RUNS / "ml100k-cache"
 ONE_BLOCK = 2_000_000  # scores: all users at once
 TRAINING = {
     "task": "hidden",
-    "epochs": 5,
+    "epochs": 2,
     "examples_per_epoch": 6_400,
     "learning_rate": 4e-3,
     "weight_decay": 0.5,

@@ -152,14 +152,14 @@ def find_examples(histories: Histories, task: str = "next") -> Examples:
     is_hidden = task == "hidden"
     if is_hidden:
         _check_distinct(histories)
-    every = np.arange(len(histories.item))
-    position = every if is_hidden else np.flatnonzero(histories.starts_moment)
-    position = position[position > histories.offsets[histories.user[position]]]
-    user = histories.user[position]
-    if not len(user):
+    has_history = np.ones(len(histories.item), bool)
+    has_history[histories.begins] = False
+    parts = has_history if is_hidden else has_history & histories.starts_moment
+    position = np.flatnonzero(parts).astype(np.int32)
+    if not len(position):
         what = "two events" if is_hidden else "events at two moments"
         raise ValueError(f"histories must hold a user with {what}, got none")
-    count = np.bincount(user)  # events come user by user
+    count = np.diff(np.searchsorted(position, histories.offsets))
     users = np.flatnonzero(count)
     count = count[users]
     first = np.cumsum(count) - count

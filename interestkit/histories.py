@@ -62,15 +62,23 @@ class Histories:
     @cached_property
     def has_repeats(self) -> bool:
         """Whether a user has an item more than once."""
-        pairs = self.user.astype(np.int64) << 32 | self.item
+        pairs = np.repeat(np.arange(len(self)) << 32, self.lengths)
+        pairs |= self.item
         pairs.sort()
         return bool((pairs[1:] == pairs[:-1]).any())
 
     @cached_property
     def starts_moment(self) -> Bool[np.ndarray, " events"]:
         """True where an event is the first of its user at that instant."""
-        same = (self.user[1:] == self.user[:-1]) & (self.seconds[1:] == self.seconds[:-1])
-        return np.append(True, ~same)[: len(self.item)]
+        starts = np.ones(len(self.item), bool)
+        starts[1:] = self.seconds[1:] != self.seconds[:-1]
+        starts[self.begins] = True
+        return starts
+
+    @property
+    def begins(self) -> Int[np.ndarray, " users_with_events"]:
+        """Position of the first event of each user who has one."""
+        return self.offsets[:-1][self.lengths > 0]
 
     def rows(self, first: int, stop: int) -> "Histories":
         """The same of users first..stop - 1 alone, or of those of them who are there."""

@@ -213,12 +213,10 @@ def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
 
 
 def _check_distinct(histories: Histories) -> None:
-    pairs = histories.user.astype(np.int64) << 32 | histories.item
-    extra = len(pairs) - len(np.unique(pairs))
-    if extra:
+    if histories.num_repeats:
         raise ValueError(
             "with task='hidden' a user must have each item once, as nobody can tell a repeat "
-            f"from a first time without order; got {extra:,} events more"
+            f"from a first time without order; got {histories.num_repeats:,} events more"
         )
 
 
@@ -251,7 +249,10 @@ def _share(bits: UInt32[Array, "*places"]) -> Float[Array, "*places"]:
 
 
 def _below(bits: UInt32[Array, "*places"], limit) -> Int[Array, "*places"]:
-    """Random bits as whole numbers in 0..limit - 1: the upper half of the product, in 64 bits."""
+    """Random bits as whole numbers in 0..limit - 1, each as likely to within limit / 2^32.
+
+    They are the upper half of the product of both, which has 64 bits.
+    """
     limit = limit.astype(jnp.uint32)
     middle = (bits >> 16) * (limit & 0xFFFF) + ((bits & 0xFFFF) * (limit & 0xFFFF) >> 16)
     lower = (bits & 0xFFFF) * (limit >> 16) + (middle & 0xFFFF)

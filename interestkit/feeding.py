@@ -81,7 +81,7 @@ def feed(source: Source, *, seed: int, first_epoch: int = 1) -> Iterator[Fed]:
 
 def can_repeat(histories: Histories | Shards, task: str) -> bool:
     """Whether somebody has an item twice, as far as can be told without reading all shards."""
-    return task != "hidden" and (isinstance(histories, Shards) or histories.has_repeats)
+    return task != "hidden" and (isinstance(histories, Shards) or histories.num_repeats > 0)
 
 
 def check_times(features: Features, histories: Histories) -> Histories:

@@ -60,12 +60,12 @@ class Histories:
         return np.repeat(np.arange(len(self), dtype=np.int32), self.lengths)
 
     @cached_property
-    def has_repeats(self) -> bool:
-        """Whether a user has an item more than once."""
+    def num_repeats(self) -> int:
+        """Number of events with an item that their user has had already."""
         pairs = np.repeat(np.arange(len(self)) << 32, self.lengths)
         pairs |= self.item
         pairs.sort()
-        return bool((pairs[1:] == pairs[:-1]).any())
+        return int((pairs[1:] == pairs[:-1]).sum())
 
     @cached_property
     def starts_moment(self) -> Bool[np.ndarray, " events"]:

@@ -177,8 +177,8 @@ class Predictor:
         model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
         graph, state = nnx.split(model)
         paths, structure = jax.tree_util.tree_flatten_with_path(state)
-        leaves = [jnp.asarray(stored.arrays[f"weights.{_name(path)}"]) for path, _ in paths]
-        state = jax.tree.unflatten(structure, leaves)
+        leaves = [stored.arrays[f"weights.{_name(path)}"] for path, _ in paths]
+        state = jax.tree.unflatten(structure, jax.device_put(leaves))
         return cls(
             features=Features.unpack(
                 tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]
@@ -199,7 +199,7 @@ class Predictor:
 
     @cached_property
     def _linear(self) -> Float[jax.Array, "items items"]:
-        return jnp.asarray(np.zeros((0, 0), np.float32) if self.linear is None else self.linear)
+        return place(np.zeros((0, 0), np.float32) if self.linear is None else self.linear)
 
     def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
         """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""

@@ -345,23 +345,15 @@ def _train_epoch(
 
     def step(state: _State, drawn):
         batch, parts, first, key = drawn
-        key = jax.random.wrap_key_data(key)
-        bits = jax.random.bits(key, (config.batch_size, shape.num_bits))
-        loss = partial(total_loss, shape=shape, config=config, log=log, catalogue=catalogue)
-        gradients, losses = jax.grad(
-            lambda packed: loss(
-                unpack(shape, packed),
-                batch=spread(batch, DATA),
-                candidates=draw_candidates(config, line, first),
-                parts=parts,
-                bits=spread(bits, DATA),
-            ),
-            has_aux=True,
-        )(state.params)
-        updates, optimizer_state = optimizer.update(gradients, state.optimizer, state.params)
-        return state._replace(
-            params=optax.apply_updates(state.params, updates), optimizer=optimizer_state
-        ), losses
+        bits = jax.random.bits(jax.random.wrap_key_data(key), (config.batch_size, shape.num_bits))
+        drawn = spread(batch, DATA), draw_candidates(config, line, first), parts, spread(bits, DATA)
+
+        def loss(packed: Packed):
+            return total_loss(unpack(shape, packed), shape, config, log, catalogue, *drawn)
+
+        gradients, losses = jax.grad(loss, has_aux=True)(state.params)
+        updates, moments = optimizer.update(gradients, state.optimizer, state.params)
+        return _State(optax.apply_updates(state.params, updates), moments, state.key), losses
 
     state, losses = jax.lax.scan(step, state, (moments, parts, draws.first, draws.steps))
     return stay_placed(state._replace(key=draws.key)), losses.mean(axis=0)

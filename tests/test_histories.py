@@ -6,6 +6,7 @@ from zoneinfo import ZoneInfo
 import numpy as np
 import polars as pl
 import pytest
+import small_world
 
 from interestkit.features import fit_features
 from interestkit.histories import SECONDS_PER_DAY, Histories
@@ -226,3 +227,15 @@ def test_an_unknown_user_is_named_with_a_similar_one(study):
     assert study.histories.number_of(name) == 3
     with pytest.raises(ValueError, match=rf"users here, got '{name}x'; did you mean"):
         study.histories.number_of(f"{name}x")
+
+
+@pytest.mark.parametrize(
+    ("users", "expected"),
+    [
+        pytest.param([[(0, 0), (1, 1)], [(1, 2), (0, 3)]], 0, id="each-item-once"),
+        pytest.param([[(0, 0), (1, 1), (0, 2), (0, 3)], [], [(1, 2), (1, 2)]], 3, id="three"),
+        pytest.param([[]], 0, id="no-events"),
+    ],
+)
+def test_repeats_are_counted_user_by_user(users, expected):
+    assert small_world.histories_of(*users).num_repeats == expected

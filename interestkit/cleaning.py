@@ -1,11 +1,11 @@
 """Cleaning of an event log by named rules, with a report of what was dropped and why."""
 
-import html
 from dataclasses import dataclass, replace
 
 import narwhals as nw
 import polars as pl
 
+from interestkit import reprs
 from interestkit.events import EventLog
 from interestkit.rules import STAGE, Rules, in_place, with_sessions
 from interestkit.schema import ITEM, KIND, KINDS, SESSION, TIME, USER
@@ -37,12 +37,7 @@ class CleaningReport:
         return "\n".join(["CleaningReport (dropped by each rule)", *lines])
 
     def _repr_html_(self) -> str:
-        rows = [self.table.columns, *self.table.rows()]
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-            for row in rows
-        )
-        return f"<table>{body}</table>"
+        return reprs.of_cleaning(self)
 
 
 def clean(log: EventLog, **limits: object) -> tuple[EventLog, CleaningReport]:

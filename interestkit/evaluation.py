@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from interestkit import reprs
 from interestkit.baselines import Ranker
 from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_statistics
 from interestkit.features import Features
@@ -47,6 +48,9 @@ class Evaluation:
         users = self.per_user[USER].n_unique()
         first = f"Evaluation({self.part!r}, {users:,} users, models {', '.join(self.models)})"
         return "\n  ".join([first, *self.notes])
+
+    def _repr_html_(self) -> str:
+        return reprs.of_evaluation(self)
 
     @property
     def models(self) -> list[str]:

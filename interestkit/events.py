@@ -1,7 +1,6 @@
 """Event logs: reading one from a file in any common form."""
 
 import csv
-import html
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from interestkit import schema
+from interestkit import reprs, schema
 from interestkit.schema import INTERESTS, ITEM, KIND, TEXT, TIME, TITLE, USER, VALUE
 
 _KIND_OF_VALUE = {"rating": "rating", "quantity": "purchase"}
@@ -81,8 +80,7 @@ class EventLog:
         return f"EventLog({self.name!r}: {self._summary()})"
 
     def _repr_html_(self) -> str:
-        parts = (html.escape(part) for part in (self.name, self._summary(), self.note))
-        return "<p><b>{}</b>: {}<br><small>{}</small></p>".format(*parts)
+        return reprs.of_log(self)
 
 
 def read_log(

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
+from interestkit import reprs
 from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
 from interestkit.histories import SECONDS_PER_DAY, Histories
 from interestkit.schema import (
@@ -74,6 +75,9 @@ class Features:
             f"{self.interest_source}, {self.content.shape[1]} content dimensions, "
             f"fitted until {self.fitted_until:%Y-%m-%d %H:%M})"
         )
+
+    def _repr_html_(self) -> str:
+        return reprs.of_features(self)
 
     @property
     def num_items(self) -> int:
@@ -357,8 +361,7 @@ def _interests(
     labels = themes_from_titles(titles, num_themes=num_themes)
     if any(labels):
         return labels, "titles"
-    code = catalogue.select(ITEM, code=pl.int_range(pl.len()))
-    known = events.join(code, on=ITEM)
+    known = events.join(catalogue.select(ITEM, code=pl.int_range(pl.len())), on=ITEM)
     cluster = clusters_from_behaviour(
         known[USER].rank("dense").to_numpy() - 1,
         known["code"].to_numpy(),
@@ -378,23 +381,20 @@ def _with_popularity(
     features: Features, events: pl.DataFrame, until: datetime, num_snapshots: int
 ) -> Features:
     """The features with popularity at so many even steps and at the end of training."""
-    code = features.codes(events[ITEM])
+    code, seconds = features.codes(events[ITEM]), features.seconds(events[TIME])
     end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
-    is_known = (code >= 0) & (features.seconds(events[TIME]) < end)  # not of the last, half second
-    known = events.filter(pl.Series(is_known))
-    code, seconds = code[is_known], features.seconds(known[TIME])
-    weight = known[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
+    is_known = (code >= 0) & (seconds < end)  # not of the last, half second
+    weight = events[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
+    code, seconds, weight = (a[is_known] for a in (code, seconds, weight.to_numpy()))
     edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
     step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num_snapshots - 1)
-    cell = step * features.num_items + code
-    shape = (num_snapshots, features.num_items)
+    cell, cells = step * features.num_items + code, num_snapshots * features.num_items
     popularity = np.zeros((num_snapshots + 1, len(features.scales_days), features.num_items))
     for scale, days in enumerate(features.scales_days):
         decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
-        added = np.bincount(cell, weight.to_numpy() * decayed, minlength=shape[0] * shape[1])
+        added = np.bincount(cell, weight * decayed, minlength=cells)
         kept = np.exp(-np.diff(edges) / SECONDS_PER_DAY / days)
-        for snapshot, row in enumerate(added.reshape(shape)):
+        for snapshot, row in enumerate(added.reshape(num_snapshots, -1)):
             popularity[snapshot + 1, scale] = popularity[snapshot, scale] * kept[snapshot] + row
-    return replace(
-        features, popularity=np.log1p(popularity).astype(np.float32), snapshot_seconds=edges
-    )
+    popularity = np.log1p(popularity).astype(np.float32)
+    return replace(features, popularity=popularity, snapshot_seconds=edges)

@@ -7,6 +7,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
+from interestkit import reprs
 from interestkit.content import words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
@@ -43,6 +44,9 @@ class HeldOut:
     def __repr__(self) -> str:
         unknown = (self.relevant["code"] < 0).mean()
         return f"HeldOut({self.part!r}, {len(self):,} users, {unknown:.1%} of items unknown)"
+
+    def _repr_html_(self) -> str:
+        return reprs.of_held_out(self)
 
     def num_relevant(self, *, new_only: bool = False) -> Int[np.ndarray, " users"]:
         """Distinct later items of each user, or only those that the user never had before."""

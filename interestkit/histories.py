@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from interestkit import reprs
 from interestkit.schema import did_you_mean
 
 SECONDS_PER_DAY = 86_400
@@ -40,6 +41,9 @@ class Histories:
 
     def __repr__(self) -> str:
         return f"Histories({len(self):,} users, {len(self.item):,} events)"
+
+    def _repr_html_(self) -> str:
+        return reprs.of_histories(self)
 
     def check_coded_by(self, fingerprint: str) -> None:
         """Raise ValueError if the item codes are of features with another fingerprint."""

@@ -13,6 +13,7 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Float, Int
 
+from interestkit import reprs
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
@@ -77,6 +78,9 @@ class Predictor:
 
     def __repr__(self) -> str:
         return f"Predictor({self.mode}, {self.features!r})"
+
+    def _repr_html_(self) -> str:
+        return reprs.of_predictor(self, _by_name(self._split[1]))
 
     def in_mode(self, mode: str) -> "Predictor":
         """The same model, scoring with other parts of the item vectors."""
@@ -151,7 +155,9 @@ class Predictor:
     def save(self, folder: str | Path) -> Path:
         """The folder, to which model and features are written together."""
         packed = self.features.pack()
-        weights = {f"weights.{name}": array for name, array in _flat(self._split[1]).items()}
+        weights = {
+            f"weights.{name}": np.asarray(array) for name, array in _by_name(self._split[1]).items()
+        }
         linear = {} if self.linear is None else {"linear": self.linear}
         return save_folder(
             folder,
@@ -371,9 +377,8 @@ def _pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
     return np.pad(array, width, constant_values=value)
 
 
-def _flat(state: nnx.State) -> dict[str, np.ndarray]:
-    leaves = jax.tree_util.tree_flatten_with_path(state)[0]
-    return {_name(path): np.asarray(leaf) for path, leaf in leaves}
+def _by_name(state: nnx.State) -> dict[str, jax.Array]:
+    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
 
 
 def _name(path) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
-from interestkit import schema
+from interestkit import reprs, schema
 from interestkit.events import EventLog
 from interestkit.schema import ITEM, TIME, USER
 from interestkit.storage import load_folder, save_folder
@@ -68,6 +68,9 @@ class Split:
             f"{part} {len(getattr(self, part)):,}" for part in ("train", "validation", "test")
         )
         return f"Split({self.name!r}, {self.method}: {parts} events)"
+
+    def _repr_html_(self) -> str:
+        return reprs.of_split(self)
 
     def before(self, part: str) -> pl.DataFrame:
         """Events that may be known when the users of a part are predicted.

@@ -15,6 +15,7 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
+from interestkit import reprs
 from interestkit.checkpoint import Checkpoint, identity_of
 from interestkit.devices import (
     DATA,
@@ -84,6 +85,9 @@ class FitResult:
             f"FitResult(best epoch {self.best_epoch} of {len(self.curve)}, seed {self.seed}, "
             f"{self.seconds:.1f} s on {self.device})"
         )
+
+    def _repr_html_(self) -> str:
+        return reprs.of_fit(self)
 
 
 class _State(NamedTuple):

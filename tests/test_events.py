@@ -390,7 +390,7 @@ def make_log(**changes):
 def test_a_log_says_how_large_it_is_and_escapes_its_name():
     log = make_log(name="<b>&", note="<i>")
     assert repr(log) == ("EventLog('<b>&': 1 events, 1 users, 1 items, 2024-05-01 to 2024-05-01)")
-    assert "<b>&lt;b&gt;&amp;</b>" in log._repr_html_()
+    assert "</strong> &lt;b&gt;&amp;</summary>" in log._repr_html_()
     assert "<i>" not in log._repr_html_()
 
 

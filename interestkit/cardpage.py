@@ -41,9 +41,10 @@ def page(content: Mapping[str, object], sections: Sequence[str], *, whole: bool 
     """
     title = html.escape(str(content["title"]))
     parts = [_section(name, content[name]) for name in sections]
+    tag = "main" if whole else "article"
     card = (
-        f'<main class="card"><header><p class="facts">Model card · '
-        f"{html.escape(short(content['date']))}</p><h1>{title}</h1></header>{''.join(parts)}</main>"
+        f'<{tag} class="card"><header><p class="facts">Model card · '
+        f"{html.escape(short(content['date']))}</p><h1>{title}</h1></header>{''.join(parts)}</{tag}>"
     )
     if not whole:
         return f"<style>{STYLE}</style>{card}"

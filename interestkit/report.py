@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from interestkit import __version__
+from interestkit.cardpage import page
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -23,6 +24,7 @@ TAGS = frozenset(
     "thead tr u ul var".split()
 )
 ATTRIBUTES = ("class", "style", "title", "colspan", "rowspan", "scope", "open", "start")
+HEAD = ("title", "date", "format")  # of a model card, before its sections
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -36,8 +38,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     Raises:
         ValueError: If results.json is not of that form.
     """
-    path = folder / "results.json"
-    if not path.is_file():
+    if not (path := folder / "results.json").is_file():
         return None
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -113,9 +114,8 @@ def write_report(folder: Path) -> Path:
         part, headings = _section(path.stem, notebook)
         parts.append(part)
         contents.append(headings)
-    text = _page(
-        folder.name, _notices(folder) + _results(folder), parts, contents, _environment(notebooks)
-    )
+    front, environment = _notices(folder) + _results(folder), _environment(notebooks)
+    text = _page(folder.name, front, parts, contents, _model_card(folder) + environment)
     target = folder / "report.html"
     draft = target.with_suffix(".html.part")
     draft.write_text(text, encoding="utf-8")
@@ -170,11 +170,8 @@ def _ended(notebook: Any) -> datetime:
 
 def _notices(folder: Path) -> str:
     """What a reader must know before the results: failures and outdated notebooks."""
-    failed = [
-        f"{path.stem} did not finish; its section below says why"
-        for path, notebook in _executed(folder)
-        if "interestkit" in notebook.metadata
-    ]
+    broken = [path.stem for path, found in _executed(folder) if "interestkit" in found.metadata]
+    failed = [f"{name} did not finish; its section below says why" for name in broken]
     notices = filter(None, [*failed, outdated_note(folder)])
     return "".join(f'<p class="failure">{html.escape(notice)}</p>' for notice in notices)
 
@@ -191,6 +188,15 @@ def _results(folder: Path) -> str:
     tables = [_table(rows, title) for title, rows in _grids(results["table"])]
     note = "Each cell is the value ± half the width of its interval."
     return f"<p>{html.escape(facts)}. {note}</p>" + "".join(tables)
+
+
+def _model_card(folder: Path) -> str:
+    """The card that the evaluation notebook wrote, folded; nothing before it ran."""
+    if not (path := folder / "model_card.json").is_file():
+        return ""
+    content = json.loads(path.read_text(encoding="utf-8"))
+    body = page(content, [name for name in content if name not in HEAD], whole=False)
+    return f'<details id="card"><summary>Model card</summary>{body}</details>'
 
 
 def _table(rows: Sequence[Sequence[str]], title: str = "") -> str:
@@ -239,7 +245,7 @@ def _section(name: str, notebook: Any) -> tuple[str, list[tuple[int, str, str]]]
     """One notebook as HTML, and its headings as (level, anchor, HTML text)."""
     headings: list[tuple[int, str, str]] = []
     markdown = _markdown(name, headings)
-    parts = [_rendered(cell, markdown) for cell in notebook.cells]
+    parts = [_rendered(cell, markdown, headings) for cell in notebook.cells]
     seconds = notebook.metadata.get("papermill", {}).get("duration")
     facts = f"{name}.ipynb" + (f" · {seconds:.1f} s" if seconds else "")
     failure = notebook.metadata.get("interestkit", {}).get("failure")
@@ -302,7 +308,7 @@ def _may_stay(tag: str, name: str, value: str) -> bool:
     return name in ATTRIBUTES or (tag, name) == ("img", "alt")
 
 
-def _rendered(cell: Any, markdown: Any) -> str:
+def _rendered(cell: Any, markdown: Any, headings: Sequence[tuple[int, str, str]]) -> str:
     """One cell as HTML; empty for raw cells and for the marks that papermill leaves."""
     tags = cell.metadata.get("tags", [])
     if MARKER in tags or not cell.source.strip():
@@ -322,14 +328,15 @@ def _rendered(cell: Any, markdown: Any) -> str:
     first = "parameters of this run" if given else source.split("\n")[0]
     opened = " open" if given else ""
     summary = f"<summary><code>{html.escape(first)}</code></summary>"
-    outputs = "".join(_output(output, markdown) for output in cell.outputs)
+    about = html.unescape(headings[-1][2]) if headings else "figure"
+    outputs = "".join(_output(output, markdown, about) for output in cell.outputs)
     if not source:
         return outputs
     return f"<details{opened}>{summary}{code}</details>{outputs}"
 
 
-def _output(output: Any, markdown: Any) -> str:
-    """One output as HTML: a figure, a table, or text."""
+def _output(output: Any, markdown: Any, about: str) -> str:
+    """One output as HTML: a figure, a table, or text; a figure without words has `about`."""
     if output.output_type == "stream":
         return _plain(output.text, output.name)
     if output.output_type == "error":
@@ -338,7 +345,9 @@ def _output(output: Any, markdown: Any) -> str:
     for kind in ("image/png", "image/jpeg"):
         if kind in data:
             encoded = re.sub(r"[^A-Za-z0-9+/=]", "", data[kind])
-            return f'<p class="figure"><img alt="figure" src="data:{kind};base64,{encoded}"></p>'
+            words = data.get("text/plain", "<")
+            words = html.escape(f"Figure: {about}" if words.startswith("<") else words)
+            return f'<p class="figure"><img alt="{words}" src="data:{kind};base64,{encoded}"></p>'
     if WIDGET in data:
         return '<p class="note">Open the notebook to use the control that stands here.</p>'
     if "text/html" in data:

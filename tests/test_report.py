@@ -175,6 +175,27 @@ def test_contents_list_notebooks_and_sections(full_report):
     assert titles == ["Results", "Title &amp; more", "1. Section", "02_next", "Environment"]
 
 
+def test_figures_are_put_into_words_by_their_own_text_or_their_section(tmp_path):
+    picture = {"image/png": "iVBORw0KGgo="}
+    own = display(**picture, **{"text/plain": 'curves of "two" models'})
+    plain = display(**picture, **{"text/plain": "<Figure size 640x480 with 1 Axes>"})
+    heading = nbformat.v4.new_markdown_cell("## 2. Where & why")
+    found = report_of(tmp_path, heading, code("plot()", own, plain))
+    assert 'alt="curves of &quot;two&quot; models"' in found
+    assert 'alt="Figure: 2. Where &amp; why"' in found
+
+
+def test_the_model_card_of_a_run_is_part_of_its_report(tmp_path):
+    assert 'id="card"' not in report_of(tmp_path, code("1"))
+    card = {"title": "<b>films</b>", "date": "2026-01-02", "format": 1, "limits": ["few & old"]}
+    (tmp_path / "model_card.json").write_text(json.dumps(card))
+    found = report_of(tmp_path, code("1"))
+    part = found[found.index('id="card"') :]
+    assert "&lt;b&gt;films&lt;/b&gt;" in part
+    assert "few &amp; old" in part
+    assert found.count("<main") == 1
+
+
 def test_environment_names_versions_device_and_seconds(tmp_path):
     import jax
 

@@ -1,10 +1,12 @@
 """What all figures share: the house style, colours, safe text, rows and axes."""
 
+import textwrap
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,34 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
-VERMILION, PINK, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
-CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, BLACK, GREY)
+STYLE = dict(
+    mpl.rc_params_from_file(Path(__file__).with_name("house.mplstyle"), use_default_template=False)
+)
+CYCLE = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
+BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, BLACK, GREY = CYCLE
 MARKERS = "osD^vPXp"
-STYLE = {
-    "figure.figsize": (7, 3.2),
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.08,
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "xtick.color": "#666666",
-    "ytick.color": "#666666",
-    "xtick.labelcolor": BLACK,
-    "ytick.labelcolor": BLACK,
-}
 _MODEL_COLOURS = {
     **dict.fromkeys(("model", "hybrid"), BLUE),
     "popular": GREY,
@@ -70,18 +50,42 @@ _OTHER_SCRIPTS = (  # taken where they are installed, after the font of the rest
     "Noto Emoji",
 )
 _MAX_LETTERS = 28
+_MAX_TITLE = 64  # letters in a line, for rows with long names leave a title little room
 _NO_GLYPH = "□"
 _NUMBER = ticker.FuncFormatter(lambda value, _: f"{value:,.12g}")
 
 
 def use_style() -> None:
-    """Apply the house style to every later figure of this process: call it once, after importing.
+    """Give the house style to every later figure of this process, also to those that are not ours.
 
-    `STYLE` has the settings; fonts of other scripts are added where they are installed.
+    `STYLE` has the settings; fonts of other scripts are added where they are installed. The
+    figures of this package have the style without this call, but for Axes that they are given.
     """
+    plt.rcParams.update(_style())
+
+
+def styled(draw: Callable) -> Callable:
+    """A figure function that draws in the house style, whatever the settings of the process."""
+
+    @wraps(draw)
+    def in_style(*args, **options):
+        style = _style()
+        before = {name: mpl.rcParams[name] for name in style}
+        mpl.rcParams.update(style)
+        try:
+            return draw(*args, **options)
+        finally:  # no more than that: the first figure of a notebook also sets up its screen
+            mpl.rcParams.update(before)
+
+    return in_style
+
+
+@lru_cache
+def _style() -> dict[str, object]:
+    """The settings, with the fonts of other scripts that are installed."""
     installed = set(font_manager.get_font_names())
     families = ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
-    plt.rcParams.update(STYLE | {"font.family": families})
+    return STYLE | {"font.family": families}
 
 
 def colour_of(name: str) -> str:
@@ -98,18 +102,35 @@ def colour_of(name: str) -> str:
 def shown(label: object, length: int = _MAX_LETTERS) -> str:
     """Text from data as one short line that the fonts in use can draw.
 
+    Args:
+        label: The text, or what has one.
+        length: Room for it, in letters as wide as an n.
+
     Example:
         >>> shown("The Lord of the Rings: The Fellowship of the Ring")
         'The Lord of the Rings: The…'
     """
     words = " ".join(str(label)[: 40 * length].split())
     words = "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    short = words if len(words) <= length else words[: length - 1].rstrip() + "…"
-    short = f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
     fonts = _fonts(tuple(font_manager.FontProperties().get_family()))
-    return "".join(
-        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in short
+    words = "".join(
+        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in words
     )
+    fits = np.searchsorted(np.cumsum([_width(c) for c in words[: length + 1]]), 1.1 * length)
+    fits = min(fits, length)
+    short = words if len(words) <= fits else words[: max(fits - 1, 0)].rstrip() + "…"
+    return f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
+
+
+@lru_cache(4096)
+def _width(letter: str) -> float:
+    """Width of a letter in widths of an n, not below 1; one not in the font is wide."""
+    (font,) = _fonts(("DejaVu Sans",))
+    font.set_size(10, 72)
+    if not font.get_char_index(ord(letter)):
+        return 1.6
+    wide, n = (font.load_char(ord(c)).linearHoriAdvance for c in (letter, "n"))
+    return max(wide / n, 1.0)
 
 
 @lru_cache
@@ -148,10 +169,11 @@ def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
 
 
 def finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
-    """The Axes with title and labels, and no text on it that is read as mathematics."""
+    """The Axes with title and labels, in our fonts, and no text that is read as mathematics."""
+    title = "\n".join(textwrap.wrap(title, _MAX_TITLE))
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     for text in ax.findobj(Text):
-        text.set_parse_math(False)
+        text.set(parse_math=False, family=mpl.rcParams["font.family"])
     return ax
 
 

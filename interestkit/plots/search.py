@@ -19,14 +19,17 @@ from interestkit.plots.drawing import (
     nothing,
     plain_numbers,
     shown,
+    styled,
 )
 
 _RESULTS = ("trial", "score", "items", "new items", "seconds")
 _COLUMNS = 3  # at most so many settings side by side
 _FEW = 6  # so many different values stand side by side instead of on an axis of numbers
+_LETTERS = 24  # of all names side by side
 _WIDE = 20  # a setting whose largest value is so many times its smallest has a log axis
 
 
+@styled
 def search_trials(
     table: pl.DataFrame, *, metric: str = "score", title: str = "Search for settings"
 ) -> list[Axes]:
@@ -51,16 +54,16 @@ def search_trials(
     figure = plt.figure(figsize=(7, 2.4 + 2.0 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.2] + [1.0] * rows)
     first = figure.add_subplot(grid[0, :])
-    ylabel = f"{metric}, validation"
+    ylabel = f"{shown(metric)}, validation"
     if table.is_empty():
-        return [nothing(first, "trial", ylabel)]
+        return [nothing(first, "trial (number)", ylabel)]
     axes = [_trials(first, table, title, ylabel)]
     for number, name in enumerate(settings):
         ax = figure.add_subplot(grid[1 + number // columns, number % columns], sharey=first)
         places = _places(ax, table[name])
         _points(ax, places, table["score"].to_numpy())
         ax.tick_params(axis="y", labelleft=number % columns == 0)
-        axes.append(finish(ax, "", shown(name), ylabel if number % columns == 0 else ""))
+        axes.append(finish(ax, "", shown(name, 20), ylabel if number % columns == 0 else ""))
     return axes
 
 
@@ -73,7 +76,8 @@ def _trials(ax: Axes, table: pl.DataFrame, title: str, ylabel: str) -> Axes:
     ax.yaxis.set_major_locator(MaxNLocator(4))
     count_axis(ax.xaxis)
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return finish(ax, title, "trial", ylabel)
+    title = f"{shown(title, 40)}: {len(scores)} trials, the best in a ring"
+    return finish(ax, title, "trial (number)", ylabel)
 
 
 def _points(ax: Axes, places: Sequence[float], scores: Sequence[float]) -> None:
@@ -103,11 +107,12 @@ def _places(ax: Axes, values: pl.Series) -> list[float]:
         ax.margins(x=0.1)
         plain_numbers(ax.xaxis)
         return values.to_list()
-    names = ["none" if value is None else _name(value) for value in distinct]
+    room = _LETTERS // max(len(distinct), 1)
+    names = ["none" if value is None else _name(value, room) for value in distinct]
     ax.set_xticks(range(len(distinct)), names, fontsize="small")
     ax.set_xlim(-0.5, len(distinct) - 0.5)
     return [distinct.index(value) for value in values]
 
 
-def _name(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else shown(value, 12)
+def _name(value: object, room: int) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value, room)

@@ -54,8 +54,10 @@ _MODULE_OF = {
     "compare": "paired",
     "model_card": "modelcard",
     "training_facts": "modelcard",
+    "what_if": "widgets.what_if",
+    "explore_users": "widgets.explorer",
 }
-_MODULES = ("metrics", "plots", "schema")
+_MODULES = ("metrics", "plots", "schema", "widgets")
 __all__ = ["__version__", *_MODULE_OF, *_MODULES]
 
 

@@ -12,6 +12,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from interestkit.plots import use_style
+from interestkit.plots.drawing import percent
 
 MATCHES = 50  # names that a search shows
 _BAR = 7.0  # width of a full bar, in letters
@@ -72,7 +73,7 @@ def bar(share: float, colour: str = "#0072B2") -> Markup:
     """
     width = _BAR * min(max(share, 0.0), 1.0)
     look = f"display:inline-block;width:{width:.2f}em;height:.7em;background:{colour}"
-    return Markup(f'<span style="{look}" aria-hidden="true"></span> {100 * share:.1f} %')
+    return Markup(f'<span style="{look}" aria-hidden="true"></span> {percent(share)}')
 
 
 def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
@@ -123,11 +124,6 @@ def image(png: bytes, alt: str) -> Markup:
     """The PNG as an HTML image with a text in its place."""
     source = b64encode(png).decode()
     return Markup(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">')
-
-
-def shares(share: float) -> str:
-    """A share as a percentage with one digit."""
-    return f"{100 * share:.1f} %"
 
 
 class Finder:

@@ -55,6 +55,7 @@ _MODULE_OF = {
     "model_card": "modelcard",
     "training_facts": "modelcard",
     "what_if": "widgets.what_if",
+    "TrainingMonitor": "widgets.monitor",
     "explore_users": "widgets.explorer",
 }
 _MODULES = ("metrics", "plots", "schema", "widgets")

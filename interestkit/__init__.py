@@ -54,7 +54,9 @@ _MODULE_OF = {
     "compare": "paired",
     "model_card": "modelcard",
     "training_facts": "modelcard",
+    "trade_offs": "reranking",
     "what_if": "widgets.what_if",
+    "trade_off": "widgets.trade_off",
     "TrainingMonitor": "widgets.monitor",
     "explore_users": "widgets.explorer",
 }

@@ -16,6 +16,7 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
+from interestkit.plots.paths import tradeoff_path, user_groups
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
 
@@ -36,7 +37,9 @@ __all__ = [
     "search_trials",
     "sessions",
     "tradeoff",
+    "tradeoff_path",
     "training_curves",
     "use_style",
+    "user_groups",
     "user_timeline",
 ]

@@ -57,6 +57,7 @@ _MODULE_OF = {
     "trade_offs": "reranking",
     "what_if": "widgets.what_if",
     "trade_off": "widgets.trade_off",
+    "interest_map": "widgets.map",
     "compare_models": "widgets.compared",
     "TrainingMonitor": "widgets.monitor",
     "explore_users": "widgets.explorer",

@@ -144,6 +144,16 @@ GROUPS = pl.DataFrame(
 )
 
 
+POINTS = pl.DataFrame(
+    {
+        "kind": ["item", "item", "user"],
+        "interest": ["x", None, "x"],
+        "x": [0.0, 1.0, -1.0],
+        "y": [0.5, 0.0, 0.5],
+    }
+)
+
+
 # Every function with a table to draw, the same table without rows, and what of it are labels.
 DRAWN = {
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
@@ -162,6 +172,7 @@ DRAWN = {
     "reliability": lambda ax=None: plots.reliability(make_reliability(), ax=ax),
     "coverage": lambda ax=None: plots.coverage(make_table(), ax=ax),
     "tradeoff_path": lambda ax=None: plots.tradeoff_path(PATH, x="novelty", strength=0.5, ax=ax),
+    "interest_points": lambda ax=None: plots.interest_points(POINTS, ax=ax),
     "user_groups": lambda ax=None: plots.user_groups(GROUPS, what="NDCG@10", ax=ax),
 }
 EMPTY = {
@@ -181,6 +192,7 @@ EMPTY = {
     "reliability": lambda: plots.reliability(make_reliability().clear()),
     "coverage": lambda: plots.coverage(make_table().clear()),
     "tradeoff_path": lambda: plots.tradeoff_path(PATH.clear(), x="novelty"),
+    "interest_points": lambda: plots.interest_points(POINTS.clear()),
     "user_groups": lambda: plots.user_groups(GROUPS.clear()),
 }
 

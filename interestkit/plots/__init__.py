@@ -16,7 +16,7 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
-from interestkit.plots.paths import tradeoff_path, user_groups
+from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
 
@@ -31,6 +31,7 @@ __all__ = [
     "gains",
     "history_lengths",
     "interest_bars",
+    "interest_points",
     "interest_sizes",
     "long_tail",
     "reliability",

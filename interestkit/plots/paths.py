@@ -1,4 +1,4 @@
-"""Figures of what changes as a setting does: paths of two metrics, and groups of users."""
+"""Figures beside the widgets: paths of two metrics, groups of users, points on a map."""
 
 import polars as pl
 from matplotlib import ticker
@@ -7,12 +7,14 @@ from matplotlib.axes import Axes
 from interestkit.plots.compared import draw_dots
 from interestkit.plots.drawing import (
     BLUE,
+    CYCLE,
     GREY,
     VERMILION,
     finish,
     make_axes,
     need,
     nothing,
+    put_legend,
     shown,
 )
 
@@ -66,3 +68,43 @@ def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = N
         return nothing(ax, xlabel, "users")
     draw_dots(ax, table, "group", "model")
     return finish(ax, f"{shown(what)} by group of users", xlabel, "users")
+
+
+def interest_points(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
+    """Items and users as points of a map, coloured by the most frequent interests among them.
+
+    Args:
+        table: Columns kind ("item" or "user"), interest (None where there is none), x, y.
+        ax: Where to draw; None makes a figure.
+    """
+    need(table, "kind", "interest", "x", "y")
+    ax = make_axes(ax, rows=18)
+    if table.is_empty():
+        return nothing(ax, "place (no unit)", "place (no unit)")
+    names = frequent_interests(table)[: len(POINT_COLOURS)]
+    for kind, mark in (("item", "o"), ("user", "s")):
+        part = table.filter(pl.col("kind") == kind)
+        size = 40 / max(len(table), 1) ** 0.25
+        groups = [(name, part.filter(pl.col("interest") == name)) for name in names]
+        other = pl.col("interest").is_null() | ~pl.col("interest").is_in(names)
+        for number, (name, rows) in enumerate([("other", part.filter(other)), *groups]):
+            colour = POINT_COLOURS[number - 1] if number else OTHER_POINTS
+            label = shown(name) if kind == "item" else "_"
+            fill = {"color": colour} if kind == "item" else {"edgecolors": colour, "c": "none"}
+            look = {"s": size, "linewidths": 0.7, "label": label, "marker": mark} | fill
+            ax.scatter(rows["x"].to_numpy(), rows["y"].to_numpy(), **look)
+    ax.set(xticks=[], yticks=[], aspect="equal")
+    put_legend(ax)
+    counts = [f"{(table['kind'] == kind).sum():,} {kind}s" for kind in ("item", "user")]
+    title = f"{counts[0]} (discs) and {counts[1]} (squares): near is alike"
+    return finish(ax, title, "place (no unit)", "place (no unit)")
+
+
+POINT_COLOURS = CYCLE[:-1]  # of the most frequent interests
+OTHER_POINTS = "#B3B3B3"
+
+
+def frequent_interests(table: pl.DataFrame) -> list[str]:
+    """Interests of a map, those of most points first."""
+    counts = table["interest"].drop_nulls().value_counts()
+    return counts.sort("count", "interest", descending=[True, False])["interest"].to_list()

@@ -279,13 +279,20 @@ def _shown(cell: Any) -> str:
 
 
 def _lab(options: argparse.Namespace) -> int:
+    """Become JupyterLab, on this machine alone, with the kernel of this interpreter."""
     if importlib.util.find_spec("jupyterlab") is None:
         raise RunError("JupyterLab is not installed in this environment")
     folder = find_notebooks(options.notebooks)
     settings = [f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1"]
+    if (folder / "README.md").is_file():
+        settings.append("--LabApp.default_url=/lab/tree/README.md")
     command = [sys.executable, "-m", "jupyterlab", *settings, *options.rest]
+    ours = str(Path(__file__).with_name("lab"))  # defaults that the user's own settings go before
+    places = [os.environ.get("JUPYTER_CONFIG_PATH"), ours]
+    environment = {"JUPYTER_PREFER_ENV_PATH": "1"} | os.environ  # kernels of this environment first
+    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, places))
     sys.stdout.flush()
-    os.execv(sys.executable, command)
+    os.execve(sys.executable, command, environment)
     return 0
 
 

@@ -81,13 +81,35 @@ def find_notebooks(folder: str | Path | None = None) -> Path:
 
 
 def list_notebooks(folder: Path) -> list[Notebook]:
-    """The numbered notebooks of a folder, in order.
+    """The numbered notebooks of a folder, in order, as `read_notebook` reads each."""
+    files = sorted(file for file in folder.iterdir() if NUMBERED.fullmatch(file.name))
+    return [read_notebook(file) for file in files]
+
+
+def read_notebook(path: Path) -> Notebook:
+    """One notebook and the defaults that its parameters cell sets at its top level.
 
     Raises:
-        RunError: If a file is no notebook, or its parameters cell is not plain Python.
+        RunError: If the file is no notebook, or its parameters cell is not plain Python.
     """
-    files = sorted(file for file in folder.iterdir() if NUMBERED.fullmatch(file.name))
-    return [_read(file) for file in files]
+    import nbformat
+
+    try:
+        cells = nbformat.read(path, as_version=4).cells
+    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
+        raise RunError(f"{path} is not a notebook: {_one_line(error)}") from error
+    tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
+    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+    try:
+        defaults = _defaults(cells[tagged[0]].source) if tagged else {}
+    except SyntaxError as error:
+        raise RunError(f"{path}: the parameters cell is not plain Python: {error}") from error
+    return Notebook(
+        path=path,
+        defaults=defaults,
+        parameters_at=tagged[0] if tagged else -1,
+        num_cells=len(code),
+    )
 
 
 def choose(
@@ -199,28 +221,6 @@ def run_notebooks(
             if failure:
                 return failure
     return None
-
-
-def _read(path: Path) -> Notebook:
-    """One notebook and the defaults that its parameters cell sets at its top level."""
-    import nbformat
-
-    try:
-        cells = nbformat.read(path, as_version=4).cells
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
-        raise RunError(f"{path} is not a notebook: {_one_line(error)}") from error
-    tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
-    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
-    try:
-        defaults = _defaults(cells[tagged[0]].source) if tagged else {}
-    except SyntaxError as error:
-        raise RunError(f"{path}: the parameters cell is not plain Python: {error}") from error
-    return Notebook(
-        path=path,
-        defaults=defaults,
-        parameters_at=tagged[0] if tagged else -1,
-        num_cells=len(code),
-    )
 
 
 def _defaults(source: str) -> dict[str, Any]:

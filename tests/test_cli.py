@@ -267,11 +267,17 @@ def test_data_lists_blocks_on_a_narrow_terminal(monkeypatch, capsys):
     assert "licence" not in second  # an empty cell has no line
 
 
-def test_lab_opens_the_notebooks_on_this_machine_alone(project, monkeypatch):
+def lab_command(monkeypatch, *words):
+    """The program, words and environment that `interestkit lab` turns into."""
     calls = []
-    monkeypatch.setattr(os, "execv", lambda *words: calls.append(words))
-    assert call("lab", "--port=9999", "--no-browser") == 0
-    ((program, words),) = calls
+    monkeypatch.setattr(os, "execve", lambda *words: calls.append(words))
+    assert call("lab", *words) == 0
+    (found,) = calls
+    return found
+
+
+def test_lab_opens_the_notebooks_on_this_machine_alone(project, monkeypatch):
+    program, words, _ = lab_command(monkeypatch, "--port=9999", "--no-browser")
     assert program == sys.executable
     assert words[1:3] == ["-m", "jupyterlab"]
     assert words[3:] == [
@@ -280,6 +286,22 @@ def test_lab_opens_the_notebooks_on_this_machine_alone(project, monkeypatch):
         "--port=9999",
         "--no-browser",
     ]
+
+
+def test_lab_starts_with_the_readme_of_the_folder_where_there_is_one(project, monkeypatch):
+    (project / "notebooks" / "README.md").write_text("# Order")
+    assert "--LabApp.default_url=/lab/tree/README.md" in lab_command(monkeypatch)[1]
+
+
+@pytest.mark.usefixtures("project")
+def test_lab_takes_the_kernels_of_this_environment_and_the_settings_of_the_kit(monkeypatch):
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", "/mine")
+    environment = lab_command(monkeypatch)[2]
+    assert environment["JUPYTER_PREFER_ENV_PATH"] == "1"
+    first, ours = environment["JUPYTER_CONFIG_PATH"].split(os.pathsep)
+    assert first == "/mine"  # what the user has set goes before
+    settings = Path(ours, "labconfig", "default_setting_overrides.json").read_text()
+    assert '"markdown": "Markdown Preview"' in settings
 
 
 def test_version_is_that_of_the_package(capsys):

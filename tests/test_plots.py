@@ -1,17 +1,18 @@
 import re
 import warnings
 from datetime import UTC, datetime, timedelta
+from itertools import combinations
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
-from matplotlib.colors import to_hex
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
 from interestkit import plots
-from interestkit.plots.drawing import GREEN, GREY, percent, shown
+from interestkit.plots.drawing import CYCLE, GREEN, GREY, percent, shown
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
@@ -249,6 +250,51 @@ def test_figure_draws_without_the_house_style(name):
     with mpl.rc_context():
         mpl.rcdefaults()
         DRAWN[name]().figure.canvas.draw()
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_figure_has_the_house_style_and_leaves_that_of_the_process_alone(name):
+    with mpl.rc_context():
+        plt.style.use("dark_background")
+        before = dict(mpl.rcParams)
+        ax = DRAWN[name]()
+        assert to_hex(ax.figure.get_facecolor()) == to_hex(ax.get_facecolor()) == "#ffffff"
+        assert to_hex(ax.xaxis.label.get_color()) == "#000000"
+        assert ax.title.get_fontfamily() == plots.drawing._style()["font.family"]
+        assert dict(mpl.rcParams) == before
+
+
+def test_style_is_a_matplotlib_style_for_other_figures_too():
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        plt.style.use("interestkit.plots.house")
+        assert {name: mpl.rcParams[name] for name in plots.STYLE} == plots.STYLE
+
+
+# Machado, Oliveira and Fernandes (2009): linear RGB as those see it who lack one kind of cone.
+SEEN_BY = {
+    "all": np.eye(3),
+    "protanope": [[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]],
+    "deuteranope": [[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]],
+    "tritanope": [[1.256, -0.077, -0.179], [-0.078, 0.931, 0.148], [0.005, 0.691, 0.304]],
+}
+XYZ = [[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]]
+
+
+def lightness_and_hue(colour, seen=SEEN_BY["all"]):
+    """CIE L*, a*, b* of a colour."""
+    light = np.array(to_rgb(colour))
+    light = np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+    x, y, z = XYZ @ np.clip(seen @ light, 0, 1) / [0.9505, 1, 1.089]
+    x, y, z = (np.cbrt(v) if v > 0.008856 else 7.787 * v + 16 / 116 for v in (x, y, z))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.mark.parametrize("reader", SEEN_BY)
+def test_colours_are_told_apart_by_every_reader(reader):
+    seen = [lightness_and_hue(colour, np.array(SEEN_BY[reader])) for colour in CYCLE]
+    distances = [np.linalg.norm(one - other) for one, other in combinations(seen, 2)]
+    assert min(distances) > 15  # matplotlib's own ten come as near as 5
 
 
 @pytest.mark.parametrize("name", EMPTY)

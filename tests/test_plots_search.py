@@ -40,7 +40,8 @@ def line(ax, label):
 
 def test_trials_stand_in_order_below_the_best_so_far():
     ax = plots.search_trials(TABLE, metric="NDCG@10", title="ALS")[0]
-    assert (ax.get_title(loc="left"), ax.get_xlabel()) == ("ALS", "trial")
+    assert ax.get_title(loc="left") == "ALS: 8 trials, the best in a ring"
+    assert ax.get_xlabel() == "trial (number)"
     assert ax.get_ylabel() == "NDCG@10, validation"
     np.testing.assert_array_equal(line(ax, "best so far")[1], [0.2] * 3 + [0.5] * 5)
     np.testing.assert_array_equal(line(ax, "trial")[0], range(2, 9))

@@ -3,6 +3,7 @@ import re
 import hostile
 import polars as pl
 import pytest
+from widget_pages import SCRIPT, tags_in
 
 import interestkit as ik
 from interestkit.comparison import bootstrap_interval
@@ -91,18 +92,16 @@ def test_only_chosen_models_are_shown_and_none_changes_nothing(widget):
 
 def test_own_groups_may_leave_users_out_and_their_names_are_text(study, evaluation):
     users = study.test.histories.users
-    groups = {
-        hostile.SCRIPT: {str(user): hostile.TITLES[n % 9] for n, user in enumerate(users[:30])}
-    }
+    groups = {SCRIPT: {str(user): hostile.titles()[n % 9] for n, user in enumerate(users[:30])}}
     widget = ik.compare_models(evaluation, truth=study.test, groups=groups)
-    widget.by.value = hostile.SCRIPT
+    widget.by.value = SCRIPT
     told = sum(map(int, re.findall(r'class="ik-n">(\d+)<', widget.values.value)))
     some = pl.Series([str(user) for user in users[:30]]).implode()
     rows = evaluation.per_user.filter(pl.col("user").is_in(some), target="items", metric="NDCG@5")
     assert told == rows["value"].is_not_nan().sum() > 0
     page = widget.values.value + widget.listed.value + widget.figure.value + widget.status.value
     allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "img", "p"}
-    assert hostile.tags_in(page) <= allowed
+    assert tags_in(page) <= allowed
 
 
 def test_the_copy_is_what_is_shown(widget):

@@ -5,6 +5,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
+from widget_pages import SCRIPT, tags_in, with_hostile_titles
 
 import interestkit as ik
 from interestkit.widgets.parts import words
@@ -114,21 +115,21 @@ def test_the_static_copy_is_what_is_on_the_screen(widget):
 
 
 def test_hostile_titles_users_and_interests_are_text(study):
-    split, script = study.split, hostile.SCRIPT
+    split, script = study.split, SCRIPT
     user = str(study.test.histories.users[0])
     renamed = pl.when(pl.col("user") == user).then(pl.lit(script)).otherwise("user").alias("user")
-    titles = [f"{hostile.TITLES[n % len(hostile.TITLES)]} {n}" for n in range(len(split.items))]
+    titles = [f"{hostile.titles()[n]} {n}" for n in range(len(split.items))]
     parts = {
         name: getattr(split, name).with_columns(renamed)
         for name in ("train", "validation", "test", "moments_validation", "moments_test")
     }
     split = replace(split, items=split.items.with_columns(title=pl.Series(titles)), **parts)
-    predictor = replace(study.predictor, features=hostile.with_hostile_titles(study.features))
+    predictor = replace(study.predictor, features=with_hostile_titles(study.features))
     widget = ik.explore_users(predictor, split, user=script, k=20)
     views = (widget.figure, widget.interests, widget.recommended, widget.followed, widget.status)
     page = "".join(view.value for view in views)
     allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "br", "img", "p"}
-    assert hostile.tags_in(page) <= allowed
+    assert tags_in(page) <= allowed
     assert page.count("<img ") == 1
     assert "onerror=&" in page or "onerror" not in page.replace("&lt;img src=x onerror", "")
     assert not {"\u202e", "\u2066", "\x00"} & set(page)

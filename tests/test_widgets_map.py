@@ -1,8 +1,8 @@
 from dataclasses import replace
 
-import hostile
 import numpy as np
 import pytest
+from widget_pages import tags_in, with_hostile_titles
 
 import interestkit as ik
 from interestkit.widgets.map import _LISTED
@@ -79,13 +79,13 @@ def test_items_alone_make_a_map(study):
 
 
 def test_hostile_titles_are_text(study):
-    features = hostile.with_hostile_titles(study.features)
+    features = with_hostile_titles(study.features)
     predictor = replace(study.predictor, features=features)
     widget = ik.interest_map(predictor, num_items=40)
     widget.selected = np.arange(40)
     page = widget.listed.value + widget.status.value + widget.parts[0].children[1].children[1].value
     allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "p", "br"}
-    assert hostile.tags_in(page) <= allowed
+    assert tags_in(page) <= allowed
     assert "$$" not in page
     assert max(map(len, widget.canvas.names)) < 100
     assert not {"\u202e", "\u2066", "\x00"} & set("".join(widget.canvas.names))

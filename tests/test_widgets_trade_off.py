@@ -1,9 +1,9 @@
 from dataclasses import replace
 
-import hostile
 import jax
 import polars as pl
 import pytest
+from widget_pages import tags_in, with_hostile_titles
 
 import interestkit as ik
 
@@ -57,13 +57,13 @@ def test_no_change_compiles_anything(widget, caplog):
 
 
 def test_hostile_titles_are_text_and_the_copy_is_what_is_shown(study):
-    features = hostile.with_hostile_titles(study.features)
+    features = with_hostile_titles(study.features)
     predictor = replace(study.predictor, features=features)
     widget = ik.trade_off(predictor, study.test, features, k=10, candidates=20)
     picture, tables = (data for data, _ in widget.copies())
     assert picture["text/plain"] == widget.said
     page = tables["text/html"]
     allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "div", "style"}
-    assert hostile.tags_in(page) <= allowed
+    assert tags_in(page) <= allowed
     assert "&lt;" in page
     assert "$$" not in page

@@ -1,9 +1,9 @@
 from dataclasses import replace
 
-import hostile
 import jax
 import numpy as np
 import pytest
+from widget_pages import tags_in, with_hostile_titles
 
 import interestkit as ik
 from interestkit.widgets.what_if import LISTED
@@ -108,13 +108,13 @@ def test_somebody_new_starts_with_nothing(study):
 
 
 def test_hostile_titles_are_text(study, history):
-    features = hostile.with_hostile_titles(study.features)
+    features = with_hostile_titles(study.features)
     features = replace(features, interests=tuple(f"<i>{n}</i> $$" for n in features.interests))
     predictor = replace(study.predictor, features=features)
     widget = ik.what_if(predictor, replace(history, coded_by=""), k=40)
     page = widget.items.value + widget.interests.value
     allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span"}
-    assert hostile.tags_in(page) <= allowed
+    assert tags_in(page) <= allowed
     assert "&lt;script&gt;" in page
     assert "$$" not in page
     assert not {"\u202e", "\u2066", "\x00"} & set(page)

@@ -22,6 +22,7 @@ from interestkit.plots.drawing import (
     put_legend,
     put_legend_below,
     shown,
+    styled,
 )
 
 LEVEL = 0.05  # of significance, after Holm's correction
@@ -30,6 +31,7 @@ _SAID = ("confidence", "accuracy")
 _MAIN = r"^(NDCG|recall|alpha-NDCG|accuracy)\b"  # what `gains` draws unless asked for others
 
 
+@styled
 def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None = None) -> Axes:
     """One metric of every model, the best on top, with its 95 % interval over users.
 
@@ -128,6 +130,7 @@ def _mark(label: str, colour: str, marker: str, inside: str | None = None) -> Li
     return Line2D([], [], linestyle="none", markersize=6.5, label=label, **look)
 
 
+@styled
 def gains(
     table: pl.DataFrame,
     *,
@@ -191,6 +194,7 @@ def _turn_signs(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
+@styled
 def tradeoff(
     table: pl.DataFrame,
     *,
@@ -266,6 +270,7 @@ def _label_points(ax: Axes, names: list[str], x: Sequence[float], y: Sequence[fl
         )
 
 
+@styled
 def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How much of the catalogue, the interests and the users each model's lists reach.
 
@@ -285,6 +290,7 @@ def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     return finish(ax, "What the lists of each model reach", *labels)
 
 
+@styled
 def reliability(
     table: pl.DataFrame, *, model: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:

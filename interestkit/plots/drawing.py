@@ -2,9 +2,10 @@
 
 import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from functools import lru_cache
+from functools import lru_cache, wraps
+from pathlib import Path
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -17,34 +18,12 @@ from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
 
-# Okabe and Ito's colours, which colour-blind readers can tell apart.
-BLUE, ORANGE, GREEN, SKY = "#0072B2", "#E69F00", "#009E73", "#56B4E9"
-VERMILION, PINK, BLACK, GREY = "#D55E00", "#CC79A7", "#000000", "#8C8C8C"
-CYCLE = (BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, BLACK, GREY)
+STYLE = dict(
+    mpl.rc_params_from_file(Path(__file__).with_name("house.mplstyle"), use_default_template=False)
+)
+CYCLE = tuple(STYLE["axes.prop_cycle"].by_key()["color"])
+BLUE, ORANGE, GREEN, VERMILION, SKY, PINK, BLACK, GREY = CYCLE
 MARKERS = "osD^vPXp"
-STYLE = {
-    "figure.figsize": (7, 3.2),
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "figure.constrained_layout.use": True,
-    "figure.constrained_layout.h_pad": 0.08,
-    "font.size": 9.5,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.edgecolor": "#666666",
-    "axes.axisbelow": True,
-    "axes.grid": True,
-    "axes.prop_cycle": mpl.cycler(color=CYCLE),
-    "grid.color": "#E4E4E4",
-    "grid.linewidth": 0.8,
-    "legend.frameon": False,
-    "xtick.color": "#666666",
-    "ytick.color": "#666666",
-    "xtick.labelcolor": BLACK,
-    "ytick.labelcolor": BLACK,
-}
 _MODEL_COLOURS = {
     **dict.fromkeys(("model", "hybrid"), BLUE),
     "popular": GREY,
@@ -75,13 +54,36 @@ _NUMBER = ticker.FuncFormatter(lambda value, _: f"{value:,.12g}")
 
 
 def use_style() -> None:
-    """Apply the house style to every later figure of this process: call it once, after importing.
+    """Give the house style to every later figure of this process, also to those that are not ours.
 
-    `STYLE` has the settings; fonts of other scripts are added where they are installed.
+    `STYLE` has the settings; fonts of other scripts are added where they are installed. The
+    figures of this package have the style without this call, but for Axes that they are given.
     """
+    plt.rcParams.update(_style())
+
+
+def styled(draw: Callable) -> Callable:
+    """A figure function that draws in the house style, whatever the settings of the process."""
+
+    @wraps(draw)
+    def in_style(*args, **options):
+        style = _style()
+        before = {name: mpl.rcParams[name] for name in style}
+        mpl.rcParams.update(style)
+        try:
+            return draw(*args, **options)
+        finally:  # no more than that: the first figure of a notebook also sets up its screen
+            mpl.rcParams.update(before)
+
+    return in_style
+
+
+@lru_cache
+def _style() -> dict[str, object]:
+    """The settings, with the fonts of other scripts that are installed."""
     installed = set(font_manager.get_font_names())
     families = ["DejaVu Sans", *(name for name in _OTHER_SCRIPTS if name in installed)]
-    plt.rcParams.update(STYLE | {"font.family": families})
+    return STYLE | {"font.family": families}
 
 
 def colour_of(name: str) -> str:
@@ -148,10 +150,10 @@ def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
 
 
 def finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
-    """The Axes with title and labels, and no text on it that is read as mathematics."""
+    """The Axes with title and labels, in our fonts, and no text that is read as mathematics."""
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     for text in ax.findobj(Text):
-        text.set_parse_math(False)
+        text.set(parse_math=False, family=mpl.rcParams["font.family"])
     return ax
 
 

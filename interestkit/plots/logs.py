@@ -28,6 +28,7 @@ from interestkit.plots.drawing import (
     plain_numbers,
     put_legend,
     shown,
+    styled,
     time_axis,
 )
 from interestkit.schema import INTERESTS, ITEM, KIND, KINDS, SESSION, TIME, USER
@@ -44,6 +45,7 @@ _LAST_DAY = 2_932_896  # 9999-12-31 as days since 1970, the last that matplotlib
 _BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
 
 
+@styled
 def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Events that each cleaning rule dropped, in the order of the rules, on a logarithmic axis.
 
@@ -68,6 +70,7 @@ def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     return finish(ax, title, *labels)
 
 
+@styled
 def activity(
     events: pl.DataFrame, *, cuts: Mapping[str, datetime] | None = None, ax: Axes | None = None
 ) -> Axes:
@@ -113,6 +116,7 @@ def _mark_parts(ax: Axes, cuts: Mapping[str, datetime], first: float, last: floa
         ax.text(side, height, shown(name), transform=ax.get_xaxis_transform(), **look)
 
 
+@styled
 def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Cumulative share of events against share of items and of users, the busiest first.
 
@@ -140,6 +144,7 @@ def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     return finish(ax, "How few items and users have most of the events", *labels)
 
 
+@styled
 def sessions(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How many events a session has, in bins that double.
 
@@ -152,6 +157,7 @@ def sessions(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     return _sizes(ax, sizes, "sessions", "events in the session (number, doubling bins)")
 
 
+@styled
 def history_lengths(lengths: Int[np.ndarray, " users"], *, ax: Axes | None = None) -> Axes:
     """How many known events users have, in bins that double.
 
@@ -188,6 +194,7 @@ def _sizes(ax: Axes | None, sizes: Int[np.ndarray, " things"], things: str, xlab
     return finish(ax, title, xlabel, f"{things} (number)")
 
 
+@styled
 def user_timeline(
     events: pl.DataFrame,
     items: pl.DataFrame,
@@ -252,6 +259,7 @@ def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) 
     return kinds
 
 
+@styled
 def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None) -> Axes:
     """Share of all events per interest; an item's events are divided among its interests.
 

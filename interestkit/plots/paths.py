@@ -16,9 +16,11 @@ from interestkit.plots.drawing import (
     nothing,
     put_legend,
     shown,
+    styled,
 )
 
 
+@styled
 def tradeoff_path(
     table: pl.DataFrame,
     *,
@@ -52,6 +54,7 @@ def tradeoff_path(
     return finish(ax, f"{shown(y)} against {shown(x)}", shown(x), shown(y))
 
 
+@styled
 def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = None) -> Axes:
     """A mean of each model in each group of users, with its 95 % interval as a line.
 
@@ -70,6 +73,7 @@ def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = N
     return finish(ax, f"{shown(what)} by group of users", xlabel, "users")
 
 
+@styled
 def interest_points(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Items and users as points of a map, coloured by the most frequent interests among them.
 

@@ -23,6 +23,7 @@ from interestkit.plots.drawing import (
     put_legend,
     put_legend_below,
     shown,
+    styled,
 )
 
 _BARS = {  # columns of `interest_bars`, in their order
@@ -32,6 +33,7 @@ _BARS = {  # columns of `interest_bars`, in their order
 }
 
 
+@styled
 def decay(
     scales_days: Sequence[float],
     weights: Sequence[float] | None = None,
@@ -93,6 +95,7 @@ def _decay_curves(
     return [("", weights @ curves / weights.sum())]
 
 
+@styled
 def training_curves(
     curves: pl.DataFrame, *, columns: str | Sequence[str] = ("score",), ax: Axes | None = None
 ) -> Axes:
@@ -127,7 +130,8 @@ def training_curves(
     if len(seeds) > 1 or not only:
         put_legend(ax)
     number = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    title = f"{shown(', '.join(columns))} by epoch, {number}; dot: best epoch"
+    several = "Losses" if all(map(_is_loss, columns)) else f"{len(columns)} scores"
+    title = f"{shown(what) if only else several} by epoch, {number}; dot: best epoch"
     return finish(ax, title, "epoch (number)", ylabel)
 
 
@@ -142,6 +146,7 @@ def _best_row(curve: pl.DataFrame, column: str) -> int:
     return (values.arg_min() if _is_loss(judge) else values.arg_max()) or 0
 
 
+@styled
 def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None) -> Axes:
     """Probability of each interest of one user, beside what followed and what came before.
 
@@ -170,5 +175,5 @@ def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None)
     name_rows(ax, [shown(name) for name in best["interest"]])
     if len(parts) > 1:
         put_legend_below(ax)
-    which = f"{len(best)} most probable of {len(table):,}" if len(table) > top else "All"
-    return finish(ax, f"{which} interests", xlabel, "interest")
+    which = f"The {top} most probable of {len(table):,}" if len(table) > top else f"All {len(best)}"
+    return finish(ax, f"{which} interests of one user", xlabel, "interest")

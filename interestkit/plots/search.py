@@ -19,6 +19,7 @@ from interestkit.plots.drawing import (
     nothing,
     plain_numbers,
     shown,
+    styled,
 )
 
 _RESULTS = ("trial", "score", "items", "new items", "seconds")
@@ -27,6 +28,7 @@ _FEW = 6  # so many different values stand side by side instead of on an axis of
 _WIDE = 20  # a setting whose largest value is so many times its smallest has a log axis
 
 
+@styled
 def search_trials(
     table: pl.DataFrame, *, metric: str = "score", title: str = "Search for settings"
 ) -> list[Axes]:
@@ -51,9 +53,9 @@ def search_trials(
     figure = plt.figure(figsize=(7, 2.4 + 2.0 * rows), layout="constrained")
     grid = figure.add_gridspec(1 + rows, columns, height_ratios=[1.2] + [1.0] * rows)
     first = figure.add_subplot(grid[0, :])
-    ylabel = f"{metric}, validation"
+    ylabel = f"{shown(metric)}, validation"
     if table.is_empty():
-        return [nothing(first, "trial", ylabel)]
+        return [nothing(first, "trial (number)", ylabel)]
     axes = [_trials(first, table, title, ylabel)]
     for number, name in enumerate(settings):
         ax = figure.add_subplot(grid[1 + number // columns, number % columns], sharey=first)
@@ -73,7 +75,8 @@ def _trials(ax: Axes, table: pl.DataFrame, title: str, ylabel: str) -> Axes:
     ax.yaxis.set_major_locator(MaxNLocator(4))
     count_axis(ax.xaxis)
     ax.figure.legend(*ax.get_legend_handles_labels(), loc="outside lower center", ncols=5)
-    return finish(ax, title, "trial", ylabel)
+    title = f"{shown(title, 40)}: {len(scores)} trials, the best in a ring"
+    return finish(ax, title, "trial (number)", ylabel)
 
 
 def _points(ax: Axes, places: Sequence[float], scores: Sequence[float]) -> None:

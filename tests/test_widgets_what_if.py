@@ -127,7 +127,7 @@ def test_only_the_newest_events_are_listed(widget):
     for code in range(LISTED + 5):
         widget.add(code % 40)
     assert len(widget.list.options) == LISTED
-    assert widget.said.endswith(f"Newest {LISTED} are listed.")
+    assert widget.said.endswith(f"The newest {LISTED} are listed.")
 
 
 def test_a_history_of_several_users_is_refused(study):

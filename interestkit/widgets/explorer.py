@@ -31,7 +31,7 @@ from interestkit.widgets.parts import (
 
 _TRIED_ITEMS, _TRIED_INTERESTS = 40, 20  # what is left out of a history, one after the other
 _LEAST = 1.01  # what makes an item less than so many times as probable is not worth a word
-_LATER = 15  # later events that are listed
+_LATER, _LATER_COLOUR = 15, "#B37400"  # later events that are listed, and their bars
 _KNOWN, _NOVEL, _BARS = 6, 4, 8  # interests that are listed, and drawn
 
 
@@ -131,14 +131,15 @@ class UserExplorer(Panel):
         known, novel = rows.filter(pl.col("own") > 0), rows.filter(pl.col("own") == 0)
         came = novel[_NOVEL:].filter(pl.col("share") > 0).head(_NOVEL)
         rows = pl.concat([known.head(_KNOWN), novel.head(_NOVEL), came])
+        longest = max(rows["probability"].max(), rows["share"].max())
         return table(
             f"Interests: {len(known)} known, {len(novel)} not touched before the cut",
             {
                 "interest": rows["interest"].to_list(),
                 "touched before": ["known" if own else "novel" for own in rows["own"]],
                 "in the history": [percent(own) for own in rows["own"]],
-                "predicted": [bar(share) for share in rows["probability"]],
-                "what followed": [bar(share, "#A66A00") for share in rows["share"]],
+                "predicted": [bar(share, longest) for share in rows["probability"]],
+                "what followed": [bar(share, longest, _LATER_COLOUR) for share in rows["share"]],
             },
         )
 

@@ -70,7 +70,7 @@ class InterestMap(Panel):
             colours=list(POINT_COLOURS[: len(self.interests)]),
             label=self.label,
         )
-        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="22em")}
+        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="26em")}
         options = [("all, by colour", -1), *((words(n, 40), i) for n, i in number.items())]
         self.interest = w.Dropdown(options=options, description="Interest", **wide)
         self.finder = Finder(points["name"], what="point", on_pick=self.show_point, rows=4)
@@ -112,7 +112,8 @@ class InterestMap(Panel):
         names = [*self.interests[: len(POINT_COLOURS)], "other"]
         colours = [*colours[: len(names) - 1], OTHER_POINTS]
         parts = [
-            f'<span style="display:inline-block;width:.8em;height:.8em;background:{colour}" '
+            f'<span style="display:inline-block;width:.8em;height:.8em;background:{colour};'
+            f'border:1px solid #888" '
             f'aria-hidden="true"></span> {escaped(name, 30)}'
             for name, colour in zip(names, colours, strict=True)
         ]

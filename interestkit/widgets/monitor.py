@@ -141,16 +141,16 @@ class TrainingMonitor(Panel):
         return [self.copy_of_picture(self._png, self._alt)]
 
     def _watch(self) -> None:
-        """Display, take interrupts, and learn when the cell ends."""
+        """Take interrupts, learn when the cell ends, and display what is displayed nowhere."""
         shell = _shell()
         if shell is None:
             return
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, self._interrupted)
+        shell.events.register("post_run_cell", self._after_cell)
         if not self._handles:
             self._draw()
             self._ipython_display_()
-        shell.events.register("post_run_cell", self._after_cell)
-        if threading.current_thread() is threading.main_thread():
-            self._handler = signal.signal(signal.SIGINT, self._interrupted)
 
     def _interrupted(self, *_) -> None:
         if self._asked.is_set():

@@ -23,7 +23,7 @@ _STYLE = """
 .ik-live caption, .ik-static caption { text-align: left; font-weight: 600; padding: 4px 0;
   caption-side: top; color: inherit; }
 .ik-live th, .ik-live td, .ik-static th, .ik-static td { padding: 2px 10px 2px 0; text-align: left;
-  vertical-align: top; border-bottom: 1px solid #8886; max-width: 30em; overflow-wrap: anywhere; }
+  vertical-align: top; border-bottom: 1px solid #8886; max-width: 30em; overflow-wrap: break-word; }
 .ik-live .ik-n, .ik-static .ik-n { text-align: right; white-space: nowrap; }
 .ik-live img { max-width: 100%; height: auto; background: white; }
 .ik-live p { margin: 2px 0; line-height: 1.4; max-width: 60em; }
@@ -64,14 +64,14 @@ def escaped(text: object, length: int = 60) -> Markup:
     return Markup(html.escape(words(text, length)).replace("$", "<span>$</span>"))
 
 
-def bar(share: float, colour: str = "#0072B2") -> Markup:
-    """A share from 0 to 1 as a bar and a number in percent.
+def bar(share: float, longest: float = 1.0, colour: str = "#0072B2") -> Markup:
+    """A share from 0 to 1 as a bar and a number in percent; the bar is full at `longest`.
 
     Example:
         >>> "25.0 %" in bar(0.25)
         True
     """
-    width = _BAR * min(max(share, 0.0), 1.0)
+    width = _BAR * min(share / max(longest, 1e-9), 1.0)
     look = f"display:inline-block;width:{width:.2f}em;height:.7em;background:{colour}"
     return Markup(f'<span style="{look}" aria-hidden="true"></span> {percent(share)}')
 
@@ -147,7 +147,7 @@ class Finder:
         self.names = pl.Series(names, dtype=pl.String)
         self._lower = self.names.str.to_lowercase()
         self._on_pick, self._is_searching = on_pick, False
-        wide = w.Layout(width="22em")
+        wide = w.Layout(width="26em")
         style = {"description_width": "6em"}
         self.text = w.Text(
             description=f"Find {what}",
@@ -201,7 +201,7 @@ class Panel:
         self._handles: list = []
 
     def __repr__(self) -> str:
-        return f"{self.title}: {self.said}"
+        return f"{self.title} {self.said}"
 
     @property
     def said(self) -> str:
@@ -243,7 +243,7 @@ class Panel:
         style = w.HTML(f"<style>{_STYLE}{hide} {{ display: none; }}</style>")
         style.layout.display = "contents"
         heading = w.HTML(f"<strong>{html.escape(self.title)}</strong>")
-        self.box = w.VBox([style, heading, *self.parts, self.status])
+        self.box = w.VBox([style, heading, self.status, *self.parts])
         self.box.add_class("ik-live")
         view = {"model_id": self.box.model_id, "version_major": 2, "version_minor": 0}
         display({"application/vnd.jupyter.widget-view+json": view}, raw=True)

@@ -4,6 +4,7 @@ import ipywidgets as w
 import numpy as np
 import polars as pl
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from interestkit.baselines import Ranker
 from interestkit.features import Features
@@ -76,6 +77,8 @@ class TradeOff(Panel):
             for ax, name in zip(figure.subplots(1, len(GOALS), sharey=True), GOALS, strict=True):
                 tradeoff_path(rows, x=name, strength=strength, ax=ax)
                 ax.set(title="", xlabel=f"{name}{' (bits)' if name in _UNITS else ' (0 to 1)'}")
+                ax.set_ylim(bottom=0)
+                ax.xaxis.set_major_locator(MaxNLocator(4))
                 ax.label_outer()
             title = f"NDCG@{self.found.k} against each goal, more weight on {goal} along the line"
             figure.suptitle(f"{title}; filled: {strength:.0%}", x=0.01, ha="left", fontsize=10)

@@ -50,7 +50,7 @@ class WhatIf(Panel):
 
     def _make_controls(self) -> None:
         self.finder = Finder(self.titles, what="item")
-        look = {"layout": w.Layout(width="28em"), "style": {"description_width": "6em"}}
+        look = {"layout": w.Layout(width="30em"), "style": {"description_width": "6em"}}
         self.list = w.Select(description="History", rows=9, **look)
         self.typed = w.Textarea(
             description="Type one", rows=3, placeholder="an item a line, the oldest first", **look
@@ -179,9 +179,9 @@ class WhatIf(Panel):
         self.list.value = at if at in newest else None
         tables = self._tables()
         self.interests.value, self.items.value = tables
-        changed = "the history of the start" if self.is_start else "a changed history"
-        ms = f"answered in {self.milliseconds:.0f} ms"
-        self.say(f"{number:,} events, {changed}; {ms}. Newest {min(number, LISTED)} are listed.")
+        changed = f"a changed history, answered in {self.milliseconds:.0f} ms"
+        what = "the history of the start" if self.is_start else changed
+        self.say(f"{number:,} events, {what}. The newest {min(number, LISTED)} are listed.")
         self.follow()
 
     @property
@@ -198,7 +198,7 @@ class WhatIf(Panel):
             "Interests in what comes next",
             {
                 "interest": [self.features.interests[n] for n in best],
-                "probability": [bar(interests[n]) for n in best],
+                "probability": [bar(interests[n], interests.max()) for n in best],
                 "change": [f"{100 * (interests[n] - old_interests[n]):+.1f} points" for n in best],
             },
         )

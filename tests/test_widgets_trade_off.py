@@ -63,7 +63,7 @@ def test_hostile_titles_are_text_and_the_copy_is_what_is_shown(study):
     picture, tables = (data for data, _ in widget.copies())
     assert picture["text/plain"] == widget.said
     page = tables["text/html"]
-    allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "div", "style"}
+    allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "div", "style", "p"}
     assert tags_in(page) <= allowed
     assert "&lt;" in page
     assert "$$" not in page

@@ -88,6 +88,16 @@ def test_a_typed_history_is_found_by_name_title_and_part_of_a_title(widget):
     assert widget.said.endswith("Not found: no such thing.")
 
 
+def test_a_title_is_found_as_it_is_shown(study, history):
+    features = with_hostile_titles(study.features)
+    widget = ik.what_if(replace(study.predictor, features=features), replace(history, coded_by=""))
+    shown = [label for label, _ in widget.finder.list.options]
+    assert shown != widget.titles.head(len(shown)).to_list()  # cut, or without marks
+    widget.typed.value = "\n".join(shown)
+    widget.buttons["use"].click()
+    assert len(widget.history.item) == len(shown)
+
+
 def test_no_change_compiles_anything(widget, caplog):
     with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
         for code in range(20):

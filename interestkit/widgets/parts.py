@@ -16,6 +16,7 @@ from interestkit.plots.drawing import percent
 
 MATCHES = 50  # names that a search shows
 _BAR = 7.0  # width of a full bar, in letters
+_SAID = 4_000  # letters of a status line, at most
 _STYLE = """
 .ik-live { padding: 2px; color: var(--jp-ui-font-color1, #111); }
 .ik-live table, .ik-static table { border-collapse: collapse; font-size: 13px; line-height: 1.35;
@@ -197,20 +198,16 @@ class Panel:
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.status = w.HTML()
+        self.status, self.said = w.HTML(), ""
         self._handles: list = []
 
     def __repr__(self) -> str:
         return f"{self.title} {self.said}"
 
-    @property
-    def said(self) -> str:
-        """What the status line says, as plain text."""
-        return html.unescape(self.status.value.partition(">")[2].rpartition("<")[0])
-
     def say(self, text: str) -> None:
         """Put a sentence into the status line, which screen readers read out."""
-        self.status.value = f'<p role="status" aria-live="polite">{html.escape(text)}</p>'
+        self.said = text
+        self.status.value = f'<p role="status" aria-live="polite">{escaped(text, _SAID)}</p>'
 
     def copies(self) -> list[tuple[dict, dict]]:
         """The static copy: data and metadata of each output."""
@@ -222,8 +219,9 @@ class Panel:
         return data, {"image/png": {"alt": alt}}
 
     def copy_of_tables(self, *tables: str) -> tuple[dict, dict]:
-        """Tables as an output."""
-        content = f'<div class="ik-static">{"".join(tables)}</div>'
+        """The sentence of the status line and tables as an output."""
+        said = f"<p>{escaped(self.said, _SAID)}</p>"
+        content = f'<div class="ik-static">{said}{"".join(tables)}</div>'
         return {"text/html": f"<style>{_STYLE}</style>{content}", "text/plain": repr(self)}, {}
 
     def follow(self) -> None:

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 import ipywidgets as w
 import numpy as np
@@ -137,16 +137,25 @@ class WhatIf(Panel):
             self.say(f"{self.said} Not found: {', '.join(lost[:5])}.")
 
     def _code_of(self, line: str) -> int | None:
-        """The item of that name or title, or else the most frequent one whose title holds it."""
-        lower = self.titles.str.to_lowercase()
+        """The item of that name or title, or of one that holds it, or that is shown like it.
+
+        Of several it is the most frequent.
+        """
+        lower, typed = self.titles.str.to_lowercase(), line.lower()
         for fits in (
-            self.features.items[ITEM] == line,
-            lower == line.lower(),
-            lower.str.contains(line.lower(), literal=True),
+            lambda: self.features.items[ITEM] == line,
+            lambda: lower == typed,
+            lambda: lower.str.contains(typed, literal=True),
+            lambda: self._shown == words(line),
         ):
-            if (places := fits.fill_null(False).arg_true()).len():
+            if (places := fits().fill_null(False).arg_true()).len():
                 return int(places[0])
         return None
+
+    @cached_property
+    def _shown(self) -> pl.Series:
+        """Titles as lists show them."""
+        return pl.Series([words(title) for title in self.titles])
 
     def _chosen(self) -> int | None:
         if self.list.value is None:

@@ -29,6 +29,9 @@ class ModelComparison(Panel):
         evaluation: What is compared.
         groups: Name of a division -> group of each user, in the order of `users`.
         users: The judged users.
+
+    Attributes:
+        table: What is drawn, as `plots.user_groups` takes it.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class ModelComparison(Panel):
         self.group.options = [(words(name, 50), name) for name in names]
         self.group.value = chosen if chosen in names else names[0]
         self._is_filling = False
-        rows = self._rows()
+        self.table = rows = self._rows()
         metric = f"{self.target.value}: {self.metric.value}"
 
         def paint(figure: Figure) -> None:

@@ -55,8 +55,15 @@ _MODULE_OF = {
     "compare": "paired",
     "model_card": "modelcard",
     "training_facts": "modelcard",
+    "trade_offs": "reranking",
+    "what_if": "widgets.what_if",
+    "trade_off": "widgets.trade_off",
+    "interest_map": "widgets.map",
+    "compare_models": "widgets.compared",
+    "TrainingMonitor": "widgets.monitor",
+    "explore_users": "widgets.explorer",
 }
-_MODULES = ("metrics", "plots", "schema")
+_MODULES = ("metrics", "plots", "schema", "widgets")
 __all__ = ["__version__", *_MODULE_OF, *_MODULES]
 
 

@@ -127,6 +127,34 @@ def make_reliability(models=("model", "own")):
     return pl.DataFrame(rows, schema=columns, orient="row")
 
 
+PATH = pl.DataFrame(
+    {
+        "strength": [0.0, 0.5, 0.0, 0.5],
+        "metric": ["NDCG", "NDCG", "novelty", "novelty"],
+        "value": [0.3, 0.2, 8.0, 9.5],
+    }
+)
+GROUPS = pl.DataFrame(
+    {
+        "group": ["all", "all", "few events", "few events"],
+        "model": ["model", "popular", "model", "popular"],
+        "value": [0.3, 0.2, 0.1, 0.2],
+        "low": [0.2, 0.1, 0.0, 0.1],
+        "high": [0.4, 0.3, 0.2, 0.3],
+    }
+)
+
+
+POINTS = pl.DataFrame(
+    {
+        "kind": ["item", "item", "user"],
+        "interest": ["x", None, "x"],
+        "x": [0.0, 1.0, -1.0],
+        "y": [0.5, 0.0, 0.5],
+    }
+)
+
+
 # Every function with a table to draw, the same table without rows, and what of it are labels.
 DRAWN = {
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
@@ -144,6 +172,9 @@ DRAWN = {
     "tradeoff": lambda ax=None: plots.tradeoff(make_table(), ax=ax),
     "reliability": lambda ax=None: plots.reliability(make_reliability(), ax=ax),
     "coverage": lambda ax=None: plots.coverage(make_table(), ax=ax),
+    "tradeoff_path": lambda ax=None: plots.tradeoff_path(PATH, x="novelty", strength=0.5, ax=ax),
+    "interest_points": lambda ax=None: plots.interest_points(POINTS, ax=ax),
+    "user_groups": lambda ax=None: plots.user_groups(GROUPS, what="NDCG@10", ax=ax),
 }
 EMPTY = {
     "cleaning": lambda: plots.cleaning(REPORT.clear()),
@@ -161,6 +192,9 @@ EMPTY = {
     "tradeoff": lambda: plots.tradeoff(make_table().clear()),
     "reliability": lambda: plots.reliability(make_reliability().clear()),
     "coverage": lambda: plots.coverage(make_table().clear()),
+    "tradeoff_path": lambda: plots.tradeoff_path(PATH.clear(), x="novelty"),
+    "interest_points": lambda: plots.interest_points(POINTS.clear()),
+    "user_groups": lambda: plots.user_groups(GROUPS.clear()),
 }
 
 
@@ -645,3 +679,14 @@ def test_a_number_of_rows_must_be_positive(top):
 def test_a_missing_column_is_named():
     with pytest.raises(ValueError, match=re.escape("['session'] are missing")):
         plots.sessions(EVENTS)
+
+
+def test_tradeoff_path_marks_the_strength_and_where_it_starts():
+    marked = [point for point in dots(DRAWN["tradeoff_path"]()) if point[2] != GREY]
+    assert sorted(point[:2] for point in marked) == [(8.0, 0.3), (9.5, 0.2)]
+
+
+def test_user_groups_have_a_row_each_with_a_mark_for_every_model():
+    ax = DRAWN["user_groups"]()
+    assert row_labels(ax) == ["all", "few events"]
+    assert [x for x, *_ in dots(ax)] == [0.3, 0.2, 0.1, 0.2]

@@ -16,6 +16,7 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
+from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
 
@@ -30,13 +31,16 @@ __all__ = [
     "gains",
     "history_lengths",
     "interest_bars",
+    "interest_points",
     "interest_sizes",
     "long_tail",
     "reliability",
     "search_trials",
     "sessions",
     "tradeoff",
+    "tradeoff_path",
     "training_curves",
     "use_style",
+    "user_groups",
     "user_timeline",
 ]

@@ -101,7 +101,7 @@ def _is_hollow(row: dict) -> bool:
     return row.get("p_holm") is not None and not row["p_holm"] < LEVEL
 
 
-def _dots(ax: Axes, table: pl.DataFrame, rows: str, series: str, scale: float = 1) -> None:
+def draw_dots(ax: Axes, table: pl.DataFrame, rows: str, series: str, scale: float = 1) -> None:
     """Dots in rows, one colour and mark per series; the legend names the series."""
     names = table[series].unique(maintain_order=True).to_list()
     places = table[rows].unique(maintain_order=True).to_list()
@@ -168,7 +168,7 @@ def gains(
     if rows.is_empty():
         return nothing(ax, xlabel, "target: metric")
     ax.axvline(0, color="black", linewidth=1.2)
-    _dots(ax, rows, "row", "over")
+    draw_dots(ax, rows, "row", "over")
     return finish(ax, "Right of the line the model is better than …", xlabel, "target: metric")
 
 
@@ -285,7 +285,7 @@ def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax, labels = make_axes(ax, rows=round(0.6 * len(rows)) + 3), ("covered (%)", "target: metric")
     if rows.is_empty():
         return nothing(ax, *labels)
-    _dots(ax, rows, "row", "model", scale=100)
+    draw_dots(ax, rows, "row", "model", scale=100)
     ax.set_xlim(-3, 103)
     return finish(ax, "What the lists of each model reach", *labels)
 

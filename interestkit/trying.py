@@ -1,0 +1,251 @@
+"""A model tried on changed histories: the same answers with less work, and what events change."""
+
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Bool, Float, Int
+
+from interestkit.examples import catalogue_arrays
+from interestkit.histories import Histories, power_of_two
+from interestkit.model import HIDDEN, PARTS, Catalogue, Log, Moment, mix_repeats
+from interestkit.prediction import Predictor, check_k
+from interestkit.ranking import top_k
+
+NEWEST = 512  # events of a history that are tried; of older ones a model sees little
+
+
+def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
+    """The vector of each item, in the mode of the predictor: learned, from content, or both.
+
+    Example:
+        >>> from interestkit import fit, fit_features, simulate
+        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
+        >>> features = fit_features(log.events, log.items)
+        >>> histories = features.histories(log.events)
+        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
+        >>> item_vectors(Predictor(features=features, model=model)).shape == (features.num_items, 8)
+        True
+    """
+    catalogue = jax.tree.map(jnp.asarray, catalogue_arrays(predictor.features))
+    return np.asarray(predictor.model.vectors(catalogue, jnp.array(PARTS[predictor.mode])))
+
+
+class Answer(NamedTuple):
+    """What a model says of one history.
+
+    Args:
+        codes: The most probable next items, best first; -1 where none is left.
+        scores: Their log-probabilities.
+        interests: Probability of each interest.
+    """
+
+    codes: Int[np.ndarray, " k"]
+    scores: Float[np.ndarray, " k"]
+    interests: Float[np.ndarray, " interests"]
+
+
+class OneUser:
+    """A model that is asked about one history after the other, each in a few milliseconds.
+
+    It gives the answers of `Predictor.rank` and `Predictor.interests`. One program computes all
+    of an answer for one user, and item vectors are computed once. Histories are padded to a power
+    of two, so that nothing is compiled while they stay below it.
+
+    Args:
+        predictor: The model.
+
+    Example:
+        >>> from interestkit import fit, fit_features, simulate
+        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
+        >>> features = fit_features(log.events, log.items)
+        >>> histories = features.histories(log.events)
+        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
+        >>> predictor = Predictor(features=features, model=model)
+        >>> answer = OneUser(predictor).ask(histories.rows(7, 8), k=3)
+        >>> bool((answer.codes == predictor.rank(histories, k=3)[0][7]).all())
+        True
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.features = predictor.features
+        prior = PARTS[predictor.mode][0]  # whether popularity, biases and EASE count
+        is_linear = prior and predictor.linear is not None
+        self._linear = jnp.asarray(predictor.linear if is_linear else np.zeros((0, 0), np.float32))
+        model = nnx.clone(predictor.model)
+        model.item_vectors = nnx.Param(jnp.asarray(item_vectors(predictor)))
+        model.item_bias = nnx.Param(prior * model.item_bias[...])
+        model.config = replace(model.config, content_dim=0)
+        self._graph, self._state = nnx.split(model)
+        catalogue = catalogue_arrays(self.features)._replace(content=np.zeros((1, 1), np.float32))
+        self._catalogue = catalogue._replace(
+            **{name: jnp.asarray(getattr(catalogue, name)) for name in _OF_ITEMS}
+        )
+        self._prior = jnp.array(prior)
+
+    def ask(
+        self, history: Histories, *, k: int = 10, exclude_seen: bool = True, room: int = 1024
+    ) -> Answer:
+        """Interests and the best items.
+
+        Args:
+            history: One user.
+            k: As in `Predictor.rank`.
+            exclude_seen: As in `Predictor.rank`.
+            room: Events that there is room for in any case; another number is another program.
+        """
+        check_k(k, self.features)
+        history.check_coded_by(self.features.fingerprint)
+        number = len(history.item)
+        following, counts = history.running_counts(self.features.scales_days)
+        size = power_of_two(max(number, room))
+        columns = (history.item, history.seconds, history.weight, following, counts)
+        log = Log(*(np.pad(c, [(0, size - number), *[(0, 0)] * (c.ndim - 1)]) for c in columns))
+        moment = Moment(*(np.array([n], np.int32) for n in (0, number, history.moment[0])))
+        found = _answer(
+            self._graph,
+            self._state,
+            self._at(history.moment[0]),
+            self._linear,
+            self._prior,
+            log,
+            moment,
+            k=k,
+            exclude_seen=exclude_seen,
+        )
+        return Answer(*(np.asarray(part)[0] for part in found))
+
+    def _at(self, moment: int) -> Catalogue:
+        """The catalogue with the popularity of that moment alone."""
+        starts = self._catalogue.snapshot_seconds
+        at = max(int(np.searchsorted(starts, moment, side="right")) - 1, 0)
+        popularity = self._catalogue.popularity[at : at + 1]
+        return self._catalogue._replace(popularity=popularity, snapshot_seconds=starts[at : at + 1])
+
+
+_OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate", "events")
+
+
+@partial(jax.jit, static_argnums=0, static_argnames=("k", "exclude_seen"))
+def _answer(graph, state, catalogue, linear, prior, log, moment, *, k, exclude_seen):
+    """Codes, log-probabilities and interests of one user, as `Predictor` has them."""
+    model = nnx.merge(graph, state)
+    said = model(log, catalogue, moment, parts=jnp.ones(2))
+    said = said._replace(popularity_weight=prior * said.popularity_weight)
+    new = model.score_new(said, catalogue, None, parts=jnp.ones(2))
+    is_event = jnp.arange(len(log.item)) < moment.end[0]
+    code = jnp.where(is_event, log.item, new.shape[1])
+    seen = jnp.zeros_like(new).at[0, code].set(1.0, mode="drop")
+    if linear.size:
+        new += seen @ linear
+    new = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
+    if exclude_seen:
+        new = jnp.where((new > HIDDEN / 2) & (seen == 0), new, -jnp.inf)
+        total = jax.nn.logsumexp(new, axis=1)
+        total = jnp.where(total > -jnp.inf, total, 0.0)
+    else:
+        new, total = mix_repeats(new, said)
+    best, codes = top_k(new, k)
+    return codes, best - total[:, None], jnp.exp(said.interests)
+
+
+def filled_up(histories: Histories, num_events: int) -> Histories:
+    """The histories and one more user behind them, so that there are `num_events` events in all.
+
+    Programs are compiled for a number of events: with the same number they are found again.
+
+    Args:
+        histories: One or more users.
+        num_events: At least the events that are there; the last user repeats item 0.
+
+    Raises:
+        ValueError: If there are more events than that.
+
+    Example:
+        >>> one = Histories(
+        ...     users=np.array(["ann"]),
+        ...     offsets=np.array([0, 2]),
+        ...     item=np.array([3, 1]),
+        ...     seconds=np.array([10, 20]),
+        ...     weight=np.ones(2),
+        ...     moment=np.array([30]),
+        ... )
+        >>> filled_up(one, 4).lengths
+        array([2, 2])
+    """
+    missing = num_events - len(histories.item)
+    if missing < 0:
+        came = len(histories.item)
+        raise ValueError(f"num_events must be at least {came} (the events given), got {num_events}")
+
+    def longer(array, value, times=missing):
+        return np.append(array, np.full(times, value, array.dtype))
+
+    return replace(
+        histories,
+        users=longer(np.asarray(histories.users, object), "", 1),
+        offsets=longer(histories.offsets, num_events, 1),
+        item=longer(histories.item, 0),
+        seconds=longer(histories.seconds, histories.moment[-1] - 1),
+        weight=longer(histories.weight, 1),
+        moment=longer(histories.moment, histories.moment[-1], 1),
+    )
+
+
+def newest(history: Histories, limit: int = NEWEST) -> Histories:
+    """The newest events of the history of one user.
+
+    Args:
+        history: One user.
+        limit: Largest number of events.
+    """
+    events = slice(max(len(history.item) - limit, 0), None)
+    kept = {name: getattr(history, name)[events] for name in ("item", "seconds", "weight")}
+    return replace(history, offsets=np.array([0, len(kept["item"])], np.int32), **kept)
+
+
+def what_speaks_for(
+    predictor: Predictor,
+    history: Histories,
+    groups: Bool[np.ndarray, "groups events"],
+    codes: Int[np.ndarray, " items"],
+) -> Float[np.ndarray, "groups items"]:
+    """How much more probable items are to come next for the events of each group.
+
+    It is exact for the model, and says nothing of causes: the log-probability that an item is
+    next, repeats allowed, minus what it is when the events of a group are left out.
+
+    Args:
+        predictor: The model.
+        history: One user with at most `NEWEST` events (`newest`).
+        groups: True for the events that a group leaves out, such as all with one item.
+        codes: Catalogue codes of the items.
+
+    Returns:
+        Differences in nats: above 0 where the group speaks for the item, 0 where it is empty.
+
+    Raises:
+        ValueError: If the history is not of one user, or longer than `NEWEST`.
+    """
+    if len(history) != 1 or len(history.item) > NEWEST:
+        came = f"{len(history)} with {len(history.item)} events"
+        raise ValueError(f"history must be of one user with at most {NEWEST} events, got {came}")
+    kept = ~np.concatenate([np.zeros((1, groups.shape[1]), bool), groups])
+    _, event = np.nonzero(kept)
+    variants = replace(
+        history,
+        users=np.arange(len(kept)).astype(str).astype(object),
+        offsets=np.append(0, np.cumsum(kept.sum(axis=1))).astype(np.int32),
+        item=history.item[event],
+        seconds=history.seconds[event],
+        weight=history.weight[event],
+        moment=np.repeat(history.moment, len(kept)),
+    )
+    variants = filled_up(variants, power_of_two(len(kept) * NEWEST))
+    asked = np.broadcast_to(codes, (len(variants), len(codes)))
+    said = predictor.score(variants, asked, exclude_seen=False)[: len(kept)]
+    return said[:1] - said[1:]

@@ -1,0 +1,116 @@
+import jax
+import numpy as np
+import pytest
+
+from interestkit.histories import Histories
+from interestkit.trying import NEWEST, OneUser, filled_up, item_vectors, newest, what_speaks_for
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "collaborative", "content"])
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_one_user_gets_the_answers_of_the_predictor(study, mode, exclude_seen):
+    predictor, some = study.predictor.in_mode(mode), study.test.histories.rows(0, 4)
+    codes, scores = predictor.rank(some, k=7, exclude_seen=exclude_seen)
+    interests = predictor.interests(some)
+    model = OneUser(predictor)
+    for n in range(len(some)):
+        answer = model.ask(some.rows(n, n + 1), k=7, exclude_seen=exclude_seen)
+        np.testing.assert_array_equal(answer.codes, codes[n])
+        np.testing.assert_allclose(answer.scores, scores[n], atol=1e-5)
+        np.testing.assert_allclose(answer.interests, interests[n], atol=1e-6)
+
+
+def test_one_user_counts_the_linear_part_but_not_among_content(study):
+    size = study.features.num_items
+    linear = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    predictor = type(study.predictor)(
+        features=study.features, model=study.predictor.model, linear=linear
+    )
+    one = study.test.histories.rows(0, 1)
+    for asked in (predictor, predictor.in_mode("content")):
+        codes, scores = asked.rank(one, k=7)
+        answer = OneUser(asked).ask(one, k=7)
+        np.testing.assert_array_equal(answer.codes, codes[0])
+        np.testing.assert_allclose(answer.scores, scores[0], atol=1e-5)
+
+
+def test_one_user_is_asked_about_another_moment_with_its_own_popularity(study):
+    early = study.features.histories(study.split.train, moments=study.features.origin)
+    early = early.rows(0, 1)
+    codes, scores = study.predictor.rank(early, k=7)
+    answer = OneUser(study.predictor).ask(early, k=7)
+    np.testing.assert_array_equal(answer.codes, codes[0])
+    np.testing.assert_allclose(answer.scores, scores[0], atol=1e-5)
+
+
+def test_histories_of_other_lengths_compile_nothing(study, caplog):
+    model, histories = OneUser(study.predictor), study.test.histories
+    model.ask(histories.rows(0, 1))
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        for n in range(1, 6):
+            model.ask(histories.rows(n, n + 1))
+    assert len(set(histories.lengths[:6])) > 1
+    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+
+
+def test_what_speaks_for_an_item_is_the_difference_to_a_history_without_the_group(study):
+    history = newest(study.test.histories.rows(2, 3))
+    codes = np.arange(5)
+    groups = history.item[None, :] == np.unique(history.item)[:3, None]
+    found = what_speaks_for(study.predictor, history, groups, codes)
+    whole = study.predictor.score(history, codes[None, :], exclude_seen=False)[0]
+    for n, group in enumerate(groups):
+        kept = {name: getattr(history, name)[~group] for name in ("item", "seconds", "weight")}
+        without = Histories(
+            users=history.users,
+            offsets=np.array([0, (~group).sum()], np.int32),
+            moment=history.moment,
+            **kept,
+        )
+        said = study.predictor.score(without, codes[None, :], exclude_seen=False)[0]
+        np.testing.assert_allclose(found[n], whole - said, atol=1e-5)
+    assert np.abs(found).max() > 0.01
+
+
+def test_an_empty_group_speaks_for_nothing(study):
+    history = newest(study.test.histories.rows(2, 3))
+    groups = np.zeros((2, len(history.item)), bool)
+    assert (what_speaks_for(study.predictor, history, groups, np.arange(3)) == 0).all()
+
+
+def test_what_speaks_for_another_user_compiles_nothing(study, caplog):
+    def ask(n):
+        history = newest(study.test.histories.rows(n, n + 1))
+        groups = np.zeros((4, len(history.item)), bool)
+        what_speaks_for(study.predictor, history, groups, np.arange(3))
+
+    ask(0)
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        ask(1)
+    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+
+
+def test_what_speaks_for_refuses_two_users_and_long_histories(study):
+    two = study.test.histories.rows(0, 2)
+    with pytest.raises(ValueError, match="history must be of one user with at most"):
+        what_speaks_for(study.predictor, two, np.zeros((1, len(two.item)), bool), np.arange(3))
+    one = filled_up(study.test.histories.rows(0, 0 + 1), NEWEST + 1)
+    assert len(newest(one.rows(1, 2)).item) <= NEWEST
+
+
+def test_newest_keeps_the_last_events(study):
+    one = study.test.histories.rows(0, 1)
+    np.testing.assert_array_equal(newest(one, 3).item, one.item[-3:])
+    assert newest(one, 3).offsets.tolist() == [0, 3]
+    np.testing.assert_array_equal(newest(one, 10_000).seconds, one.seconds)
+
+
+def test_filling_up_needs_room(study):
+    one = study.test.histories.rows(0, 1)
+    with pytest.raises(ValueError, match="num_events must be at least"):
+        filled_up(one, len(one.item) - 1)
+
+
+def test_item_vectors_of_the_modes_add_up(study):
+    parts = [item_vectors(study.predictor.in_mode(mode)) for mode in ("collaborative", "content")]
+    np.testing.assert_allclose(sum(parts), item_vectors(study.predictor), atol=1e-6)

@@ -10,9 +10,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from interestkit.examples import catalogue_arrays
+from interestkit.devices import place
+from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.histories import Histories, power_of_two
-from interestkit.model import HIDDEN, PARTS, Catalogue, Log, Moment, mix_repeats
+from interestkit.mixing import mix_repeats
+from interestkit.model import HIDDEN, PARTS, Catalogue, Moment
 from interestkit.prediction import Predictor, check_k
 from interestkit.ranking import top_k
 
@@ -31,7 +33,7 @@ def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
         >>> item_vectors(Predictor(features=features, model=model)).shape == (features.num_items, 8)
         True
     """
-    catalogue = jax.tree.map(jnp.asarray, catalogue_arrays(predictor.features))
+    catalogue = place(catalogue_arrays(predictor.features))
     return np.asarray(predictor.model.vectors(catalogue, jnp.array(PARTS[predictor.mode])))
 
 
@@ -80,6 +82,7 @@ class OneUser:
         model.item_vectors = nnx.Param(jnp.asarray(item_vectors(predictor)))
         model.item_bias = nnx.Param(prior * model.item_bias[...])
         model.config = replace(model.config, content_dim=0)
+        self._can_repeat = model.config.can_repeat
         self._graph, self._state = nnx.split(model)
         catalogue = catalogue_arrays(self.features)._replace(content=np.zeros((1, 1), np.float32))
         self._catalogue = catalogue._replace(
@@ -101,10 +104,10 @@ class OneUser:
         check_k(k, self.features)
         history.check_coded_by(self.features.fingerprint)
         number = len(history.item)
-        following, counts = history.running_counts(self.features.scales_days)
         size = power_of_two(max(number, room))
-        columns = (history.item, history.seconds, history.weight, following, counts)
-        log = Log(*(np.pad(c, [(0, size - number), *[(0, 0)] * (c.ndim - 1)]) for c in columns))
+        scales = self.features.scales_days
+        log = log_arrays(history, scales, can_repeat=self._can_repeat)
+        log = jax.tree.map(lambda c: np.pad(c, [(0, size - len(c)), *[(0, 0)] * (c.ndim - 1)]), log)
         moment = Moment(*(np.array([n], np.int32) for n in (0, number, history.moment[0])))
         found = _answer(
             self._graph,
@@ -123,11 +126,11 @@ class OneUser:
         """The catalogue with the popularity of that moment alone."""
         starts = self._catalogue.snapshot_seconds
         at = max(int(np.searchsorted(starts, moment, side="right")) - 1, 0)
-        popularity = self._catalogue.popularity[at : at + 1]
+        popularity = self._catalogue.popularity[:, at : at + 1]
         return self._catalogue._replace(popularity=popularity, snapshot_seconds=starts[at : at + 1])
 
 
-_OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate", "events")
+_OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate")
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("k", "exclude_seen"))

@@ -519,6 +519,13 @@ def test_training_curves_draw_a_line_per_seed_and_its_best_epoch():
     assert ax.get_ylabel() == "loss (nats)"
 
 
+def test_a_single_epoch_has_a_whole_number_on_its_axis():
+    ax = plots.training_curves(CURVES.head(1))
+    ax.figure.canvas.draw()
+    low, high = ax.get_xlim()
+    assert [tick for tick in ax.get_xticks() if low <= tick <= high] == [1]
+
+
 def test_best_epoch_of_a_loss_without_score_is_the_lowest():
     ax = plots.training_curves(CURVES.drop("score", "seed").head(3), columns=["loss_new"])
     assert ax.lines[1].get_xydata().tolist() == [[3, 1]]

@@ -200,7 +200,7 @@ def plain_numbers(axis: mpl.axis.Axis) -> None:
 
 def count_axis(axis: mpl.axis.Axis) -> None:
     """Whole numbers on an axis."""
-    axis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10], integer=True))
+    axis.set_major_locator(ticker.MaxNLocator(8, steps=[1, 2, 5, 10], integer=True, min_n_ticks=1))
     axis.set_major_formatter(_NUMBER)
 
 

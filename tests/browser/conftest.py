@@ -63,8 +63,8 @@ def browser():
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory):
-    """A file with a log whose 300 items have hostile titles, and its users and interests too."""
-    path = tmp_path_factory.mktemp("data") / "hostile.parquet"
+    """A log of 300 hostile titles; its users, its interests and the file's name are hostile too."""
+    path = tmp_path_factory.mktemp("data") / f"<img src=x onerror={hostile.SCRIPT}>.parquet"
     log = hostile.log_of()
     log.events.join(log.items, on="item").write_parquet(path)
     return path

@@ -50,6 +50,11 @@ _ASK = f"""async code => {{
   await future.done;
   return text;
 }}"""
+_HEIGHT = f"""() => {{
+  const outer = {_PANEL}.content.node.querySelector('.jp-WindowedPanel-outer');
+  outer.scrollTop = 0;
+  return outer.scrollHeight;
+}}"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,7 +169,7 @@ class Notebook:
         self.page.wait_for_selector("#jupyterlab-splash", state="detached", timeout=1e3 * seconds)
         self._wait_for("state.status === 'idle'", seconds)
 
-    def run_all(self, seconds: float = 120) -> list[str]:
+    def run_all(self, seconds: float = 300) -> list[str]:
         """Run all cells by the menu, wait until all are done or one fails; the errors."""
         self.menu("Run", "Run All Cells")
         self.wait_until_idle(seconds)
@@ -175,7 +180,7 @@ class Notebook:
         self.page.locator("#jp-MainMenu").get_by_text(name, exact=True).click()
         self.page.locator(".lm-Menu-itemLabel").get_by_text(entry, exact=True).click()
 
-    def wait_until_idle(self, seconds: float = 120) -> None:
+    def wait_until_idle(self, seconds: float = 300) -> None:
         """Wait until every code cell has run, or one has failed."""
         self._wait_for("state.status === 'idle' && (!state.left || state.errors.length)", seconds)
 
@@ -212,11 +217,12 @@ class Notebook:
         self.page.evaluate(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
-        inside = f"{_PANEL}.content.node.querySelector('.jp-WindowedPanel-inner').scrollHeight"
         self.page.set_viewport_size({"width": width, "height": 900})
-        height = self.page.evaluate(inside) + 200
+        self.page.wait_for_timeout(500)
+        height = self.page.evaluate(_HEIGHT) + 200
         self.page.set_viewport_size({"width": width, "height": min(height, 16_000)})
         self.page.wait_for_timeout(500)
+        self.page.evaluate(_HEIGHT)
         self.page.screenshot(path=path)
         return path
 

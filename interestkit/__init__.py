@@ -25,6 +25,7 @@ _MODULE_OF = {
     "audit": "auditing",
     "held_out": "heldout",
     "fit": "training",
+    "write_csv": "storage",
     "prepare": "preparing",
     "Prepared": "preparing",
     "write_shards": "shards",

@@ -17,6 +17,7 @@ import polars as pl
 FORMAT_VERSION = 1
 _MANIFEST = "manifest.json"
 _ARRAYS = "arrays.npz"
+_FORMULA = r"^[\s=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
 _PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
 
 
@@ -79,6 +80,34 @@ def save_folder(
         _write(fresh, tables, arrays, manifest)
         _swap_in(fresh, folder)
     return folder
+
+
+def write_csv(table: pl.DataFrame, path: str | Path) -> Path:
+    r"""The path of a CSV file of the table, of which a spreadsheet runs nothing.
+
+    A text that a spreadsheet would read as a formula (it starts with =, +, -, @ or their wide
+    forms, or with white space) gets an apostrophe before it, column names too. Text is quoted;
+    lists become text with "|" between their parts, as `read_log` reads them.
+
+    Args:
+        table: Columns of numbers, text, times, or lists of them.
+        path: Where to write; a file that is there is replaced.
+
+    Example:
+        >>> import tempfile
+        >>> table = pl.DataFrame({"title": ["=1+1", "Emma"], "rank": [1, -2]})
+        >>> path = write_csv(table, Path(tempfile.mkdtemp()) / "list.csv")
+        >>> path.read_text().splitlines()
+        ['"title","rank"', '"\'=1+1",1', '"Emma",-2']
+    """
+    path = Path(path)
+    flat = table.with_columns(
+        pl.selectors.list().list.eval(pl.element().cast(pl.String)).list.join("|")
+    )
+    guarded = flat.with_columns(pl.selectors.string().str.replace(_FORMULA, "'$0"))
+    names = {name: re.sub(_FORMULA, r"'\g<0>", name) for name in table.columns}
+    guarded.rename(names).write_csv(path, quote_style="non_numeric")
+    return path
 
 
 def load_folder(folder: str | Path, *, kind: str) -> Stored:

@@ -3,6 +3,8 @@
 Any script among them sets `window.hostile`, so a page in which that is undefined ran none.
 """
 
+from html.parser import HTMLParser
+
 import polars as pl
 
 from interestkit.events import EventLog
@@ -92,3 +94,44 @@ def log_of(names: list[str] | None = None, **sizes: int) -> EventLog:
             title=pl.Series(names),
         ),
     )
+
+
+class _Page(HTMLParser):
+    """Collects what of a page is alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag in (
+            "script",
+            "iframe",
+            "object",
+            "embed",
+            "form",
+            "base",
+            "svg",
+            "math",
+            "textarea",
+        ):
+            self.found.append(tag)
+        for name, value in attrs:
+            address = "".join((value or "").split()).lower()
+            if name.startswith("on") or address.startswith(
+                ("javascript:", "data:text", "vbscript:")
+            ):
+                self.found.append(f"{tag} {name}={value}")
+
+
+def live_parts(page: str) -> list[str]:
+    """Tags and attributes of some HTML that run or load something; empty where it is safe.
+
+    Example:
+        >>> live_parts("<b title='&lt;script&gt;'>x</b><img src=x onerror=go()>")
+        ['img onerror=go()']
+    """
+    parser = _Page()
+    parser.feed(page)
+    parser.close()
+    return parser.found

@@ -3,6 +3,7 @@
 import json
 import re
 import runpy
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def test_all_notebooks_run_on_a_plain_file_with_each_users_last_event_held_out(t
     assert {row["model"] for row in results["table"]} == MODELS
 
 
+@pytest.mark.parametrize("notebook", list_notebooks(find_notebooks()), ids=lambda n: n.number)
+def test_notebook_asks_reads_goes_on_and_ends_with_three_exercises(notebook):
+    cells = nbformat.read(notebook.path, as_version=4).cells
+    prose = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    assert "**Question.**" in prose[0]
+    assert any("**Reading.**" in text for text in prose)
+    assert any("**Try next.**" in text for text in prose)
+    assert prose[-1] == cells[-1].source
+    assert prose[-1].startswith("## Exercises\n")
+    assert prose[-1].count("<details>\n<summary>Solution</summary>\n\n") == 3
+    assert prose[-1].count("\n</details>") == 3
+
+
 def run_alone(number, folder, **parameters):
     """What the cells of one notebook printed."""
     (notebook,) = (nb for nb in list_notebooks(find_notebooks()) if nb.number == number)
@@ -114,6 +128,15 @@ def test_benchmark_notebook_says_what_it_needs_where_the_data_is_missing(tmp_pat
     text, outputs = run_alone("12", tmp_path / "run")
     assert text.startswith("ml-100k is not on this machine")
     assert len(outputs) == 1
+
+
+def test_benchmark_notebook_says_what_it_needs_away_from_the_repository(tmp_path, monkeypatch):
+    notebooks = tmp_path / "notebooks"
+    notebooks.mkdir()
+    shutil.copy(find_notebooks() / "12_benchmarks.ipynb", notebooks)
+    monkeypatch.chdir(tmp_path)
+    text, _ = run_alone("12", tmp_path / "run")
+    assert "needs the repository, not the package alone" in text
 
 
 def test_benchmark_notebook_has_the_settings_of_the_benchmark(monkeypatch):

@@ -346,7 +346,7 @@ def test_any_text_is_drawn_without_warning():
 @pytest.mark.parametrize("user", HOSTILE)
 def test_a_user_may_have_any_name(user):
     ax = plots.user_timeline(EVENTS.with_columns(user=pl.lit(user)), ITEMS, user)
-    assert shown(user) in ax.get_title(loc="left")
+    assert shown(user, 20) in ax.get_title(loc="left")
     assert not ax.title.get_parse_math()
 
 

@@ -348,7 +348,8 @@ def _reliability_of(ax: Axes, rows: pl.DataFrame, marker: str, *, has_counts: bo
     if has_counts:
         text = {"fontsize": 7.5, "ha": "center", "transform": ax.get_xaxis_transform()}
         for middle, count in zip(50 * (bins["low"] + bins["high"]), users, strict=True):
-            ax.text(middle, 0.01, f"{np.ceil(count):,.0f}", **text)
+            short = f"{count / 1e3:,.0f}k" if count >= 9_999.5 else f"{np.ceil(count):,.0f}"
+            ax.text(middle, 0.01, short, **text)
     label = f"{shown(name)}\nECE {100 * error:.1f} %, {users.sum():,.0f} users"
     size = 20 + 160 * users / users.sum()
     look = {"marker": marker, "color": colour_of(name), "edgecolor": "white", "linewidth": 0.6}

@@ -1,5 +1,6 @@
 """What all figures share: the house style, colours, safe text, rows and axes."""
 
+import textwrap
 import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
@@ -49,6 +50,7 @@ _OTHER_SCRIPTS = (  # taken where they are installed, after the font of the rest
     "Noto Emoji",
 )
 _MAX_LETTERS = 28
+_MAX_TITLE = 64  # letters in a line, for rows with long names leave a title little room
 _NO_GLYPH = "□"
 _NUMBER = ticker.FuncFormatter(lambda value, _: f"{value:,.12g}")
 
@@ -100,18 +102,35 @@ def colour_of(name: str) -> str:
 def shown(label: object, length: int = _MAX_LETTERS) -> str:
     """Text from data as one short line that the fonts in use can draw.
 
+    Args:
+        label: The text, or what has one.
+        length: Room for it, in letters as wide as an n.
+
     Example:
         >>> shown("The Lord of the Rings: The Fellowship of the Ring")
         'The Lord of the Rings: The…'
     """
     words = " ".join(str(label)[: 40 * length].split())
     words = "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
-    short = words if len(words) <= length else words[: length - 1].rstrip() + "…"
-    short = f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
     fonts = _fonts(tuple(font_manager.FontProperties().get_family()))
-    return "".join(
-        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in short
+    words = "".join(
+        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in words
     )
+    fits = np.searchsorted(np.cumsum([_width(c) for c in words[: length + 1]]), 1.1 * length)
+    fits = min(fits, length)
+    short = words if len(words) <= fits else words[: max(fits - 1, 0)].rstrip() + "…"
+    return f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
+
+
+@lru_cache(4096)
+def _width(letter: str) -> float:
+    """Width of a letter in widths of an n, not below 1; one not in the font is wide."""
+    (font,) = _fonts(("DejaVu Sans",))
+    font.set_size(10, 72)
+    if not font.get_char_index(ord(letter)):
+        return 1.6
+    wide, n = (font.load_char(ord(c)).linearHoriAdvance for c in (letter, "n"))
+    return max(wide / n, 1.0)
 
 
 @lru_cache
@@ -151,6 +170,7 @@ def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
 
 def finish(ax: Axes, title: str, xlabel: str, ylabel: str) -> Axes:
     """The Axes with title and labels, in our fonts, and no text that is read as mathematics."""
+    title = "\n".join(textwrap.wrap(title, _MAX_TITLE))
     ax.set(title=title, xlabel=xlabel, ylabel=ylabel)
     for text in ax.findobj(Text):
         text.set(parse_math=False, family=mpl.rcParams["font.family"])

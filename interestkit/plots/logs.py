@@ -242,7 +242,7 @@ def user_timeline(
     ax.grid(visible=True, axis="y")
     time_axis(ax)
     what = f"events ({kinds[0]})" if len(kinds) == 1 else "events"
-    return finish(ax, f"What user {shown(user)} did: {len(own):,} {what}", *axis_labels)
+    return finish(ax, f"What user {shown(user, 20)} did: {len(own):,} {what}", *axis_labels)
 
 
 def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) -> list[str]:

@@ -25,6 +25,7 @@ from interestkit.plots.drawing import (
 _RESULTS = ("trial", "score", "items", "new items", "seconds")
 _COLUMNS = 3  # at most so many settings side by side
 _FEW = 6  # so many different values stand side by side instead of on an axis of numbers
+_LETTERS = 24  # of all names side by side
 _WIDE = 20  # a setting whose largest value is so many times its smallest has a log axis
 
 
@@ -62,7 +63,7 @@ def search_trials(
         places = _places(ax, table[name])
         _points(ax, places, table["score"].to_numpy())
         ax.tick_params(axis="y", labelleft=number % columns == 0)
-        axes.append(finish(ax, "", shown(name), ylabel if number % columns == 0 else ""))
+        axes.append(finish(ax, "", shown(name, 20), ylabel if number % columns == 0 else ""))
     return axes
 
 
@@ -106,11 +107,12 @@ def _places(ax: Axes, values: pl.Series) -> list[float]:
         ax.margins(x=0.1)
         plain_numbers(ax.xaxis)
         return values.to_list()
-    names = ["none" if value is None else _name(value) for value in distinct]
+    room = _LETTERS // max(len(distinct), 1)
+    names = ["none" if value is None else _name(value, room) for value in distinct]
     ax.set_xticks(range(len(distinct)), names, fontsize="small")
     ax.set_xlim(-0.5, len(distinct) - 0.5)
     return [distinct.index(value) for value in values]
 
 
-def _name(value: object) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else shown(value, 12)
+def _name(value: object, room: int) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else shown(value, room)

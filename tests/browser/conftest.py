@@ -15,10 +15,12 @@ A test asks for `open_notebook` and gets notebooks as a person has them on the s
 screenshot, and `page`, Playwright's own. `lab` is the server, started once for all tests on a
 copy of the notebooks, and `lab.folder` that copy. `data` is a log of 300 hostile titles, whose
 path is `DATA` in every copy; `RUN` is a folder of this session. What a notebook reads of those
-before it is there: they have run in an earlier test, or run now without the browser. After each
-test its page is looked at: no script of a title ran, none of JupyterLab's or ours failed.
+before it is there: they have run in an earlier test, or run now without the browser. A test that
+wants the whole run takes `finished_run`. After each test its page is looked at: no script of a
+title ran, none of JupyterLab's or ours failed.
 """
 
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -27,11 +29,13 @@ import hostile
 import nbformat
 import pytest
 
+from interestkit.datasets import list_datasets
 from interestkit.running import list_notebooks, read_notebook, run_notebooks
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOKS = ROOT / "notebooks"
 LEAVES = {"01": "split", "02": "features_final", "03": "training.json"}  # what others read
+LEAVES |= {"04": "recommendations.parquet", "05": "results.json"}
 SMALL = {  # the least of everything; a notebook takes those that it has
     **{"EPOCHS": 1, "EXAMPLES_PER_EPOCH": 256, "BATCH_SIZE": 64, "ITEM_DIM": 8, "NUM_SEEDS": 1},
     **{"NUM_TRIALS": 2, "ARTICLE_EPOCHS": 2, "MIN_ITEM_EVENTS": 1},
@@ -119,6 +123,13 @@ def open_notebook(page, lab, parameters):
         notebook.end_kernel()
 
 
+@pytest.fixture
+def finished_run(parameters):
+    """The folder RUN once notebooks 01 to 05 have run, with their executed copies."""
+    run_what_comes_before("06", parameters)
+    return Path(parameters["RUN"])
+
+
 def run_what_comes_before(name, parameters):
     """Run the notebooks that this one needs and that no test has run yet, without a browser."""
     run = Path(parameters["RUN"])
@@ -128,10 +139,16 @@ def run_what_comes_before(name, parameters):
 
 
 def set_parameters(path, values):
-    """Put the values into a copy of the notebook, after its own: those whose names it has."""
+    """Put the values into a copy of the notebook, after its own: those whose names it has.
+
+    The solutions of its exercises become cells at its end.
+    """
     path.write_bytes((NOTEBOOKS / path.name).read_bytes())
     found, notebook = read_notebook(path), nbformat.read(path, as_version=4)
     lines = [f"{name} = {value!r}" for name, value in values.items() if name in found.defaults]
     if lines:
         notebook.cells[found.parameters_at].source += "\n" + "\n".join(lines)
+    if path.name != "12_benchmarks.ipynb" or list_datasets().filter(name="ml-100k")["available"][0]:
+        solutions = re.findall(r"```python\n(.*?)```", notebook.cells[-1].source, re.DOTALL)
+        notebook.cells += map(nbformat.v4.new_code_cell, solutions)
     nbformat.write(notebook, path)

@@ -1,5 +1,6 @@
 """JupyterLab as `make lab` opens it, and every notebook run in it by its menu."""
 
+import shutil
 import socket
 import sys
 import urllib.error
@@ -8,6 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+
+from interestkit.report import write_report
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 NAMES = sorted(path.name for path in NOTEBOOKS.glob("*.ipynb"))
@@ -36,11 +39,22 @@ def test_lab_lets_nobody_in_from_elsewhere_or_without_the_token(lab):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_notebook_runs_in_the_browser_on_hostile_titles(name, open_notebook):
+def test_notebook_and_its_solutions_run_in_the_browser_on_hostile_titles(
+    name, lab, open_notebook, parameters
+):
     notebook = open_notebook(name)
     assert notebook.run_all() == []
     assert notebook.outputs()
     notebook.save()
+    shutil.copy(lab.folder / name, parameters["RUN"])
+
+
+def test_report_and_card_of_hostile_titles_run_no_script(page, finished_run):
+    for path in (write_report(finished_run), finished_run / "model_card.html"):
+        page.goto(path.as_uri())
+        page.get_by_role("heading").first.wait_for()
+        assert page.evaluate("window.hostile") is None
+        assert page.get_by_text("window.hostile").count() > 0
 
 
 def test_a_failing_cell_is_found(open_notebook):

@@ -35,14 +35,18 @@ def test_another_user_changes_figure_tables_and_sentence(widget):
     assert f"user {name} over time" in widget.figure.value
 
 
-def test_typing_a_name_lists_it_first_and_shows_nobody_before_a_choice(widget):
-    shown = widget.user
-    name = str(widget.truth.histories.users[11])
-    widget.finder.text.value = name.upper()
-    assert widget.finder.list.options[0] == (name, 11)
+def test_a_part_of_a_name_shows_nobody_before_a_choice_and_the_very_name_does(widget):
+    widget.choose(str(widget.truth.histories.users[1]))
+    shown, name = widget.user, str(widget.truth.histories.users[11])
+    widget.finder.text.value = name[:-1].upper()
+    assert len(widget.finder.list.options) > 1
     assert widget.finder.value is None
     assert widget.user == shown
+    widget.finder.text.value = name.upper()
+    assert widget.finder.list.options[0] == (name, 11)
+    assert widget.user == name
     widget.finder.text.value = ""
+    assert widget.user == name
 
 
 def test_recommendations_are_those_of_the_model_and_say_whether_they_came(study, widget):

@@ -46,7 +46,7 @@ def test_the_browser_gets_what_the_table_says(widget):
 
 def test_chosen_points_are_listed(widget):
     assert "Click a point" in widget.listed.value
-    widget.canvas.selected = np.array([3, 55], np.uint32).tobytes()  # as the browser sets it
+    widget.canvas.set_state({"selected": memoryview(np.array([3, 55], np.uint32).tobytes())})
     assert widget.said == "2 of 70 points are chosen."
     for row in (3, 55):
         assert f"<td>{widget.points['name'][row]}</td>" in widget.listed.value

@@ -50,7 +50,6 @@ function render({ model, el }) {
   canvas.setAttribute("aria-label", model.get("label"));
   box.append(canvas, tip);
   el.append(bar, box);
-  el.dataset.lmSuppressShortcuts = "true"; // keys are for the map, not for JupyterLab
   const context = canvas.getContext("2d");
 
   const unit = () => zoom * Math.min(canvas.width, canvas.height) / 2.1;

@@ -37,7 +37,8 @@ class _Canvas(anywidget.AnyWidget):
     label = traitlets.Unicode().tag(sync=True)
     highlight = traitlets.Int(-1).tag(sync=True)
     view = traitlets.List([0.0, 0.0, 1.0]).tag(sync=True)
-    selected = traitlets.Bytes(b"").tag(sync=True)
+    # the browser's bytes come as a view of memory
+    selected = traitlets.Bytes(b"").tag(sync=True, from_json=lambda sent, _: bytes(sent))
 
 
 class InterestMap(Panel):

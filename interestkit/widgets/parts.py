@@ -6,6 +6,7 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 
+import anywidget
 import ipywidgets as w
 import matplotlib as mpl
 import polars as pl
@@ -130,6 +131,8 @@ def image(png: bytes, alt: str) -> Markup:
 class Finder:
     """A search field and the list of names that hold what was typed; `on_pick` gets the number.
 
+    The very name, or the only one that holds what was typed, is chosen at once.
+
     Args:
         names: What can be found, the most important first.
         what: What a name stands for, such as "user".
@@ -174,18 +177,36 @@ class Finder:
         holds = (
             self._lower.str.contains(typed, literal=True) if typed else self._lower.is_not_null()
         )
-        found = holds.arg_true()
+        found, is_sure = holds.arg_true(), False
         if typed:  # the very name comes first
             is_same = (self._lower.gather(found) == typed).fill_null(False)
             found = pl.concat([found.filter(is_same), found.filter(~is_same)])
+            is_sure = len(found) == 1 or is_same.any()
         self._is_searching = True
         self.list.options = [(words(self.names[n]), n) for n in found.head(MATCHES).to_list()]
         self.list.index = None
         self._is_searching = False
+        if is_sure:
+            self.list.index = 0
 
     def _pick(self, change) -> None:
         if self._on_pick and not self._is_searching and change["new"] is not None:
             self._on_pick(change["new"])
+
+
+class _Keys(anywidget.AnyWidget):
+    """Nothing to see: keys are for the control that has the focus, not for JupyterLab's cells."""
+
+    _esm = """
+export default { render({ el }) {
+  const keep = (event) => (event.target.dataset.lmSuppressShortcuts = "true");
+  const listen = (left) => { // once the widget stands in the page
+    if (el.isConnected) el.closest(".ik-live").addEventListener("focusin", keep);
+    else if (left) requestAnimationFrame(() => listen(left - 1));
+  };
+  listen(600);
+} };
+"""
 
 
 class Panel:
@@ -241,7 +262,7 @@ class Panel:
         style = w.HTML(f"<style>{_STYLE}{hide} {{ display: none; }}</style>")
         style.layout.display = "contents"
         heading = w.HTML(f"<strong>{html.escape(self.title)}</strong>")
-        self.box = w.VBox([style, heading, self.status, *self.parts])
+        self.box = w.VBox([_Keys(), style, heading, self.status, *self.parts])
         self.box.add_class("ik-live")
         view = {"model_id": self.box.model_id, "version_major": 2, "version_minor": 0}
         display({"application/vnd.jupyter.widget-view+json": view}, raw=True)

@@ -72,13 +72,15 @@ class TradeOff(Panel):
 
     def _picture(self, goal: str, strength: float) -> bytes:
         rows = self.found.table.filter(pl.col("goal") == goal)
+        ndcg = self.found.table.filter(pl.col("metric") == "NDCG")["value"].fill_nan(None)
+        top = 1.15 * (ndcg.max() or 1.0)
 
         def paint(figure: Figure) -> None:
             for ax, name in zip(figure.subplots(1, len(GOALS), sharey=True), GOALS, strict=True):
                 tradeoff_path(rows, x=name, strength=strength, ax=ax)
                 ax.set(title="", xlabel=f"{name}{' (bits)' if name in _UNITS else ' (0 to 1)'}")
-                ax.set_ylim(bottom=0)
-                ax.xaxis.set_major_locator(MaxNLocator(4))
+                ax.set_ylim(0, top)
+                ax.xaxis.set_major_locator(MaxNLocator(3))
                 ax.label_outer()
             title = f"NDCG@{self.found.k} against each goal, more weight on {goal} along the line"
             figure.suptitle(f"{title}; filled: {strength:.0%}", x=0.01, ha="left", fontsize=10)

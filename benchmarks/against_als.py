@@ -11,7 +11,7 @@ import statistics
 import sys
 import time
 
-from simulated import features_of, histories_of, read
+from simulated import features_of, forget_programs, histories_of, read
 from timing import Side, main, seconds_to
 
 JUDGED = 5_000
@@ -19,6 +19,7 @@ JUDGED = 5_000
 
 def ours(*, users: int, items: int, epochs: int, examples: int) -> dict:
     """`fit` with the default model and settings, but for the number of epochs and their length."""
+    forget_programs()
     from interestkit.examples import TrainingConfig
     from interestkit.training import fit
 

@@ -6,8 +6,10 @@ item. A user has an item once. Lengths are log-normal with mean
 50 before an item comes a second time.
 """
 
+import os
 import subprocess
 import sys
+import tempfile
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -28,6 +30,11 @@ class Events(NamedTuple):
     item: np.ndarray  # codes, the most frequent item first
     seconds: np.ndarray  # since the start of the log
     interest: np.ndarray  # of each item
+
+
+def forget_programs() -> None:
+    """Let JAX find no program of an earlier process; to be called before it is imported."""
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp()
 
 
 def read(*, users: int, items: int) -> Events:

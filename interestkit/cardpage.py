@@ -7,9 +7,9 @@ from interestkit.markup import (
     MISSING,
     STYLE,
     fact_list,
+    gain_rows,
     html_table,
     html_value,
-    interval,
     metric_grid,
     short,
 )
@@ -75,17 +75,9 @@ def _evaluation(facts: Mapping[str, object]) -> str:
     parts.append(f"<h3>Differences of {html.escape(str(facts['model']))} from the others</h3>")
     if gains is None:
         return "".join([*parts, MISSING])
-    keep = ("users", "left_out", "p_holm", "effect", "better", "worse")
-    table = [
-        {"compared": f"{row['target']}: {row['metric']} over {row['over']}"}
-        | {"gain": interval(row, "gain")}
-        | {name: row[name] for name in keep}
-        for row in gains
-    ]
     found = sum(isinstance(row["p_holm"], float) and row["p_holm"] < 0.05 for row in gains)
     summary = f"{found} of {len(gains)} differences have p_holm below 0.05"
     caption = "Mean difference within users [95 % interval]"
-    parts.append(
-        f"<details open><summary>{summary}</summary>{html_table(table, caption=caption)}</details>"
-    )
+    table = html_table(gain_rows(gains), caption=caption)
+    parts.append(f"<details open><summary>{summary}</summary>{table}</details>")
     return "".join(parts)

@@ -110,6 +110,17 @@ def metric_grid(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]
     ]
 
 
+def gain_rows(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
+    """Rows of `Evaluation.gains` as one column that says what, one of gains, and the verdict."""
+    keep = ("users", "left_out", "p_holm", "effect", "better", "worse")
+    return [
+        {"compared": f"{row['target']}: {row['metric']} over {row['over']}"}
+        | {"gain": interval(row, "gain")}
+        | {name: row[name] for name in keep}
+        for row in rows
+    ]
+
+
 def interval(row: Mapping[str, object], name: str) -> str | None:
     """Such as "0.123 [0.110, 0.140] ± 0.002"."""
     if row[name] is None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import polars as pl
 from matplotlib.axes import Axes
 
-from interestkit import plots
+from interestkit import plots, reprs
 from interestkit.evaluation import Evaluation
 from interestkit.plots.compared import LEVEL
 
@@ -31,6 +31,9 @@ class Comparison:
         family = self.table["p"].is_not_nan().sum()
         first = f"Comparison({self.model!r}, {self.users:,} {self.part} users): p corrected over "
         return "\n".join([f"{first}{family} comparisons (Holm)", *self._lines()])
+
+    def _repr_html_(self) -> str:
+        return reprs.of_comparison(self)
 
     def _lines(self) -> Iterator[str]:
         for row in self.table.iter_rows(named=True):

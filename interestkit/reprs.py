@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from interestkit.markup import card, metric_grid
+from interestkit.markup import card, gain_rows, metric_grid
 
 _MOST_ROWS = 50
 
@@ -95,6 +95,20 @@ def of_evaluation(evaluation: Any) -> str:
         for target in dict.fromkeys(row["target"] for row in rows)
     }
     return card("Evaluation", f"of the {evaluation.part} part", facts, **tables)
+
+
+def of_comparison(comparison: Any) -> str:
+    """Card of a `Comparison`: the main differences, and all of them."""
+    rows = comparison.table.to_dicts()
+    found = len(comparison.found())
+    facts = {
+        "users": f"{comparison.users:,} of the {comparison.part} part",
+        "differences": f"{len(rows):,}, of which {found:,} have p_holm below 0.05",
+        "cells": "mean difference within users [95 % interval] ± between seeds",
+    }
+    main = [row for row in rows if row["metric"].startswith("NDCG")]
+    tables = {"NDCG": gain_rows(main), "all_differences": gain_rows(rows)}
+    return card("Comparison", f"of {comparison.model} with all others", facts, **tables)
 
 
 def of_held_out(truth: Any) -> str:

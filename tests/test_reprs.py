@@ -63,16 +63,17 @@ def shown(study, evaluation):
         "Predictor": (predictor, ["hybrid", f"item_dim {dim}", f"{features.num_items} × {dim}"]),
         "FitResult": (study.result, [f"of {len(study.result.curve)}", "loss_new", "learning_rate"]),
         "Evaluation": (evaluation, ["NDCG@10", "popular", *evaluation.notes]),
+        "Comparison": (ik.compare(evaluation), ["NDCG@10 over popular", "p_holm below 0.05"]),
         "HeldOut": (truth, [f"users {len(truth):,}"]),
         "Histories": (study.histories, [f"events {len(study.histories.item):,}"]),
         "CleaningReport": (report, [f"events read {log.num_events:,}", "reason"]),
     }
 
 
-KINDS = "EventLog Split Features Predictor FitResult Evaluation HeldOut Histories CleaningReport"
+KINDS = "EventLog Split Features Predictor FitResult Evaluation Comparison HeldOut Histories"
 
 
-@pytest.mark.parametrize("name", KINDS.split())
+@pytest.mark.parametrize("name", [*KINDS.split(), "CleaningReport"])
 def test_a_card_names_its_counts_folds_and_runs_nothing(shown, name):
     thing, facts = shown[name]
     found = thing._repr_html_()

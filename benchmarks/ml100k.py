@@ -1,16 +1,15 @@
 """Seconds of training to RecBole's best validation NDCG@10 on ML-100k.
 
-All train on the same interactions and validate after each epoch on the same held-out ones, those of
-RecBole's own random split (80/10/10 of each user, seed 2020), by full ranking. The level to reach
-is the best of RecBole's MultiVAE in this very call. RecBole runs with its own settings of each
-model and its own early stopping; nothing is saved while its clock runs. Its default block of 4,096
-scores holds two users, so that most of its time goes into validation; "in one block" validates all
-users at once, the faster way. Seconds count from the start of training, with the making of the
-model and compilation; loading and splitting are left out on all sides. "cold" has an empty
-compilation cache, "warm" the one that the cold run before it filled. Ours trains the MLP for a few
-epochs and then adds the linear part, with the weight that `accuracy.py` finds on this validation
-part; the last point of our curve is the whole model, all others are the MLP alone, which does not
-reach the level by itself.
+All train on the same interactions and are judged on the same held-out ones, those of RecBole's own
+random split (80/10/10 of each user, seed 2020), by full ranking. The level to reach is the best of
+RecBole's MultiVAE in this very call. RecBole runs with its own settings of each model and its own
+early stopping, on NDCG@10 after each epoch; nothing is saved while its clock runs. Its default
+block of 4,096 scores holds two users, so that most of its time goes into validation; "in one block"
+validates all users at once, the faster way. Seconds count from the start of training, with the
+making of the model and compilation; loading and splitting are left out on all sides. "cold" has an
+empty compilation cache, "warm" the one that the cold run before it filled. Ours trains the MLP for
+two epochs, adds the linear part, with the weight that `accuracy.py` finds on this validation part,
+and is judged once, by the clock too: the MLP alone does not reach the level in so few.
 """
 
 import os
@@ -34,7 +33,6 @@ TRAINING = {
     "learning_rate": 4e-3,
     "weight_decay": 0.5,
     "single_part_share": 0.0,
-    "patience": 20,
 }
 SHAPE = {
     "item_dim": 64,
@@ -80,16 +78,14 @@ def ours(*, cache: str, seed: int) -> dict:
     log = features.histories(protocol.split.train)
     validation = held_out(features, protocol.split, "validation")
     config = TrainingConfig(**TRAINING)
-    result = fit(
-        features, log, validation=validation, config=config, seed=seed, progress=False, **SHAPE
-    )
+    result = fit(features, log, config=config, seed=seed, progress=False, **SHAPE)
     began = time.perf_counter()
     model = Predictor(features=features, model=result.model)
     codes, _ = add_linear_part(model, log, **LINEAR).rank(validation.histories, k=10)
     hits, wanted = validation.hits(0, codes), validation.num_relevant()
     whole = float(np.nanmean(jit(partial(ndcg_at_k, k=10))(hits, wanted)))
     seconds = result.seconds + time.perf_counter() - began
-    return _found([*result.curve.select("seconds", "ndcg@10_new").rows(), (seconds, whole)])
+    return _found([(seconds, whole)])
 
 
 def recbole_model(name: str, *, seed: int, eval_batch_size: int = 4096) -> dict:

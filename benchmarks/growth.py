@@ -24,12 +24,10 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
-from timing import RUNS, in_process, machine, peak_gigabytes
+from timing import RUNS, apart, in_process, machine, peak_gigabytes
 
 START = {"num_users": 4_000, "num_items": 2_000, "num_events": 30, "history_length": 16}
 JUDGED = 25_000  # users of the smallest log that is only judged
@@ -90,9 +88,7 @@ def measure(
     from interestkit.model import InterestModel
     from interestkit.training import model_config
 
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as other:
-        sizes = (num_users, num_items, num_events)
-        features, known, truth = other.submit(make_data, *sizes).result()
+    features, known, truth = apart(make_data, num_users, num_items, num_events)
     shape = {"history_length": history_length, "repeat_length": REPEAT_LENGTH}
     found = {"events": len(known.item), "items": features.num_items, "judged": len(truth)}
     found["event_gigabytes"] = event_gigabytes(features, known, truth.histories)

@@ -61,7 +61,7 @@ SETTINGS = {
             "learning_rate": 2e-3,
             "weight_decay": 0.5,
             "single_part_share": 0.0,
-            "patience": 6,
+            "patience": 40,  # scores dip before the learning rate falls: all epochs are trained
         },
         "shape": {
             "item_dim": 128,

@@ -18,7 +18,8 @@ STYLE = """
 .card .missing { font-style: italic; }
 .card dl { display: grid; grid-template-columns: minmax(8rem, 14rem) minmax(0, 1fr);
   gap: .25rem 1rem; margin: 0; }
-.card dt { color: var(--soft); } .card dd { margin: 0; overflow-wrap: anywhere; }
+.card dt, .card dd { float: none; width: auto; margin: 0; padding: 0; }
+.card dt { color: var(--soft); } .card dd { overflow-wrap: anywhere; }
 .card dd ul { margin: 0; padding-left: 1.1rem; }
 .card .wide { overflow-x: auto; margin: .8rem 0; }
 .card table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }

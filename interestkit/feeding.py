@@ -48,9 +48,8 @@ class Source(NamedTuple):
         """Some of the histories as training reads them, in NumPy.
 
         Raises:
-            ValueError: If there is no example among them, or an event later than the features.
+            ValueError: If there is no example among them.
         """
-        check_times(self.features, own)
         examples = find_examples(own, self.config.task)
         return log_arrays(own, self.features.scales_days, can_repeat=self.can_repeat), examples
 
@@ -137,7 +136,7 @@ def _from_shards(source: Source, seed: int, first_epoch: int):
     num_users, num_events = shards.largest
 
     def read(number: int) -> tuple[Log, Examples]:
-        own = _read(source.features, shards, number)
+        own = check_times(source.features, _read(source.features, shards, number))
         try:
             arrays = source.arrays(own)
         except ValueError as error:

@@ -60,8 +60,10 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
 
 def _leaves(params: nnx.State) -> dict[str, Array]:
     """Arrays by name, such as "item_vectors" and "tower.layers.0.kernel"."""
-    paths = jax.tree_util.tree_flatten_with_path(params)[0]
-    return {
-        jax.tree_util.keystr(path, simple=True, separator=".").removesuffix(".value"): leaf
-        for path, leaf in paths
-    }
+    return {name.removesuffix(".value"): leaf for name, leaf in by_name(params).items()}
+
+
+def by_name(tree) -> dict[str, Array]:
+    """Leaves of a tree by the path to each, its parts joined by points."""
+    paths = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in paths}

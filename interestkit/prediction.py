@@ -29,6 +29,7 @@ from interestkit.model import (
     Moment,
     Prediction,
 )
+from interestkit.packing import by_name
 from interestkit.ranking import top_k
 from interestkit.schema import USER
 from interestkit.storage import load_folder, save_folder
@@ -80,7 +81,7 @@ class Predictor:
         return f"Predictor({self.mode}, {self.features!r})"
 
     def _repr_html_(self) -> str:
-        return reprs.of_predictor(self, _by_name(self._split[1]))
+        return reprs.of_predictor(self, by_name(self._split[1]))
 
     def in_mode(self, mode: str) -> "Predictor":
         """The same model, scoring with other parts of the item vectors."""
@@ -156,7 +157,7 @@ class Predictor:
         """The folder, to which model and features are written together."""
         packed = self.features.pack()
         weights = {
-            f"weights.{name}": np.asarray(array) for name, array in _by_name(self._split[1]).items()
+            f"weights.{name}": np.asarray(array) for name, array in by_name(self._split[1]).items()
         }
         linear = {} if self.linear is None else {"linear": self.linear}
         return save_folder(
@@ -182,9 +183,8 @@ class Predictor:
         config = ModelConfig(**settings)
         model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
         graph, state = nnx.split(model)
-        paths, structure = jax.tree_util.tree_flatten_with_path(state)
-        leaves = [stored.arrays[f"weights.{_name(path)}"] for path, _ in paths]
-        state = jax.tree.unflatten(structure, jax.device_put(leaves))
+        leaves = [stored.arrays[f"weights.{name}"] for name in by_name(state)]
+        state = jax.tree.unflatten(jax.tree.structure(state), place(leaves))
         return cls(
             features=Features.unpack(
                 tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]
@@ -233,10 +233,10 @@ class Predictor:
             )
             moment = (own.offsets[:-1], own.offsets[1:], own.moment)
             rows = (*moment, *(array[first : first + users] for array in given))
-            blocks = [_pad(array, users).reshape(most, BLOCK, *array.shape[1:]) for array in rows]
+            blocks = [pad(array, users).reshape(most, BLOCK, *array.shape[1:]) for array in rows]
             chunk = _Chunk(
-                log=jax.tree.map(lambda array: _pad(array, chunk_events), log),
-                user=_pad(own.user, chunk_events, users),
+                log=jax.tree.map(lambda array: pad(array, chunk_events), log),
+                user=pad(own.user, chunk_events, users),
                 moment=Moment(*blocks[:3]),
                 given=tuple(blocks[3:]),
                 num_blocks=-(-len(own) // BLOCK),
@@ -372,14 +372,7 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
     return table.sort(order, descending=[False, True, False]).drop("row")
 
 
-def _pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
+def pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
+    """The array with rows of a value behind it, `size` rows in all."""
     width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
     return np.pad(array, width, constant_values=value)
-
-
-def _by_name(state: nnx.State) -> dict[str, jax.Array]:
-    return {_name(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(state)[0]}
-
-
-def _name(path) -> str:
-    return jax.tree_util.keystr(path, simple=True, separator=".")

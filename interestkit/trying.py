@@ -15,7 +15,7 @@ from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.histories import Histories, power_of_two
 from interestkit.mixing import mix_repeats
 from interestkit.model import HIDDEN, PARTS, Catalogue, Moment
-from interestkit.prediction import Predictor, check_k
+from interestkit.prediction import Predictor, check_k, pad
 from interestkit.ranking import top_k
 
 NEWEST = 512  # events of a history that are tried; of older ones a model sees little
@@ -85,9 +85,8 @@ class OneUser:
         self._can_repeat = model.config.can_repeat
         self._graph, self._state = nnx.split(model)
         catalogue = catalogue_arrays(self.features)._replace(content=np.zeros((1, 1), np.float32))
-        self._catalogue = catalogue._replace(
-            **{name: jnp.asarray(getattr(catalogue, name)) for name in _OF_ITEMS}
-        )
+        of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
+        self._catalogue = catalogue._replace(**of_items)
         self._prior = jnp.array(prior)
 
     def ask(
@@ -107,7 +106,7 @@ class OneUser:
         size = power_of_two(max(number, room))
         scales = self.features.scales_days
         log = log_arrays(history, scales, can_repeat=self._can_repeat)
-        log = jax.tree.map(lambda c: np.pad(c, [(0, size - len(c)), *[(0, 0)] * (c.ndim - 1)]), log)
+        log = jax.tree.map(lambda array: pad(array, size), log)
         moment = Moment(*(np.array([n], np.int32) for n in (0, number, history.moment[0])))
         found = _answer(
             self._graph,

@@ -188,7 +188,7 @@ def interest_map(
     vectors, labels = item_vectors(predictor), features.item_interests
     frequent = features.items[items]
     parts = [_points("item", frequent.select(pl.coalesce(TITLE, ITEM)), frequent["events"])]
-    everything = [(_unit(vectors[items]), labels[items])]
+    everything = [(vectors[items], labels[items])]
     if histories is not None:
         own = (histories.user, histories.item)
         sums = [sums_by_user(*own, v, num_users=len(histories)) for v in (vectors, labels)]
@@ -196,7 +196,7 @@ def interest_map(
         some = known[np.unique(np.linspace(0, len(known) - 1, num_users).astype(int))]
         names = pl.DataFrame({"name": histories.users[some]}, schema={"name": pl.String})
         parts.append(_points("user", names, pl.Series(histories.lengths[some])))
-        everything.append((_unit(sums[0][some]), sums[1][some]))
+        everything.append((sums[0][some], sums[1][some]))
     vectors, labels = (np.concatenate(arrays) for arrays in zip(*everything, strict=True))
     places = project(vectors, seed=seed)
     number = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
@@ -212,11 +212,6 @@ def _points(kind: str, names: pl.DataFrame, events: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([name, events.cast(pl.Int64).alias("events")]).with_columns(
         kind=pl.lit(kind)
     )
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    length = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return vectors / np.where(length > 0, length, 1)
 
 
 def _paint(figure: Figure, points: pl.DataFrame) -> None:

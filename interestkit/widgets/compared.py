@@ -14,7 +14,7 @@ from interestkit.heldout import HeldOut
 from interestkit.plots import user_groups
 from interestkit.schema import USER
 from interestkit.similarity import sums_by_user
-from interestkit.widgets.parts import Panel, image, picture, table, words
+from interestkit.widgets.parts import Panel, image, picture, side_by_side, table, words
 
 EVERYBODY = "everybody"
 _USERS = 20  # of a group that are listed
@@ -71,11 +71,9 @@ class ModelComparison(Panel):
         for control in (self.models, self.metric, self.by):
             control.observe(lambda _: self._show(), "value")
         self.group.observe(lambda _: self._show_users(), "value")
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
         self.parts = (
-            w.Box(
-                [w.VBox([self.models, self.target, self.metric, self.by, self.group]), self.values],
-                layout=row,
+            side_by_side(
+                w.VBox([self.models, self.target, self.metric, self.by, self.group]), self.values
             ),
             self.figure,
             self.listed,

@@ -13,7 +13,7 @@ from interestkit.histories import Histories
 from interestkit.plots import interest_bars, user_timeline
 from interestkit.plots.drawing import BLACK, day, finish, percent, shown
 from interestkit.prediction import Predictor
-from interestkit.schema import INTERESTS, ITEM, KIND, TIME, TITLE, USER
+from interestkit.schema import INTERESTS, ITEM, KIND, TIME, USER
 from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
 from interestkit.trying import newest, what_speaks_for
@@ -25,7 +25,9 @@ from interestkit.widgets.parts import (
     escaped,
     image,
     picture,
+    side_by_side,
     table,
+    titles_of,
     words,
 )
 
@@ -52,13 +54,12 @@ class UserExplorer(Panel):
         self.own = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
         has_labels = features.interest_source == "labels"
         self.items = split.items if has_labels else features.items
-        self.titles = features.items.select(pl.coalesce(TITLE, ITEM)).to_series()
+        self.titles = titles_of(features.items)
         self.before, self.later = split.before(truth.part), getattr(split, truth.part)
         self.finder = Finder(histories.users, what="user", on_pick=self._show)
         self.figure, self.interests, self.recommended, self.followed = (w.HTML() for _ in range(4))
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
         self.parts = (
-            w.Box([self.finder.box, self.interests], layout=row),
+            side_by_side(self.finder.box, self.interests),
             self.figure,
             self.recommended,
             self.followed,
@@ -195,7 +196,7 @@ class UserExplorer(Panel):
             {
                 "time (UTC)": [f"{time:%Y-%m-%d %H:%M}" for time in told[TIME]],
                 "kind": told[KIND].to_list(),
-                "item": told.select(pl.coalesce(TITLE, ITEM)).to_series().to_list(),
+                "item": titles_of(told).to_list(),
                 "interests": [
                     ", ".join(labels[int(c)] if c >= 0 else own or [])
                     for c, own in zip(codes, told[INTERESTS].to_list(), strict=True)

@@ -18,7 +18,16 @@ from interestkit.projection import project
 from interestkit.schema import ITEM, TITLE
 from interestkit.similarity import sums_by_user
 from interestkit.trying import item_vectors
-from interestkit.widgets.parts import Finder, Markup, Panel, escaped, picture, table, words
+from interestkit.widgets.parts import (
+    Finder,
+    Markup,
+    Panel,
+    escaped,
+    picture,
+    side_by_side,
+    table,
+    words,
+)
 
 _LISTED = 30  # chosen points that are listed
 _CLOSE = 8.0  # zoom at which a point that was found is shown
@@ -78,10 +87,9 @@ class InterestMap(Panel):
         self.listed = w.HTML()
         self.interest.observe(self._highlight, "value")
         self.canvas.observe(lambda _: self._list(), "selected")
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
         legend = w.HTML(self._legend())
         self.parts = (
-            w.Box([self.finder.box, w.VBox([self.interest, legend])], layout=row),
+            side_by_side(self.finder.box, w.VBox([self.interest, legend])),
             self.canvas,
             self.listed,
         )

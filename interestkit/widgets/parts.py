@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 
 from interestkit.plots import use_style
 from interestkit.plots.drawing import percent
+from interestkit.schema import ITEM, TITLE
 
 MATCHES = 50  # names that a search shows
 _BAR = 7.0  # width of a full bar, in letters
@@ -126,6 +127,17 @@ def image(png: bytes, alt: str) -> Markup:
     """The PNG as an HTML image with a text in its place."""
     source = b64encode(png).decode()
     return Markup(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">')
+
+
+def titles_of(items: pl.DataFrame) -> pl.Series:
+    """The title of each item, or its name where it has none."""
+    return items.select(pl.coalesce(TITLE, ITEM)).to_series()
+
+
+def side_by_side(*widgets: w.Widget) -> w.Box:
+    """Widgets in a row, which breaks where the notebook is narrow."""
+    look = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
+    return w.Box(widgets, layout=look)
 
 
 class Finder:

@@ -11,8 +11,17 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.plots import tradeoff_path
 from interestkit.reranking import GOALS, TradeOffs, trade_offs
-from interestkit.schema import INTERESTS, ITEM, TITLE
-from interestkit.widgets.parts import Finder, Panel, image, picture, table, words
+from interestkit.schema import INTERESTS
+from interestkit.widgets.parts import (
+    Finder,
+    Panel,
+    image,
+    picture,
+    side_by_side,
+    table,
+    titles_of,
+    words,
+)
 
 _UNITS = {"novelty": " bits"}
 
@@ -23,7 +32,7 @@ class TradeOff(Panel):
     def __init__(self, found: TradeOffs, features: Features) -> None:
         super().__init__("What does relevance cost?")
         self.found, self.features = found, features
-        self.titles = features.items.select(pl.coalesce(TITLE, ITEM)).to_series()
+        self.titles = titles_of(features.items)
         self._pictures: dict[tuple[str, float], bytes] = {}
         self.user = 0
         wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="26em")}
@@ -36,9 +45,8 @@ class TradeOff(Panel):
         )
         self.finder = Finder(found.histories.users, what="user", on_pick=self._choose, rows=5)
         self.metrics, self.list, self.figure = w.HTML(), w.HTML(), w.HTML()
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
         self.parts = (
-            w.Box([w.VBox([self.goal, self.slider, self.finder.box]), self.metrics], layout=row),
+            side_by_side(w.VBox([self.goal, self.slider, self.finder.box]), self.metrics),
             self.figure,
             self.list,
         )

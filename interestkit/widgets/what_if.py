@@ -11,9 +11,9 @@ import polars as pl
 
 from interestkit.histories import Histories, power_of_two
 from interestkit.prediction import Predictor
-from interestkit.schema import ITEM, TITLE
+from interestkit.schema import ITEM
 from interestkit.trying import OneUser
-from interestkit.widgets.parts import Finder, Panel, bar, table, words
+from interestkit.widgets.parts import Finder, Panel, bar, side_by_side, table, titles_of, words
 
 LISTED = 100  # newest events that the list shows
 _ROOM = 256  # events that can be added before another program is compiled
@@ -40,8 +40,7 @@ class WhatIf(Panel):
         self.exclude_seen, self.model = exclude_seen, OneUser(predictor)
         self.start = _nobody(predictor.features) if history is None else history
         self._room = power_of_two(len(self.start.item) + _ROOM)
-        shown = pl.coalesce(TITLE, ITEM)
-        self.titles = self.features.items.select(shown).to_series()
+        self.titles = titles_of(self.features.items)
         self._labels = self.features.items["interests"]
         self._make_controls()
         self.restore()
@@ -75,10 +74,9 @@ class WhatIf(Panel):
         left = w.VBox([self.finder.box, self.buttons["add"]])
         right = w.VBox([self.list, w.HBox(some[:3]), w.HBox(some[3:])])
         typing = w.VBox([self.typed, self.buttons["use"]])
-        row = w.Layout(flex_flow="row wrap", align_items="flex-start", grid_gap="8px 24px")
         self.parts = (
-            w.Box([left, right, typing], layout=row),
-            w.Box([self.interests, self.items], layout=row),
+            side_by_side(left, right, typing),
+            side_by_side(self.interests, self.items),
         )
 
     def add(self, code: int | None = None) -> None:

@@ -691,6 +691,7 @@ def test_a_missing_column_is_named():
 def test_tradeoff_path_marks_the_strength_and_where_it_starts():
     marked = [point for point in dots(DRAWN["tradeoff_path"]()) if point[2] != GREY]
     assert sorted(point[:2] for point in marked) == [(8.0, 0.3), (9.5, 0.2)]
+    assert DRAWN["tradeoff_path"]().get_xlabel() == "novelty (bits)"
 
 
 def test_user_groups_have_a_row_each_with_a_mark_for_every_model():

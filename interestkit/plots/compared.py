@@ -46,7 +46,7 @@ def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None
     """
     need(table, "target", "model", "metric", "value", "low", "high", "seeds", "spread", "users")
     lower = is_lower_better(metric)
-    xlabel = f"{shown(metric)} ({_unit(metric)}, {'lower' if lower else 'higher'} is better)"
+    xlabel = with_unit(metric, f", {'lower' if lower else 'higher'} is better")
     rows = _rows_of(table, target, metric).with_columns(pl.col("value").fill_nan(None))
     rows = rows.sort("value", descending=not lower, nulls_last=True)
     ax = make_axes(ax, rows=len(rows))
@@ -67,9 +67,9 @@ def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None
     return finish(ax, title, xlabel, "model")
 
 
-def _unit(metric: str) -> str:
-    """Unit of a metric of `evaluation`."""
-    return _UNITS.get(metric.split("@")[0], "0 to 1")
+def with_unit(metric: str, note: str = "") -> str:
+    """A metric of `evaluation` as the label of an axis, with its unit."""
+    return f"{shown(metric)} ({_UNITS.get(metric.split('@')[0], '0 to 1')}{note})"
 
 
 def _rows_of(table: pl.DataFrame, target: str, metric: str) -> pl.DataFrame:
@@ -219,7 +219,7 @@ def tradeoff(
     need(table, "target", "model", "metric", "value", "low", "high")
     targets, key = _names(target, "target", table), ["target", "model"]
     ax = make_axes(ax, rows=None if len(targets) == 1 else 12)
-    labels = tuple(f"{shown(name)} ({_unit(name)})" for name in (x, y))
+    labels = tuple(map(with_unit, (x, y)))
     across, up = (
         pl.concat([_rows_of(table, name, m) for name in targets]).select(
             *key, "value", "low", "high"

@@ -4,7 +4,7 @@ import polars as pl
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
-from interestkit.plots.compared import draw_dots
+from interestkit.plots.compared import draw_dots, with_unit
 from interestkit.plots.drawing import (
     BLUE,
     CYCLE,
@@ -42,7 +42,7 @@ def tradeoff_path(
     ax = make_axes(ax)
     rows = table.pivot("metric", index="strength", values="value", sort_columns=False)
     if rows.is_empty():
-        return nothing(ax, shown(x), shown(y))
+        return nothing(ax, with_unit(x), with_unit(y))
     need(rows, x, y)
     rows = rows.sort("strength")
     ax.plot(rows[x].to_numpy(), rows[y].to_numpy(), ".-", color=GREY, linewidth=1.2)
@@ -51,7 +51,7 @@ def tradeoff_path(
             ax.plot(point[x], point[y], "o", color=colour, markerfacecolor=inside, markersize=8)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(ticker.MaxNLocator(5))
-    return finish(ax, f"{shown(y)} against {shown(x)}", shown(x), shown(y))
+    return finish(ax, f"{shown(y)} against {shown(x)}", with_unit(x), with_unit(y))
 
 
 @styled

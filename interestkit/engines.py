@@ -254,11 +254,14 @@ def _session():
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",  # progress.py shows how far it is
+        "spark.log.level": "ERROR",  # windows over a whole log are meant
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count()),
     }
     with warnings.catch_warnings():  # the fork becomes Java at once, JAX does not go on in it
         warnings.filterwarnings("ignore", r"os\.fork\(\)", RuntimeWarning)
+        warnings.filterwarnings("ignore", r"PySpark does not yet fully support", FutureWarning)
         return SparkSession.builder.master("local[*]").config(map=settings).getOrCreate()
 
 

@@ -254,7 +254,7 @@ def _session():
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.driver.host": "127.0.0.1",
         "spark.ui.enabled": "false",
-        "spark.ui.showConsoleProgress": "false",  # progress.py shows how far it is
+        "spark.ui.showConsoleProgress": "false",  # unreadable in a notebook
         "spark.log.level": "ERROR",  # windows over a whole log are meant
         "spark.sql.session.timeZone": "UTC",
         "spark.sql.shuffle.partitions": str(os.cpu_count()),

@@ -200,7 +200,7 @@ def test_environment_names_versions_device_and_seconds(tmp_path):
     import jax
 
     text = report_of(tmp_path, code("1"), seconds=12.34)
-    assert f"<td>jax</td><td>{jax.__version__}</td>" in text
+    assert f'<th scope="row">jax</th><td class="text long">{jax.__version__}</td>' in text
     assert jax.devices()[0].device_kind in text
     assert "<td>01_first</td><td>12.3</td><td>2026-01-01 00:00:05</td>" in text
 

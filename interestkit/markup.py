@@ -14,8 +14,8 @@ TABLES = """
 .wide th, .wide td { padding: .25rem .7rem; border-bottom: 1px solid var(--line, #8886);
   text-align: right; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
 .wide th { font-weight: 600; } .wide thead th { color: var(--soft, inherit); }
-.wide .text, .wide tbody th { text-align: left; }
-.wide .long { white-space: normal; min-width: 14rem; }
+.wide th.text, .wide td.text { text-align: left; }
+.wide .text { white-space: normal; } .wide .long { min-width: 14rem; overflow-wrap: anywhere; }
 """
 STYLE = (
     TABLES
@@ -131,8 +131,8 @@ def html_table(
     Example:
         >>> print(html_table({"name": ["tea"], "price": [1_200]}, caption="Drinks"))
         <div class="wide" tabindex="0"><table><caption>Drinks</caption><thead><tr><th scope="col"
-        class="text">name</th><th scope="col">price</th></tr></thead><tbody><tr><th
-        scope="row">tea</th><td>1,200</td></tr></tbody></table></div>
+        class="text">name</th><th scope="col">price</th></tr></thead><tbody><tr><th scope="row"
+        class="text">tea</th><td>1,200</td></tr></tbody></table></div>
     """
     looks = [_look(cells) for cells in columns.values()]
     head = "".join(
@@ -143,7 +143,7 @@ def html_table(
     for row in zip(*columns.values(), strict=True):
         first, *rest = ["–" if c is None else escaped(short(c), length) for c in row]
         cells = "".join(f"<td{k}>{cell}</td>" for k, cell in zip(looks[1:], rest, strict=True))
-        body.append(f'<tr><th scope="row">{first}</th>{cells}</tr>')
+        body.append(f'<tr><th scope="row"{looks[0]}>{first}</th>{cells}</tr>')
     return Markup(
         f'<div class="wide" tabindex="0"><table><caption>{escaped(caption, 120)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"

@@ -8,7 +8,7 @@ from widget_pages import SCRIPT, tags_in
 import interestkit as ik
 from interestkit.comparison import bootstrap_interval
 
-TEXT, ROW = '<td class="text">', '<tr><th scope="row">'
+TEXT, ROW = '<td class="text">', '<tr><th scope="row" class="text">'
 
 
 @pytest.fixture(scope="module")

@@ -133,7 +133,20 @@ def test_hostile_titles_users_and_interests_are_text(study):
     widget = ik.explore_users(predictor, split, user=script, k=20)
     views = (widget.figure, widget.interests, widget.recommended, widget.followed, widget.status)
     page = "".join(view.value for view in views)
-    allowed = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "br", "img", "p"}
+    allowed = {
+        "div",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "span",
+        "br",
+        "img",
+        "p",
+    }
     assert tags_in(page) <= allowed
     assert page.count("<img ") == 1
     assert "onerror=&" in page or "onerror" not in page.replace("&lt;img src=x onerror", "")

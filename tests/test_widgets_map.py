@@ -84,7 +84,7 @@ def test_hostile_titles_are_text(study):
     widget = ik.interest_map(predictor, num_items=40)
     widget.selected = np.arange(40)
     page = widget.listed.value + widget.status.value + widget.parts[0].children[1].children[1].value
-    allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "p", "br"}
+    allowed = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "p", "br"}
     assert tags_in(page) <= allowed
     assert "$$" not in page
     assert max(map(len, widget.canvas.names)) < 100

@@ -37,7 +37,7 @@ class _Bands(anywidget.AnyWidget):
   border: solid transparent; border-width: 0 0 0 4px; background: none; }
 .ik-bands button:hover, .ik-bands [aria-pressed=true] { background: #0072B21A; }
 .ik-bands [aria-pressed=true] { border-color: #0072B2; }
-.ik-bands button:focus-visible { outline-offset: -2px; }
+.ik-live .ik-bands button:focus-visible { outline-offset: -2px !important; }
 """
     value = traitlets.Unicode().tag(sync=True)  # the image as HTML
     options = traitlets.List().tag(sync=True)  # names of the groups

@@ -26,7 +26,8 @@ _STYLE = (
 .ik-live img { max-width: 100%; height: auto; background: white; }
 .ik-live p { margin: 2px 0; line-height: 1.4; max-width: 60em; }
 .ik-live .widget-html-content { line-height: 1.4; }
-.ik-live :focus-visible { outline: 2px solid #0072B2; outline-offset: 1px; }
+.ik-live.ik-live.ik-live :focus-visible { outline: 2px solid #0072B2 !important;
+  outline-offset: 1px; }
 """
 )
 
@@ -136,11 +137,18 @@ class Finder:
 
 
 class _Keys(anywidget.AnyWidget):
-    """Nothing to see: keys are for the control that has the focus, not for JupyterLab's cells."""
+    """Nothing to see: keys are for the control that has the focus, not for JupyterLab's cells.
+
+    A slider, which ipywidgets leaves without a name, gets that of its label.
+    """
 
     _esm = """
 export default { render({ el }) {
-  const keep = (event) => (event.target.dataset.lmSuppressShortcuts = "true");
+  const keep = ({ target }) => {
+    target.dataset.lmSuppressShortcuts = "true";
+    const label = target.closest(".widget-hslider")?.querySelector(".widget-label");
+    if (target.role === "slider" && label) target.ariaLabel = label.textContent;
+  };
   const listen = (left) => { // once the widget stands in the page
     if (el.isConnected) el.closest(".ik-live").addEventListener("focusin", keep);
     else if (left) requestAnimationFrame(() => listen(left - 1));

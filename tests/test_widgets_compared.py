@@ -1,12 +1,17 @@
 import re
+from io import BytesIO
 
 import hostile
+import matplotlib.pyplot as plt
+import numpy as np
 import polars as pl
 import pytest
+from matplotlib.colors import to_rgb
 from widget_pages import SCRIPT, tags_in
 
 import interestkit as ik
 from interestkit.comparison import bootstrap_interval
+from interestkit.plots.drawing import BLUE
 
 TEXT, ROW = '<td class="text">', '<tr><th scope="row" class="text">'
 
@@ -105,6 +110,25 @@ def test_own_groups_may_leave_users_out_and_their_names_are_text(study, evaluati
     page = widget.values.value + widget.listed.value + widget.figure.value + widget.status.value
     allowed = {"div", "table", "caption", "thead", "tbody", "tr", "th", "td", "span", "img", "p"}
     assert tags_in(page) <= allowed
+
+
+def test_each_group_is_a_button_over_its_own_band_of_the_figure(widget):
+    widget.by.value = "length of history"
+    names = widget.groups["length of history"].unique().sort().to_list()
+    assert widget.figure.options == names
+    tops, bottoms = zip(*widget.figure.places, strict=True)
+    assert bottoms[:-1] == tops[1:]  # from top to bottom without a gap
+    assert 0 < tops[0] < bottoms[-1] < 1
+    ink = np.isclose(plt.imread(BytesIO(widget.png))[:, :, :3], to_rgb(BLUE), atol=0.01).all(axis=2)
+    for top, bottom in widget.figure.places:  # the first of three models is drawn 0.7 / 3 above
+        rows = np.flatnonzero(ink.any(axis=1)) / len(ink)
+        own = rows[(top < rows) & (rows < bottom)].mean()
+        assert (own - top) / (bottom - top) == pytest.approx(0.5 - 0.7 / 3, abs=0.03)
+    widget.figure.set_state({"chosen": len(names) - 1})
+    widget.metric.value = "recall@5"
+    assert widget.group == names[-1]  # another metric leaves the choice alone
+    widget.by.value = "everybody"
+    assert widget.group == "everybody"
 
 
 def test_the_copy_is_what_is_shown(widget):

@@ -9,7 +9,7 @@ import pytest
 from widget_pages import SCRIPT, tags_in, with_hostile_titles
 
 import interestkit as ik
-from interestkit.markup import words
+from interestkit.markup import escaped, words
 
 
 @pytest.fixture(scope="module")
@@ -116,6 +116,7 @@ def test_the_static_copy_is_what_is_on_the_screen(widget):
     assert picture["image/png"] in widget.figure.value
     assert about["image/png"]["alt"] == picture["text/plain"]
     assert widget.recommended.value in tables["text/html"]
+    assert f"<p>{escaped(widget.alt, None)}</p>" in tables["text/html"]
     assert repr(widget).endswith(widget.said)
 
 

@@ -119,7 +119,7 @@ class ModelComparison(Panel):
 
         def paint(figure: Figure) -> None:
             ax = user_groups(rows, what=metric, ax=figure.subplots())
-            figure.canvas.draw()  # which lays it out
+            figure.draw_without_rendering()  # which lays it out
             edges = [(0, place - 0.5) for place in range(len(names) + 1)]
             shares = 1 - ax.transData.transform(edges)[:, 1] / figure.bbox.height
             places.extend(zip(shares.tolist(), shares[1:].tolist(), strict=False))

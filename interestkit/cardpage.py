@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from interestkit.markup import (
     MISSING,
     STYLE,
+    columns_of,
     fact_list,
     gain_rows,
     html_table,
@@ -67,17 +68,18 @@ def _section(name: str, value: object) -> str:
 def _evaluation(facts: Mapping[str, object]) -> str:
     """Facts, a table of metrics by models for each target, and the paired differences."""
     rows, gains = facts["table"], facts["gains"]
+    caption = "Mean over users [95 % interval], ± between seeds"
     parts = [fact_list({k: v for k, v in facts.items() if k not in ("table", "gains")})]
     for target in dict.fromkeys(row["target"] for row in rows):
         grid = metric_grid([row for row in rows if row["target"] == target])
         parts.append(f"<h3>{html.escape(target)}</h3>")
-        parts.append(html_table(grid, caption="Mean over users [95 % interval], ± between seeds"))
+        parts.append(html_table(columns_of(grid), caption=caption))
     parts.append(f"<h3>Differences of {html.escape(str(facts['model']))} from the others</h3>")
     if gains is None:
         return "".join([*parts, MISSING])
     found = sum(isinstance(row["p_holm"], float) and row["p_holm"] < 0.05 for row in gains)
     summary = f"{found} of {len(gains)} differences have p_holm below 0.05"
     caption = "Mean difference within users [95 % interval]"
-    table = html_table(gain_rows(gains), caption=caption)
+    table = html_table(columns_of(gain_rows(gains)), caption=caption)
     parts.append(f"<details open><summary>{summary}</summary>{table}</details>")
     return "".join(parts)

@@ -2,16 +2,15 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import replace
-from functools import partial
 from itertools import product
 
 import numpy as np
 
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
-from interestkit.metrics import ndcg_at_k
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
+from interestkit.searching import measure_of
 from interestkit.similarity import ease_weights
 
 WEIGHTS = (0.0, 2.0, 5.0, 10.0, 20.0, 40.0)  # a weight turns EASE's scores into nats
@@ -106,16 +105,14 @@ def tune_linear_part(
         ValueError: If `validation` is the test part, or nobody in it has a new item; if there is
             nothing to try, or a negative weight.
     """
-    if validation.part != "validation":
-        raise ValueError(f"settings are chosen on validation users, got {validation.part!r}")
-    if not validation.num_relevant(new_only=True).any():
-        raise ValueError("validation must hold a user with a new later item, got none")
+    metric = f"NDCG@{min(10, model.features.num_items)}"
+    measure = measure_of(validation, metric, ("new items",))
     weights, kinds = list(weights), list(product(regularisations, dropouts))
     if not weights or min(weights) < 0:
         raise ValueError(f"weights must hold numbers of at least 0, got {weights}")
     if not kinds:
         raise ValueError("regularisations and dropouts must hold at least one number each")
-    score, tried = score or partial(_new_item_ndcg, validation), []
+    score, tried = score or (lambda scaled: measure(scaled)["score"]), []
     for regularisation, dropout in progress_bar(
         kinds, label="linear part", unit="fit", enabled=progress
     ):
@@ -127,10 +124,3 @@ def tune_linear_part(
             scaled = replace(model, linear=unit.linear * np.float32(weight))
             tried.append((score(scaled), {"weight": weight} | of_ease))
     return max(tried, key=lambda row: row[0])[1]
-
-
-def _new_item_ndcg(validation: HeldOut, model: Predictor) -> float:
-    k = min(10, model.features.num_items)
-    codes, _ = model.rank(validation.histories, k=k)
-    relevant = validation.num_relevant(new_only=True)
-    return float(np.nanmean(ndcg_at_k(validation.hits(0, codes, new_only=True), relevant, k=k)))

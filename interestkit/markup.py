@@ -5,7 +5,21 @@ import re
 from collections.abc import Mapping, Sequence
 
 MISSING = '<p class="missing">Not given.</p>'
-STYLE = """
+TABLES = """
+.wide { overflow-x: auto; margin: .5rem 0; }
+.wide > table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums;
+  line-height: 1.4; color: inherit; margin: 0; }
+.wide caption { text-align: left; font-weight: 600; padding: .4rem 0; caption-side: top;
+  color: inherit; }
+.wide th, .wide td { padding: .25rem .7rem; border-bottom: 1px solid var(--line, #8886);
+  text-align: right; vertical-align: top; white-space: nowrap; color: inherit; background: none; }
+.wide th { font-weight: 600; } .wide thead th { color: var(--soft, inherit); }
+.wide th.text, .wide td.text { text-align: left; }
+.wide .text { white-space: normal; } .wide .long { min-width: 14rem; overflow-wrap: anywhere; }
+"""
+STYLE = (
+    TABLES
+    + """
 .card { --ink: #1d2430; --soft: #5d6878; --line: #dfe4ea; --paper: #fff; --tint: #f6f8fa;
   color: var(--ink); background: var(--paper); line-height: 1.55; max-width: 60rem;
   margin: 0 auto; padding: 1.5rem 1.25rem 3rem; color-scheme: light dark;
@@ -21,19 +35,42 @@ STYLE = """
 .card dt, .card dd { float: none; width: auto; margin: 0; padding: 0; }
 .card dt { color: var(--soft); } .card dd { overflow-wrap: anywhere; }
 .card dd ul { margin: 0; padding-left: 1.1rem; }
-.card .wide { overflow-x: auto; margin: .8rem 0; }
-.card table { border-collapse: collapse; font-size: .88rem; font-variant-numeric: tabular-nums; }
-.card caption { text-align: left; font-weight: 600; padding: .4rem 0; }
-.card th, .card td { padding: .25rem .7rem; border-bottom: 1px solid var(--line);
-  text-align: right; white-space: nowrap; color: inherit; background: none; }
-.card thead th { color: var(--soft); } .card th { font-weight: 600; }
-.card .text, .card tbody th { text-align: left; }
-.card .long { white-space: normal; min-width: 14rem; }
 .card summary { cursor: pointer; overflow-wrap: anywhere; }
 .card.part { margin: 0; padding: .6rem .8rem; border: 1px solid var(--line); font-size: .9rem; }
 .card.part details details { margin-top: .4rem; }
 @media (max-width: 36rem) { .card dl { grid-template-columns: 1fr; } }
 """
+)
+
+
+class Markup(str):
+    """Text that is HTML already, and safe."""
+
+
+def words(text: object, length: int | None = 60) -> str:
+    r"""Text from data as one line without control and direction marks, cut to a length.
+
+    Example:
+        >>> words("two\nlines \u202e reversed " + "x" * 10_000, 20)
+        'two lines reversed…'
+    """
+    line = str(text)[: length and 40 * length]
+    line = " ".join("".join(c for c in line if c.isprintable() or c.isspace()).split())
+    if length and len(line) > length:
+        line = line[: length - 1].rstrip() + "…"
+    return line or "(no name)"
+
+
+def escaped(text: object, length: int | None = 60) -> Markup:
+    """The same as HTML in which nothing is a tag, and no dollar starts a formula.
+
+    Example:
+        >>> escaped("<b>5 $")
+        '&lt;b&gt;5 <span>$</span>'
+    """
+    if isinstance(text, Markup) or text == "":
+        return Markup(text)
+    return Markup(html.escape(words(text, length)).replace("$", "<span>$</span>"))
 
 
 def fact_list(facts: Mapping[str, object]) -> str:
@@ -45,12 +82,14 @@ def fact_list(facts: Mapping[str, object]) -> str:
     """
     tables = {name: value for name, value in facts.items() if _is_table(value)}
     lines = [
-        f"<dt>{html.escape(name)}</dt><dd>{html_value(value)}</dd>"
+        f"<dt>{escaped(name, None)}</dt><dd>{html_value(value)}</dd>"
         for name, value in facts.items()
         if name not in tables
     ]
     listed = f"<dl>{''.join(lines)}</dl>" if lines else ""
-    return listed + "".join(html_table(rows, caption=name) for name, rows in tables.items())
+    return listed + "".join(
+        html_table(columns_of(rows), caption=name) for name, rows in tables.items()
+    )
 
 
 def _is_table(value: object) -> bool:
@@ -67,38 +106,62 @@ def html_value(value: object) -> str:
         if all(isinstance(part, int | float) for part in value) or len(value) > 8:
             return ", ".join(map(html_value, value)) or "none"
         return f"<ul>{''.join(f'<li>{html_value(part)}</li>' for part in value)}</ul>"
-    return html.escape(short(value))
+    return escaped(short(value), None)
 
 
 def short(value: object) -> str:
     """A number or a UTC time short enough to read; other text as it is."""
+    if isinstance(value, Markup):
+        return value
     if isinstance(value, bool) or not isinstance(value, int | float):
         return re.sub(r"^(\d+-\d\d-\d\d)T(\d\d:\d\d)[\d:.]*\+00:00$", r"\1 \2 UTC", str(value))
     return f"{value:,}" if isinstance(value, int) else f"{value:,.4g}"
 
 
-def html_table(rows: Sequence[Mapping[str, object]], *, caption: str) -> str:
-    """Rows as a table; the first column names the row."""
-    names = list(rows[0])
-    kinds = {name: _kind([row[name] for row in rows]) for name in names}
-    head = "".join(f'<th scope="col"{kinds[n]}>{html.escape(n)}</th>' for n in names)
+def html_table(
+    columns: Mapping[str, Sequence[object]], *, caption: str, length: int | None = None
+) -> Markup:
+    """Columns as a table; the first names the row.
+
+    Args:
+        columns: Heading -> cells: text is escaped, `Markup` is not, None is a dash.
+        caption: What the table shows.
+        length: Letters of a cell and of a heading, at most.
+
+    Example:
+        >>> print(html_table({"name": ["tea"], "price": [1_200]}, caption="Drinks"))
+        <div class="wide" tabindex="0"><table><caption>Drinks</caption><thead><tr><th scope="col"
+        class="text">name</th><th scope="col">price</th></tr></thead><tbody><tr><th scope="row"
+        class="text">tea</th><td>1,200</td></tr></tbody></table></div>
+    """
+    looks = [_look(cells) for cells in columns.values()]
+    head = "".join(
+        f'<th scope="col"{look}>{escaped(name, length)}</th>'
+        for name, look in zip(columns, looks, strict=True)
+    )
     body = []
-    for row in rows:
-        first, *rest = ["–" if row[n] is None else html.escape(short(row[n])) for n in names]
-        cells = [f"<td{kinds[n]}>{cell}</td>" for n, cell in zip(names[1:], rest, strict=True)]
-        body.append(f'<tr><th scope="row">{first}</th>{"".join(cells)}</tr>')
-    return (
-        f'<div class="wide" tabindex="0"><table><caption>{html.escape(caption)}</caption>'
+    for row in zip(*columns.values(), strict=True):
+        first, *rest = ["–" if c is None else escaped(short(c), length) for c in row]
+        cells = "".join(f"<td{k}>{cell}</td>" for k, cell in zip(looks[1:], rest, strict=True))
+        body.append(f'<tr><th scope="row"{looks[0]}>{first}</th>{cells}</tr>')
+    return Markup(
+        f'<div class="wide" tabindex="0"><table><caption>{escaped(caption, 120)}</caption>'
         f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table></div>"
     )
 
 
-def _kind(column: Sequence[object]) -> str:
+def columns_of(rows: Sequence[Mapping[str, object]]) -> dict[str, list]:
+    """Rows with the same names, as columns."""
+    return {name: [row[name] for row in rows] for name in rows[0]}
+
+
+def _look(column: Sequence[object]) -> str:
     """How a column is set: words to the left, and long ones in several lines."""
-    words = [cell for cell in column if isinstance(cell, str) and not re.match(r"[-+]?\d", cell)]
-    if not words:
+    told = [re.sub("<[^>]*>", "", cell) for cell in column if isinstance(cell, str)]
+    told = [cell for cell in told if not re.match(r"[-+]?\d|–", cell)]
+    if not told:
         return ""
-    return ' class="text long"' if max(map(len, words)) > 40 else ' class="text"'
+    return ' class="text long"' if max(map(len, told)) > 40 else ' class="text"'
 
 
 def metric_grid(rows: Sequence[Mapping[str, object]]) -> list[dict[str, object]]:
@@ -149,11 +212,11 @@ def card(kind: str, name: str, facts: Mapping[str, object], **tables: Sequence[M
     """
     folded = "".join(
         f"<details><summary>{html.escape(caption.replace('_', ' '))} ({len(rows):,})</summary>"
-        f"{html_table([_all_clipped(row) for row in rows], caption='')}</details>"
+        f"{html_table(columns_of([*map(_all_clipped, rows)]), caption='')}</details>"
         for caption, rows in tables.items()
         if rows
     )
-    line = f"<strong>{html.escape(kind)}</strong> {html.escape(_clipped(name))}"
+    line = f"<strong>{escaped(kind)}</strong> {escaped(_clipped(name), None)}"
     inner = f"<summary>{line}</summary>{fact_list(_all_clipped(facts))}{folded}"
     return f'<style>{STYLE}</style><div class="card part"><details open>{inner}</details></div>'
 

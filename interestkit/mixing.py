@@ -26,6 +26,14 @@ def hide_seen(
     return hide(new, jnp.where(seen < 0, new.shape[1], seen))
 
 
+def only_new(new: Float[Array, "batch items"], seen: tuple[Array, Array]):
+    """As `mix_repeats`, of new items alone: `seen` are rows and codes that are left out."""
+    new = new.at[seen].set(HIDDEN, mode="drop")
+    new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
+    total = jax.nn.logsumexp(new, axis=1)
+    return new, jnp.where(total > -jnp.inf, total, 0.0)
+
+
 def mix_repeats(
     new: Float[Array, "batch items"], said: Prediction
 ) -> tuple[Float[Array, "batch items"], Float[Array, " batch"]]:

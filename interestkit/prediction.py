@@ -18,7 +18,7 @@ from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories, power_of_two
-from interestkit.mixing import mix_repeats
+from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import (
     HIDDEN,
     PARTS,
@@ -233,7 +233,7 @@ class Predictor:
             )
             moment = (own.offsets[:-1], own.offsets[1:], own.moment)
             rows = (*moment, *(array[first : first + users] for array in given))
-            blocks = [pad(array, users).reshape(most, BLOCK, *array.shape[1:]) for array in rows]
+            blocks = [in_blocks(array, most) for array in rows]
             chunk = _Chunk(
                 log=jax.tree.map(lambda array: pad(array, chunk_events), log),
                 user=pad(own.user, chunk_events, users),
@@ -282,12 +282,7 @@ def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_see
         seen = (row, chunk.log.item[at])
         if linear.size:
             new += parts[0] * (jnp.zeros_like(new).at[seen].set(1.0, mode="drop") @ linear)
-        if not exclude_seen:
-            return mix_repeats(new, said)
-        new = new.at[seen].set(HIDDEN, mode="drop")
-        new = jnp.where(new > HIDDEN / 2, new, -jnp.inf)
-        total = jax.nn.logsumexp(new, axis=1)
-        return new, jnp.where(total > -jnp.inf, total, 0.0)
+        return only_new(new, seen) if exclude_seen else mix_repeats(new, said)
 
     return scores
 
@@ -370,6 +365,11 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
     )
     order = ["row", "probability", "interest"]
     return table.sort(order, descending=[False, True, False]).drop("row")
+
+
+def in_blocks(array: np.ndarray, number: int) -> np.ndarray:
+    """Rows of users in so many blocks of `BLOCK`, with zeros behind them."""
+    return pad(array, number * BLOCK).reshape(number, BLOCK, *array.shape[1:])
 
 
 def pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:

@@ -8,12 +8,14 @@ import os
 import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from interestkit import __version__
 from interestkit.cardpage import page
+from interestkit.markup import html_table
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -185,7 +187,10 @@ def _results(folder: Path) -> str:
     if results is None:
         return "<p>There are no results yet: the evaluation notebook has not written any.</p>"
     facts = ", ".join(f"{key}: {results[key]}" for key in ("data", "split") if key in results)
-    tables = [_table(rows, title) for title, rows in _grids(results["table"])]
+    tables = [
+        html_table(dict(zip(head, zip(*rows, strict=True), strict=True)), caption=title)
+        for title, (head, *rows) in _grids(results["table"])
+    ]
     note = "Each cell is the value ± half the width of its interval."
     return f"<p>{html.escape(facts)}. {note}</p>" + "".join(tables)
 
@@ -199,34 +204,24 @@ def _model_card(folder: Path) -> str:
     return f'<details id="card"><summary>Model card</summary>{body}</details>'
 
 
-def _table(rows: Sequence[Sequence[str]], title: str = "") -> str:
-    head, *body = [[html.escape(cell) for cell in row] for row in rows]
-    caption = f"<caption>{html.escape(title)}</caption>" if title else ""
-    lines = ["".join(f"<td>{cell}</td>" for cell in row) for row in body]
-    return (
-        f'<div class="wide"><table class="grid">{caption}<thead><tr>'
-        + "".join(f"<th>{cell}</th>" for cell in head)
-        + "</tr></thead><tbody>"
-        + "".join(f"<tr>{line}</tr>" for line in lines)
-        + "</tbody></table></div>"
-    )
-
-
 def _environment(notebooks: Sequence[tuple[Path, Any]]) -> str:
     """Versions, devices and seconds per notebook as HTML tables."""
-    rows = [["interestkit", __version__], ["Python", platform.python_version()]]
+    versions = {"interestkit": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
-        try:
-            rows.append([name, importlib.metadata.version(name)])
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    rows += [["system", platform.platform()], ["device", _device()]]
-    times = [["notebook", "seconds", "ended (UTC)", ""]]
-    for path, notebook in notebooks:
-        seconds = notebook.metadata.get("papermill", {}).get("duration") or math.nan
-        failed = "did not finish" if "interestkit" in notebook.metadata else ""
-        times.append([path.stem, f"{seconds:.1f}", f"{_ended(notebook):%Y-%m-%d %H:%M:%S}", failed])
-    return _table(times, "Notebooks") + _table([["", "version"], *rows], "Software and device")
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions[name] = importlib.metadata.version(name)
+    versions |= {"system": platform.platform(), "device": _device()}
+    found = [notebook for _, notebook in notebooks]
+    times = [each.metadata.get("papermill", {}).get("duration") or math.nan for each in found]
+    runs = {
+        "notebook": [path.stem for path, _ in notebooks],
+        "seconds": [f"{seconds:.1f}" for seconds in times],
+        "ended (UTC)": [f"{_ended(each):%Y-%m-%d %H:%M:%S}" for each in found],
+        "": ["did not finish" if "interestkit" in each.metadata else "" for each in found],
+    }
+    software = {"": list(versions), "version": list(versions.values())}
+    tables = {"Notebooks": runs, "Software and device": software}
+    return "".join(html_table(each, caption=name) for name, each in tables.items())
 
 
 def _device() -> str:

@@ -15,10 +15,10 @@ from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.prediction import BLOCK, in_blocks
 
 GOALS = ("diversity", "novelty", "coverage")
 STRENGTHS = tuple(n / 10 for n in range(11))
-_BLOCK = 128  # users at a time
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -96,8 +96,9 @@ def trade_offs(
     users = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), max_users)).astype(int))
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
     bonuses = np.stack([_unit(bonus, codes) for bonus in _bonuses(codes, features, k)])
-    blocks = [_in_blocks(part) for part in (codes, _unit(scores, codes), hits, relevant)]
-    bonuses = np.stack([_in_blocks(bonus) for bonus in bonuses], axis=1)
+    number = -(-len(users) // BLOCK)
+    blocks = [in_blocks(part, number) for part in (codes, _unit(scores, codes), hits, relevant)]
+    bonuses = np.stack([in_blocks(bonus, number) for bonus in bonuses], axis=1)
     items = (features.item_interests, features.items["events"].to_numpy(), features.is_candidate)
     lists, values = _listed(
         *map(jnp.asarray, (*items, np.asarray(strengths, np.float32), bonuses)),
@@ -140,11 +141,6 @@ def _unit(values: Float[np.ndarray, "users ranks"], codes) -> Float[np.ndarray, 
     width = np.where(high > low, high - low, 1)
     with np.errstate(invalid="ignore"):  # users without candidates
         return np.where(is_there, (values - low) / width, 0).astype(np.float32)
-
-
-def _in_blocks(array: np.ndarray) -> np.ndarray:
-    padding = [(0, -len(array) % _BLOCK), *[(0, 0)] * (array.ndim - 1)]
-    return np.pad(array, padding).reshape(-1, _BLOCK, *array.shape[1:])
 
 
 @partial(jax.jit, static_argnames=("num_users", "k"))

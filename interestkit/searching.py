@@ -212,7 +212,7 @@ def search(
         ... )
         SearchResult('search', 3 trials, best NDCG@10 0.536 in trial 1)
     """
-    measure = _measure(validation, metric, targets)
+    measure = measure_of(validation, metric, targets)
     if workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
     settings = draw_settings(space, num_trials=num_trials, seed=seed)
@@ -227,8 +227,8 @@ def search(
     return SearchResult(table=table, settings=tuple(settings), metric=metric, label=label)
 
 
-def _measure(validation: HeldOut, metric: str, targets: Sequence[str]):
-    """A function from a ranker to the mean of the metric over users, for each target."""
+def measure_of(validation: HeldOut, metric: str, targets: Sequence[str]):
+    """A function from a ranker to the mean of the metric over users: score and each target."""
     if validation.part == "test":
         raise ValueError("validation must be the validation part: settings never see test users")
     name, _, length = metric.rpartition("@")

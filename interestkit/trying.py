@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.histories import Histories, power_of_two
-from interestkit.mixing import mix_repeats
+from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import HIDDEN, PARTS, Catalogue, Moment
 from interestkit.prediction import Predictor, check_k, pad
 from interestkit.ranking import top_k
@@ -141,16 +141,11 @@ def _answer(graph, state, catalogue, linear, prior, log, moment, *, k, exclude_s
     new = model.score_new(said, catalogue, None, parts=jnp.ones(2))
     is_event = jnp.arange(len(log.item)) < moment.end[0]
     code = jnp.where(is_event, log.item, new.shape[1])
-    seen = jnp.zeros_like(new).at[0, code].set(1.0, mode="drop")
+    seen = (jnp.zeros_like(code), code)
     if linear.size:
-        new += seen @ linear
+        new += jnp.zeros_like(new).at[seen].set(1.0, mode="drop") @ linear
     new = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
-    if exclude_seen:
-        new = jnp.where((new > HIDDEN / 2) & (seen == 0), new, -jnp.inf)
-        total = jax.nn.logsumexp(new, axis=1)
-        total = jnp.where(total > -jnp.inf, total, 0.0)
-    else:
-        new, total = mix_repeats(new, said)
+    new, total = only_new(new, seen) if exclude_seen else mix_repeats(new, said)
     best, codes = top_k(new, k)
     return codes, best - total[:, None], jnp.exp(said.interests)
 

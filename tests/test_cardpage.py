@@ -34,8 +34,8 @@ def test_value_is_shown_as(value, expected):
 def test_rows_are_a_table_with_scopes():
     shown = page_of({"parts": [{"part": "test", "users": None}, {"part": "<i>", "users": 3}]})
     assert '<th scope="col" class="text">part</th><th scope="col">users</th>' in shown
-    assert '<tr><th scope="row">test</th><td>–</td></tr>' in shown
-    assert '<tr><th scope="row">&lt;i&gt;</th><td>3</td></tr>' in shown
+    assert '<tr><th scope="row" class="text">test</th><td>–</td></tr>' in shown
+    assert '<tr><th scope="row" class="text">&lt;i&gt;</th><td>3</td></tr>' in shown
     assert "<caption>parts</caption>" in shown
 
 

@@ -181,14 +181,14 @@ def test_users_without_new_items_do_not_count(study):
 
 
 def test_settings_are_never_chosen_on_the_test_part(study):
-    with pytest.raises(ValueError, match="settings are chosen on validation users, got 'test'"):
+    with pytest.raises(ValueError, match="validation must be the validation part"):
         tune_linear_part(study.predictor, study.histories, study.test)
 
 
 def test_settings_need_somebody_with_a_new_item(study):
     relevant = study.validation.relevant.with_columns(is_seen=True)
     validation = replace(study.validation, relevant=relevant)
-    with pytest.raises(ValueError, match="validation must hold a user with a new later item"):
+    with pytest.raises(ValueError, match="validation must hold a user with later new items"):
         tune_linear_part(study.predictor, study.histories, validation)
 
 

@@ -8,6 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
+from contrast import READABLE, contrast, texts_of
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
 
@@ -262,6 +263,23 @@ def test_figure_has_the_house_style_and_leaves_that_of_the_process_alone(name):
         assert to_hex(ax.xaxis.label.get_color()) == "#000000"
         assert ax.title.get_fontfamily() == plots.drawing._style()["font.family"]
         assert dict(mpl.rcParams) == before
+
+
+@pytest.mark.parametrize("name", DRAWN)
+def test_text_of_a_figure_stands_out_from_what_is_under_it(name):
+    found = dict(texts_of(DRAWN[name]().figure))
+    assert len(found) > 3
+    assert min(found.values()) >= READABLE, found
+
+
+def test_text_on_a_dark_or_pale_ground_is_found():
+    figure, ax = plt.subplots()
+    ax.axvspan(0, 1, color="black")
+    ax.text(0.5, 0.5, "dark", color="#0072B2")
+    ax.text(0.5, 0.2, "pale", color="white", alpha=0.3)
+    found = dict(texts_of(figure))
+    assert found["dark"] == pytest.approx(contrast("#0072B2", "black"))
+    assert found["pale"] == pytest.approx(contrast("#4D4D4D", "black"), rel=0.02)
 
 
 def test_style_is_a_matplotlib_style_for_other_figures_too():

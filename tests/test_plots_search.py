@@ -5,6 +5,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import polars as pl
 import pytest
+from contrast import READABLE, texts_of
 
 from interestkit import plots
 
@@ -48,6 +49,12 @@ def test_trials_stand_in_order_below_the_best_so_far():
     np.testing.assert_array_equal(line(ax, "defaults"), [[1], [0.2]])
     np.testing.assert_array_equal(line(ax, "best"), [[4], [0.5]])  # of equals the earlier
     np.testing.assert_array_equal(line(ax, "no score")[0], [3])
+
+
+def test_text_stands_out():
+    found = dict(texts_of(plots.search_trials(TABLE)[0].figure))
+    assert len(found) > 10
+    assert min(found.values()) >= READABLE, found
 
 
 def test_every_setting_has_axes_of_its_own_with_all_trials():

@@ -200,9 +200,11 @@ def test_environment_names_versions_device_and_seconds(tmp_path):
     import jax
 
     text = report_of(tmp_path, code("1"), seconds=12.34)
-    assert f"<td>jax</td><td>{jax.__version__}</td>" in text
+    assert (
+        f'<th scope="row" class="text">jax</th><td class="text long">{jax.__version__}</td>' in text
+    )
     assert jax.devices()[0].device_kind in text
-    assert "<td>01_first</td><td>12.3</td><td>2026-01-01 00:00:05</td>" in text
+    assert ">01_first</th><td>12.3</td><td>2026-01-01 00:00:05</td>" in text
 
 
 def test_failure_is_told_on_top_and_in_its_section(tmp_path):
@@ -225,7 +227,7 @@ def test_results_stand_on_top(tmp_path):
     results = {"data": "tiny <b>", "split": "temporal", "table": [row(model="<i>", users=9)]}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = report_of(tmp_path, code("1"))
-    assert text.index("<td>&lt;i&gt;</td><td>0.250 ± 0.020</td>") < text.index("01_first.ipynb")
+    assert text.index(">&lt;i&gt;</th><td>0.250 ± 0.020</td>") < text.index("01_first.ipynb")
     assert "data: tiny &lt;b&gt;, split: temporal" in text
 
 

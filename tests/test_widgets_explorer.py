@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import hostile
@@ -8,7 +9,7 @@ import pytest
 from widget_pages import SCRIPT, tags_in, with_hostile_titles
 
 import interestkit as ik
-from interestkit.widgets.parts import words
+from interestkit.markup import escaped, words
 
 
 @pytest.fixture(scope="module")
@@ -17,9 +18,9 @@ def widget(study):
 
 
 def cells(page):
-    """Rows of an HTML table, as lists of their text."""
-    rows = page.split("<tr>")[1:]
-    return [[cell.partition("<")[0] for cell in row.split("<td>")[1:]] for row in rows]
+    """Rows of an HTML table below its head, as lists of the HTML in their cells."""
+    rows = page.partition("<tbody>")[2].split("<tr>")[1:]
+    return [re.findall(r"<t[hd][^>]*>(.*?)</t[hd]>", row) for row in rows]
 
 
 def test_another_user_changes_figure_tables_and_sentence(widget):
@@ -55,9 +56,9 @@ def test_recommendations_are_those_of_the_model_and_say_whether_they_came(study,
     table = ik.recommend(
         study.predictor, study.features, study.test.histories.rows(number, number + 1), k=5
     )
-    rows = cells(widget.recommended.value)[1:]
+    rows = cells(widget.recommended.value)
     titles = table.select(pl.coalesce("title", "item")).to_series().to_list()
-    assert [row[0] for row in rows] == [words(title) for title in titles]
+    assert [row[1] for row in rows] == [words(title) for title in titles]
     later = set(study.split.test.filter(pl.col("user") == widget.user)["item"])
     assert [row[-1] == "✓ yes" for row in rows] == [item in later for item in table["item"]]
 
@@ -65,14 +66,14 @@ def test_recommendations_are_those_of_the_model_and_say_whether_they_came(study,
 def test_interests_are_known_or_novel_by_the_history(study, widget):
     widget.choose(str(widget.truth.histories.users[6]))
     own = study.features.item_interests[study.test.histories.rows(6, 7).item].sum(axis=0)
-    for name, touched, *_ in cells(widget.interests.value)[1:]:
+    for name, touched, *_ in cells(widget.interests.value):
         assert touched == ("known" if own[study.features.interests.index(name)] else "novel")
 
 
 def test_a_reason_is_how_much_more_likely_the_item_is_than_without_the_event(study, widget):
     number = 4
     widget.choose(str(widget.truth.histories.users[number]))
-    rows = [row.split("<td>") for row in widget.recommended.value.split("<tr>")[2:]]
+    rows = cells(widget.recommended.value)
     said = [row[-2] for row in rows if " × " in row[-2]]
     assert said  # something speaks for something
     name, _, times = said[0].partition("<")[0].rpartition(" × ")
@@ -94,7 +95,7 @@ def test_a_reason_is_how_much_more_likely_the_item_is_than_without_the_event(stu
 def test_later_events_say_what_the_model_made_of_them(study, widget):
     widget.choose(str(widget.truth.histories.users[2]))
     later = study.split.test.filter(pl.col("user") == widget.user)
-    rows = cells(widget.followed.value)[1:]
+    rows = cells(widget.followed.value)
     assert len(rows) == min(len(later), 15)
     assert f"of {len(later):,} events" in widget.followed.value
     seen = set(study.split.before("test").filter(pl.col("user") == widget.user)["item"])
@@ -115,6 +116,7 @@ def test_the_static_copy_is_what_is_on_the_screen(widget):
     assert picture["image/png"] in widget.figure.value
     assert about["image/png"]["alt"] == picture["text/plain"]
     assert widget.recommended.value in tables["text/html"]
+    assert f"<p>{escaped(widget.alt, None)}</p>" in tables["text/html"]
     assert repr(widget).endswith(widget.said)
 
 
@@ -132,7 +134,20 @@ def test_hostile_titles_users_and_interests_are_text(study):
     widget = ik.explore_users(predictor, split, user=script, k=20)
     views = (widget.figure, widget.interests, widget.recommended, widget.followed, widget.status)
     page = "".join(view.value for view in views)
-    allowed = {"table", "caption", "thead", "tbody", "tr", "th", "td", "span", "br", "img", "p"}
+    allowed = {
+        "div",
+        "table",
+        "caption",
+        "thead",
+        "tbody",
+        "tr",
+        "th",
+        "td",
+        "span",
+        "br",
+        "img",
+        "p",
+    }
     assert tags_in(page) <= allowed
     assert page.count("<img ") == 1
     assert "onerror=&" in page or "onerror" not in page.replace("&lt;img src=x onerror", "")

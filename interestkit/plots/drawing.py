@@ -1,7 +1,6 @@
 """What all figures share: the house style, colours, safe text, rows and axes."""
 
 import textwrap
-import unicodedata
 import zlib
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -18,6 +17,8 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 from matplotlib.transforms import ScaledTranslation
+
+from interestkit.markup import words
 
 STYLE = dict(
     mpl.rc_params_from_file(Path(__file__).with_name("house.mplstyle"), use_default_template=False)
@@ -110,16 +111,14 @@ def shown(label: object, length: int = _MAX_LETTERS) -> str:
         >>> shown("The Lord of the Rings: The Fellowship of the Ring")
         'The Lord of the Rings: The…'
     """
-    words = " ".join(str(label)[: 40 * length].split())
-    words = "".join(c for c in words if unicodedata.category(c) not in ("Cc", "Cf", "Cs"))
     fonts = _fonts(tuple(font_manager.FontProperties().get_family()))
-    words = "".join(
-        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH for c in words
+    line = "".join(
+        c if any(font.get_char_index(ord(c)) for font in fonts) else _NO_GLYPH
+        for c in words(label, 2 * length)
     )
-    fits = np.searchsorted(np.cumsum([_width(c) for c in words[: length + 1]]), 1.1 * length)
-    fits = min(fits, length)
-    short = words if len(words) <= fits else words[: max(fits - 1, 0)].rstrip() + "…"
-    return f" {short}" if short.startswith("_") else short or "(no name)"  # legends leave out "_"
+    fits = np.searchsorted(np.cumsum([_width(c) for c in line[: length + 1]]), 1.1 * length)
+    line = words(line, max(min(int(fits), length), 1))
+    return f" {line}" if line.startswith("_") else line  # legends leave out "_"
 
 
 @lru_cache(4096)

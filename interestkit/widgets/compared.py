@@ -1,20 +1,24 @@
 """Models side by side for groups of users, with intervals, and the users behind a group."""
 
 from collections.abc import Mapping
+from pathlib import Path
 
+import anywidget
 import ipywidgets as w
 import numpy as np
 import polars as pl
+import traitlets
 from matplotlib.figure import Figure
 
 from interestkit.comparison import bootstrap_intervals, is_lower_better
 from interestkit.evaluation import Evaluation
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
+from interestkit.markup import words
 from interestkit.plots import user_groups
 from interestkit.schema import USER
 from interestkit.similarity import sums_by_user
-from interestkit.widgets.parts import Panel, image, picture, side_by_side, table, words
+from interestkit.widgets.parts import Panel, picture, side_by_side, table
 
 EVERYBODY = "everybody"
 _USERS = 20  # of a group that are listed
@@ -22,8 +26,29 @@ _INTERESTS = 8  # groups by main interest; all others share one
 _SHARES = (0, 0.25, 0.5, 0.75, 1)  # where groups by length of history are cut
 
 
+class _Bands(anywidget.AnyWidget):
+    """The figure, on which each group is a button."""
+
+    _esm = Path(__file__).with_name("bands.js")
+    _css = """
+.ik-bands { position: relative; display: inline-block; max-width: 100%; }
+.ik-bands img { display: block; }
+.ik-bands button { position: absolute; left: 0; width: 100%; padding: 0; cursor: pointer;
+  border: solid transparent; border-width: 0 0 0 4px; background: none; }
+.ik-bands button:hover, .ik-bands [aria-pressed=true] { background: #0072B21A; }
+.ik-bands [aria-pressed=true] { border-color: #0072B2; }
+.ik-live .ik-bands button:focus-visible { outline-offset: -2px !important; }
+"""
+    value = traitlets.Unicode().tag(sync=True)  # the image as HTML
+    options = traitlets.List().tag(sync=True)  # names of the groups
+    places = traitlets.List().tag(sync=True)  # top and bottom of each, as shares of the height
+    chosen = traitlets.Int(0).tag(sync=True)
+
+
 class ModelComparison(Panel):
     """Models, a metric and groups to choose, and the users of a group; `compare_models` makes it.
+
+    Each group in the figure is a button.
 
     Args:
         evaluation: What is compared.
@@ -64,20 +89,16 @@ class ModelComparison(Panel):
         self.metric = w.Dropdown(description="Metric", **wide)
         divisions = [(words(name, 40), name) for name in self.groups]
         self.by = w.Dropdown(options=divisions, description="Groups by", **wide)
-        self.group = w.Select(description="Group", rows=6, **wide)
-        self.figure, self.values, self.listed = w.HTML(), w.HTML(), w.HTML()
+        self.figure, self._names = _Bands(), []
+        self.values, self.listed = self.tables = w.HTML(), w.HTML()
         self._is_filling = False
         self.target.observe(lambda _: self._choose_target(), "value")
         for control in (self.models, self.metric, self.by):
             control.observe(lambda _: self._show(), "value")
-        self.group.observe(lambda _: self._show_users(), "value")
-        self.parts = (
-            side_by_side(
-                w.VBox([self.models, self.target, self.metric, self.by, self.group]), self.values
-            ),
-            self.figure,
-            self.listed,
-        )
+        self.figure.observe(lambda _: self._show_users(), "chosen")
+        hint = w.HTML("<p>Click a group in the figure, or go there by Tab and press Enter.</p>")
+        choices = w.VBox([self.models, self.target, self.metric, self.by, hint])
+        self.parts = (side_by_side(choices, self.values), self.figure, self.listed)
 
     def _choose_target(self) -> None:
         before = self.metric.value
@@ -91,24 +112,34 @@ class ModelComparison(Panel):
     def _show(self) -> None:
         if self._is_filling or not self.models.value:
             return
-        chosen = self.group.value
-        names = self._group_names()
-        self._is_filling = True
-        self.group.options = [(words(name, 50), name) for name in names]
-        self.group.value = chosen if chosen in names else names[0]
-        self._is_filling = False
+        chosen = self.group if self._names else None
+        self._names = names = self._group_names()
         self.table = rows = self._rows()
-        metric = f"{self.target.value}: {self.metric.value}"
+        metric, places = f"{self.target.value}: {self.metric.value}", []
 
         def paint(figure: Figure) -> None:
-            user_groups(rows, what=metric, ax=figure.subplots())
+            ax = user_groups(rows, what=metric, ax=figure.subplots())
+            figure.draw_without_rendering()  # which lays it out
+            edges = [(0, place - 0.5) for place in range(len(names) + 1)]
+            shares = 1 - ax.transData.transform(edges)[:, 1] / figure.bbox.height
+            places.extend(zip(shares.tolist(), shares[1:].tolist(), strict=False))
 
         height = 1.5 + 0.3 * len(names) + 0.14 * len(rows)
-        self._png = picture(paint, size=(8, min(max(height, 2.6), 9)))
-        self._alt = self._in_words(rows, metric)
-        self.figure.value = image(self._png, self._alt)
+        png = picture(paint, size=(8, min(max(height, 2.6), 9)))
+        self._is_filling = True
+        with self.figure.hold_sync():
+            self.figure.options = [words(name, 50) for name in names]
+            self.figure.places = places
+            self.figure.chosen = names.index(chosen) if chosen in names else 0
+            self.show_picture(png, self._in_words(rows, metric))
+        self._is_filling = False
         self.values.value = _value_table(rows, metric)
         self._show_users()
+
+    @property
+    def group(self) -> str:
+        """The group whose users are listed."""
+        return self._names[self.figure.chosen]
 
     def _group_names(self) -> list[str]:
         """Groups from the largest to the smallest, or as they are numbered."""
@@ -131,7 +162,7 @@ class ModelComparison(Panel):
 
     def _rows(self) -> pl.DataFrame:
         """Mean and interval of each chosen model in each group."""
-        models, names = list(self.models.value), self._group_names()
+        models, names = list(self.models.value), self._names
         values = self._by_user().select(models).fill_null(np.nan).to_numpy()
         series = self.groups[self.by.value]
         inside = np.stack([(series == name).fill_null(False).to_numpy() for name in names], axis=1)
@@ -165,7 +196,7 @@ class ModelComparison(Panel):
     def _show_users(self) -> None:
         if self._is_filling:
             return
-        group, models = self.group.value, list(self.models.value)
+        group, models = self.group, list(self.models.value)
         is_in = (self.groups[self.by.value] == group).fill_null(False)
         rows = self._by_user().filter(is_in).select(USER, *models)
         first, others = models[0], models[1:]
@@ -179,13 +210,8 @@ class ModelComparison(Panel):
             f"{words(group, 40)}: {len(few)} of {len(rows):,} users, {words(order)}",
             {"user": few[USER].to_list()} | {name: _cells(few[name]) for name in models},
         )
-        self.say(self._alt)
+        self.say(self.alt)
         self.follow()
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The figure and the tables."""
-        tables = self.copy_of_tables(self.values.value, self.listed.value)
-        return [self.copy_of_picture(self._png, self._alt), tables]
 
 
 def compare_models(
@@ -205,8 +231,9 @@ def compare_models(
         groups: Further divisions: name -> (user -> group); a user without a group is left out.
 
     Returns:
-        The widget; displayed, it has a figure and tables as its static copy. Intervals are over
-        the users of a group, of the mean over seeds (`comparison.bootstrap_intervals`).
+        The widget; displayed, it has a figure and tables as its static copy. A click on a group
+        in the figure lists its users. Intervals are over the users of a group, of the mean over
+        seeds (`comparison.bootstrap_intervals`).
 
     Raises:
         ValueError: If `truth` does not hold exactly the users of the evaluation.

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from interestkit.heldout import HeldOut, held_out
 from interestkit.histories import Histories
+from interestkit.markup import Markup, escaped, words
 from interestkit.plots import interest_bars, user_timeline
 from interestkit.plots.drawing import BLACK, day, finish, percent, shown
 from interestkit.prediction import Predictor
@@ -17,19 +18,7 @@ from interestkit.schema import INTERESTS, ITEM, KIND, TIME, USER
 from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
 from interestkit.trying import newest, what_speaks_for
-from interestkit.widgets.parts import (
-    Finder,
-    Markup,
-    Panel,
-    bar,
-    escaped,
-    image,
-    picture,
-    side_by_side,
-    table,
-    titles_of,
-    words,
-)
+from interestkit.widgets.parts import Finder, Panel, bar, picture, side_by_side, table, titles_of
 
 _TRIED_ITEMS, _TRIED_INTERESTS = 40, 20  # what is left out of a history, one after the other
 _LEAST = 1.01  # what makes an item less than so many times as probable is not worth a word
@@ -57,13 +46,9 @@ class UserExplorer(Panel):
         self.titles = titles_of(features.items)
         self.before, self.later = split.before(truth.part), getattr(split, truth.part)
         self.finder = Finder(histories.users, what="user", on_pick=self._show)
-        self.figure, self.interests, self.recommended, self.followed = (w.HTML() for _ in range(4))
-        self.parts = (
-            side_by_side(self.finder.box, self.interests),
-            self.figure,
-            self.recommended,
-            self.followed,
-        )
+        self.interests, self.recommended, self.followed = self.tables = [w.HTML() for _ in "123"]
+        first = side_by_side(self.finder.box, self.interests)
+        self.parts = (first, self.figure, self.recommended, self.followed)
         order = np.argsort(histories.lengths, kind="stable")
         self._show(int(order[len(order) // 2]) if user is None else histories.number_of(user))
 
@@ -78,8 +63,7 @@ class UserExplorer(Panel):
     def _show(self, number: int) -> None:
         self.number, self.user = number, str(self.truth.histories.users[number])
         events = [part.filter(pl.col(USER) == self.user) for part in (self.before, self.later)]
-        self._png, self._alt = self._picture(*events)
-        self.figure.value = image(self._png, self._alt)
+        self.show_picture(*self._picture(*events))
         self.interests.value = self._interest_table()
         self.recommended.value = self._recommendation_table()
         self.followed.value = self._later_table(events[1])
@@ -204,11 +188,6 @@ class UserExplorer(Panel):
                 "for the model": [_told(int(code), places, seen) for code in codes],
             },
         )
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The figure and the tables."""
-        tables = (self.interests.value, self.recommended.value, self.followed.value)
-        return [self.copy_of_picture(self._png, self._alt), self.copy_of_tables(*tables)]
 
 
 def explore_users(

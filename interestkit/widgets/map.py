@@ -8,9 +8,9 @@ import numpy as np
 import polars as pl
 import traitlets
 from jaxtyping import Int
-from matplotlib.figure import Figure
 
 from interestkit.histories import Histories
+from interestkit.markup import Markup, escaped, words
 from interestkit.plots import interest_points
 from interestkit.plots.paths import OTHER_POINTS, POINT_COLOURS, frequent_interests
 from interestkit.prediction import Predictor
@@ -18,16 +18,7 @@ from interestkit.projection import project
 from interestkit.schema import ITEM, TITLE
 from interestkit.similarity import sums_by_user
 from interestkit.trying import item_vectors
-from interestkit.widgets.parts import (
-    Finder,
-    Markup,
-    Panel,
-    escaped,
-    picture,
-    side_by_side,
-    table,
-    words,
-)
+from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table
 
 _LISTED = 30  # chosen points that are listed
 _CLOSE = 8.0  # zoom at which a point that was found is shown
@@ -84,7 +75,7 @@ class InterestMap(Panel):
         options = [("all, by colour", -1), *((words(n, 40), i) for n, i in number.items())]
         self.interest = w.Dropdown(options=options, description="Interest", **wide)
         self.finder = Finder(points["name"], what="point", on_pick=self.show_point, rows=4)
-        self.listed = w.HTML()
+        (self.listed,) = self.tables = (w.HTML(),)
         self.interest.observe(self._highlight, "value")
         self.canvas.observe(lambda _: self._list(), "selected")
         legend = w.HTML(self._legend())
@@ -93,7 +84,11 @@ class InterestMap(Panel):
             self.canvas,
             self.listed,
         )
-        self._png = picture(lambda figure: _paint(figure, points), size=(8, 5))
+        said = [f"{name} ({(points['interest'] == name).sum():,})" for name in self.interests[:5]]
+        alt = f"{self.label.partition(' Arrow')[0]} Most frequent: "
+        alt += f"{', '.join(words(name, 40) for name in said)}."
+        paint = lambda figure: interest_points(points, ax=figure.subplots())  # noqa: E731
+        self.show_picture(picture(paint, size=(8, 5)), alt)
         self._list()
 
     @property
@@ -147,13 +142,6 @@ class InterestMap(Panel):
         )
         self.say(f"{len(rows):,} of {len(self.points):,} points are chosen.")
         self.follow()
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The map as a picture, and the chosen points."""
-        alt = self.label.partition(" Arrow")[0]
-        said = [f"{name} ({(self.points['interest'] == name).sum():,})" for name in self.interests]
-        alt += f" Most frequent: {', '.join(words(name, 40) for name in said[:5])}."
-        return [self.copy_of_picture(self._png, alt), self.copy_of_tables(self.listed.value)]
 
 
 def interest_map(
@@ -220,7 +208,3 @@ def _points(kind: str, names: pl.DataFrame, events: pl.Series) -> pl.DataFrame:
     return pl.DataFrame([name, events.cast(pl.Int64).alias("events")]).with_columns(
         kind=pl.lit(kind)
     )
-
-
-def _paint(figure: Figure, points: pl.DataFrame) -> None:
-    interest_points(points, ax=figure.subplots())

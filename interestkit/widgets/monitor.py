@@ -10,7 +10,7 @@ import polars as pl
 from matplotlib.figure import Figure
 
 from interestkit.plots import training_curves
-from interestkit.widgets.parts import Panel, image, picture
+from interestkit.widgets.parts import Panel, picture
 
 _SHARE = 0.2  # of the time that drawing may take, at most
 _BESIDE = ("epoch", "score", "seconds", "waited")  # columns that are neither loss nor score
@@ -49,7 +49,6 @@ class TrainingMonitor(Panel):
         )
         self.stop.style.text_color = "#000000"
         self.stop.on_click(lambda _: self._ask_to_stop())
-        self.figure = w.HTML()
         self.parts = (self.stop, self.figure)
         self._asked = threading.Event()
         self._handler = None
@@ -69,9 +68,9 @@ class TrainingMonitor(Panel):
         if len(self.rows) == 1:
             self._watch()
         self._is_over = is_over = self._asked.is_set()
+        self._report("Stopped after" if is_over else "Training:")
         if is_over or time.perf_counter() > self._next_drawing:
             self._draw()
-        self._report("Stopped after" if is_over else "Training:")
         if is_over:
             self._end()
         return is_over
@@ -83,7 +82,7 @@ class TrainingMonitor(Panel):
 
     def _begin(self) -> None:
         self.rows: list[dict] = []
-        self._is_over, self._next_drawing, self._png, self._alt = False, 0.0, b"", ""
+        self._is_over, self._next_drawing, self.png, self.alt = False, 0.0, b"", ""
         self._asked.clear()
         self.stop.disabled = False
         self._let_presses_in()
@@ -126,19 +125,13 @@ class TrainingMonitor(Panel):
                 ax.set_title(("Losses", "Validation scores")[names is scores] + ", dot: best epoch")
                 ax.get_legend() and ax.legend(loc="best")
 
-        self._png = picture(paint, size=(4.4 * len(kinds), 3))
+        png = picture(paint, size=(4.4 * len(kinds), 3))
         last = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in losses + scores)
-        self._alt = f"Losses and scores of {len(curve)} epochs; in the last one {last}."
-        self.figure.value = image(self._png, self._alt)
+        alt = f"Losses and scores of {len(curve)} epochs; in the last one {last}."
+        self.show_picture(png, alt)
         took = time.perf_counter() - began
         self._next_drawing = time.perf_counter() + took * (1 / _SHARE - 1)
         self.follow()
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The figure, once there is one."""
-        if not self._png:
-            return [({"text/plain": repr(self)}, {})]
-        return [self.copy_of_picture(self._png, self._alt)]
 
     def _watch(self) -> None:
         """Take interrupts, learn when the cell ends, and display what is displayed nowhere."""
@@ -160,8 +153,8 @@ class TrainingMonitor(Panel):
     def _after_cell(self, *_) -> None:
         """The last picture; nothing is left to stop."""
         if not self._is_over:
-            self._draw()
             self._report("Finished:")
+            self._draw()
         self._end()
 
     def _end(self) -> None:

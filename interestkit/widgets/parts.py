@@ -1,7 +1,6 @@
 """What all widgets share: safe text, tables, pictures, a search field, and the static copy."""
 
 import html
-import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -12,6 +11,7 @@ import matplotlib as mpl
 import polars as pl
 from matplotlib.figure import Figure
 
+from interestkit.markup import TABLES, Markup, escaped, html_table, words
 from interestkit.plots import use_style
 from interestkit.plots.drawing import percent
 from interestkit.schema import ITEM, TITLE
@@ -19,52 +19,17 @@ from interestkit.schema import ITEM, TITLE
 MATCHES = 50  # names that a search shows
 _BAR = 7.0  # width of a full bar, in letters
 _SAID = 4_000  # letters of a status line, at most
-_STYLE = """
+_STYLE = (
+    TABLES
+    + """
 .ik-live { padding: 2px; color: var(--jp-ui-font-color1, #111); }
-.ik-live table, .ik-static table { border-collapse: collapse; font-size: 13px; line-height: 1.35;
-  color: inherit; margin: 4px 0 8px; font-variant-numeric: tabular-nums; }
-.ik-live caption, .ik-static caption { text-align: left; font-weight: 600; padding: 4px 0;
-  caption-side: top; color: inherit; }
-.ik-live th, .ik-live td, .ik-static th, .ik-static td { padding: 2px 10px 2px 0; text-align: left;
-  vertical-align: top; border-bottom: 1px solid #8886; max-width: 30em; overflow-wrap: break-word; }
-.ik-live .ik-n, .ik-static .ik-n { text-align: right; white-space: nowrap; }
 .ik-live img { max-width: 100%; height: auto; background: white; }
 .ik-live p { margin: 2px 0; line-height: 1.4; max-width: 60em; }
 .ik-live .widget-html-content { line-height: 1.4; }
-.ik-live :focus-visible { outline: 2px solid #0072B2; outline-offset: 1px; }
+.ik-live.ik-live.ik-live :focus-visible { outline: 2px solid #0072B2 !important;
+  outline-offset: 1px; }
 """
-
-
-class Markup(str):
-    """Text that is HTML already, and safe."""
-
-
-def words(text: object, length: int = 60) -> str:
-    r"""Text from data as one short line without control and direction marks.
-
-    Example:
-        >>> words("two\nlines \u202e reversed " + "x" * 10_000, 20)
-        'two lines reversed…'
-    """
-    line = str(text)[: 40 * length]
-    line = "".join(c if c.isprintable() or c.isspace() else " " for c in line)
-    line = "".join(
-        c for c in line if unicodedata.category(c) not in ("Cc", "Cf", "Cs") or c.isspace()
-    )
-    line = " ".join(line.split())
-    return (line if len(line) <= length else line[: length - 1].rstrip() + "…") or "(no name)"
-
-
-def escaped(text: object, length: int = 60) -> Markup:
-    """The same as HTML in which nothing is a tag, and no dollar starts a formula.
-
-    Example:
-        >>> escaped("<b>5 $")
-        '&lt;b&gt;5 <span>$</span>'
-    """
-    if isinstance(text, Markup):
-        return text
-    return Markup(html.escape(words(text, length)).replace("$", "<span>$</span>"))
+)
 
 
 def bar(share: float, longest: float = 1.0, colour: str = "#0072B2") -> Markup:
@@ -80,32 +45,8 @@ def bar(share: float, longest: float = 1.0, colour: str = "#0072B2") -> Markup:
 
 
 def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
-    """An HTML table: text is escaped, numbers stand to the right.
-
-    Args:
-        caption: What the table shows.
-        columns: Heading -> cells; None is an empty cell.
-
-    Example:
-        >>> print(table("Drinks", {"name": ["tea"], "price": [2]}))
-        <table><caption>Drinks</caption><thead><tr><th scope="col">name</th><th scope="col"
-        class="ik-n">price</th></tr></thead><tbody><tr><td>tea</td><td
-        class="ik-n">2</td></tr></tbody></table>
-    """
-    is_number = [all(isinstance(cell, int | float) for cell in cells) for cells in columns.values()]
-    look = ['class="ik-n"' if number else "" for number in is_number]
-
-    def row(tag: str, cells: Sequence[object]) -> str:
-        parts = (
-            f"<{f'{tag} {kind}'.strip()}>{'' if cell is None else escaped(cell)}</{tag[:2]}>"
-            for cell, kind in zip(cells, look, strict=True)
-        )
-        return f"<tr>{''.join(parts)}</tr>"
-
-    head = row('th scope="col"', list(columns))
-    body = "".join(row("td", cells) for cells in zip(*columns.values(), strict=True))
-    start = f"<table><caption>{escaped(caption, 120)}</caption>"
-    return Markup(f"{start}<thead>{head}</thead><tbody>{body}</tbody></table>")
+    """An HTML table whose cells are short."""
+    return html_table(columns, caption=caption, length=60)
 
 
 def picture(paint: Callable[[Figure], None], *, size: tuple[float, float] = (7, 3.2)) -> bytes:
@@ -121,12 +62,6 @@ def picture(paint: Callable[[Figure], None], *, size: tuple[float, float] = (7, 
         paint(figure)
         figure.savefig(file, format="png")
     return file.getvalue()
-
-
-def image(png: bytes, alt: str) -> Markup:
-    """The PNG as an HTML image with a text in its place."""
-    source = b64encode(png).decode()
-    return Markup(f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">')
 
 
 def titles_of(items: pl.DataFrame) -> pl.Series:
@@ -165,12 +100,7 @@ class Finder:
         self._on_pick, self._is_searching = on_pick, False
         wide = w.Layout(width="26em")
         style = {"description_width": "6em"}
-        self.text = w.Text(
-            description=f"Find {what}",
-            placeholder="type a part of the name",
-            layout=wide,
-            style=style,
-        )
+        self.text = w.Text(description=f"Find {what}", layout=wide, style=style)
         self.list = w.Select(
             description=f"{what.capitalize()}s", rows=rows, layout=wide, style=style
         )
@@ -207,11 +137,18 @@ class Finder:
 
 
 class _Keys(anywidget.AnyWidget):
-    """Nothing to see: keys are for the control that has the focus, not for JupyterLab's cells."""
+    """Nothing to see: keys are for the control that has the focus, not for JupyterLab's cells.
+
+    A slider, which ipywidgets leaves without a name, gets that of its label.
+    """
 
     _esm = """
 export default { render({ el }) {
-  const keep = (event) => (event.target.dataset.lmSuppressShortcuts = "true");
+  const keep = ({ target }) => {
+    target.dataset.lmSuppressShortcuts = "true";
+    const label = target.closest(".widget-hslider")?.querySelector(".widget-label");
+    if (target.role === "slider" && label) target.ariaLabel = label.textContent;
+  };
   const listen = (left) => { // once the widget stands in the page
     if (el.isConnected) el.closest(".ik-live").addEventListener("focusin", keep);
     else if (left) requestAnimationFrame(() => listen(left - 1));
@@ -224,14 +161,17 @@ export default { render({ el }) {
 class Panel:
     """Controls and what they show, with a static copy beside them.
 
-    A class that builds on it sets `parts` (ipywidgets, from top to bottom), and `copies`.
+    A class that builds on it sets `parts` (ipywidgets, from top to bottom) and those of them that
+    are `tables`, calls `show_picture` where it has one, and `follow` after each change.
     """
 
     parts: Sequence[w.Widget] = ()
+    tables: Sequence[w.HTML] = ()
+    png, alt = b"", ""  # alt is None where there is no picture
 
     def __init__(self, title: str) -> None:
         self.title = title
-        self.status, self.said = w.HTML(), ""
+        self.figure, self.status, self.said = w.HTML(), w.HTML(), ""
         self._handles: list = []
 
     def __repr__(self) -> str:
@@ -242,20 +182,25 @@ class Panel:
         self.said = text
         self.status.value = f'<p role="status" aria-live="polite">{escaped(text, _SAID)}</p>'
 
+    def show_picture(self, png: bytes, alt: str) -> None:
+        """Put a picture and the text in its place into `figure`."""
+        self.png, self.alt = png, alt
+        source = b64encode(png).decode()
+        self.figure.value = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{source}">'
+
     def copies(self) -> list[tuple[dict, dict]]:
-        """The static copy: data and metadata of each output."""
-        raise NotImplementedError
+        """The static copy, as data and metadata of outputs: a picture, and words with tables.
 
-    def copy_of_picture(self, png: bytes, alt: str) -> tuple[dict, dict]:
-        """A picture as an output."""
-        data = {"image/png": b64encode(png).decode(), "text/plain": alt}
-        return data, {"image/png": {"alt": alt}}
-
-    def copy_of_tables(self, *tables: str) -> tuple[dict, dict]:
-        """The sentence of the status line and tables as an output."""
-        said = f"<p>{escaped(self.said, _SAID)}</p>"
-        content = f'<div class="ik-static">{said}{"".join(tables)}</div>'
-        return {"text/html": f"<style>{_STYLE}</style>{content}", "text/plain": repr(self)}, {}
+        The words tell what the picture shows, for JupyterLab and nbconvert drop its own text.
+        """
+        said = [f"<p>{escaped(text, _SAID)}</p>" for text in {self.said: 0, self.alt: 0} if text]
+        tables = "".join([*said, *(view.value for view in self.tables)])
+        content = f'<style>{_STYLE}</style><div class="ik-static">{tables}</div>'
+        copy = {"text/html": content, "text/plain": repr(self)}, {}
+        if self.alt is None:
+            return [copy]
+        picture = {"image/png": b64encode(self.png).decode()} if self.png else {}
+        return [(picture | {"text/plain": self.alt}, {"image/png": {"alt": self.alt}}), copy]
 
     def follow(self) -> None:
         """Bring the static copy up to date, where it is displayed."""

@@ -9,19 +9,11 @@ from matplotlib.ticker import MaxNLocator
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
+from interestkit.markup import words
 from interestkit.plots import tradeoff_path
 from interestkit.reranking import GOALS, TradeOffs, trade_offs
 from interestkit.schema import INTERESTS
-from interestkit.widgets.parts import (
-    Finder,
-    Panel,
-    image,
-    picture,
-    side_by_side,
-    table,
-    titles_of,
-    words,
-)
+from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table, titles_of
 
 _UNITS = {"novelty": " bits"}
 
@@ -44,7 +36,7 @@ class TradeOff(Panel):
             **wide,
         )
         self.finder = Finder(found.histories.users, what="user", on_pick=self._choose, rows=5)
-        self.metrics, self.list, self.figure = w.HTML(), w.HTML(), w.HTML()
+        self.metrics, self.list = self.tables = w.HTML(), w.HTML()
         self.parts = (
             side_by_side(w.VBox([self.goal, self.slider, self.finder.box]), self.metrics),
             self.figure,
@@ -64,11 +56,10 @@ class TradeOff(Panel):
         key = (goal, strength)
         if key not in self._pictures:
             self._pictures[key] = self._picture(goal, strength)
-        self._png, self._alt = self._pictures[key], self._in_words()
-        self.figure.value = image(self._png, self._alt)
+        self.show_picture(self._pictures[key], self._in_words())
         self.metrics.value = self._metric_table()
         self.list.value = self._list_table()
-        self.say(self._alt)
+        self.say(self.alt)
         self.follow()
 
     def _now(self) -> pl.DataFrame:
@@ -137,11 +128,6 @@ class TradeOff(Panel):
                 "rank of the model": [str(places.get(code, "below")) for code in listed],
             },
         )
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The figure and the tables."""
-        tables = self.copy_of_tables(self.metrics.value, self.list.value)
-        return [self.copy_of_picture(self._png, self._alt), tables]
 
 
 def trade_off(

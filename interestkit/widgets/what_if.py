@@ -10,10 +10,11 @@ import numpy as np
 import polars as pl
 
 from interestkit.histories import Histories, power_of_two
+from interestkit.markup import words
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM
 from interestkit.trying import OneUser
-from interestkit.widgets.parts import Finder, Panel, bar, side_by_side, table, titles_of, words
+from interestkit.widgets.parts import Finder, Panel, bar, side_by_side, table, titles_of
 
 LISTED = 100  # newest events that the list shows
 _ROOM = 256  # events that can be added before another program is compiled
@@ -25,6 +26,8 @@ class WhatIf(Panel):
 
     `what_if` makes it. `item`, `seconds` and `weight` are the events, oldest first.
     """
+
+    alt = None
 
     def __init__(
         self,
@@ -51,9 +54,7 @@ class WhatIf(Panel):
         self.finder = Finder(self.titles, what="item")
         look = {"layout": w.Layout(width="30em"), "style": {"description_width": "6em"}}
         self.list = w.Select(description="History", rows=9, **look)
-        self.typed = w.Textarea(
-            description="Type one", rows=3, placeholder="an item a line, the oldest first", **look
-        )
+        self.typed = w.Textarea(description="Type one", rows=3, **look)
         names = {
             "add": ("Add item", "Add the item chosen on the left as the newest event"),
             "remove": ("Remove", "Remove the event chosen in the history"),
@@ -69,15 +70,13 @@ class WhatIf(Panel):
         }
         for name, button in self.buttons.items():
             button.on_click(partial(_press, getattr(self, name)))
-        self.interests, self.items = w.HTML(), w.HTML()
+        self.interests, self.items = self.tables = w.HTML(), w.HTML()
         some = [self.buttons[name] for name in ("remove", "earlier", "later", "clear", "restore")]
         left = w.VBox([self.finder.box, self.buttons["add"]])
         right = w.VBox([self.list, w.HBox(some[:3]), w.HBox(some[3:])])
-        typing = w.VBox([self.typed, self.buttons["use"]])
-        self.parts = (
-            side_by_side(left, right, typing),
-            side_by_side(self.interests, self.items),
-        )
+        hint = w.HTML("<p>An item a line, the oldest first: its name, or a part of its title.</p>")
+        typing = w.VBox([self.typed, hint, self.buttons["use"]])
+        self.parts = (side_by_side(left, right, typing), side_by_side(*self.tables))
 
     def add(self, code: int | None = None) -> None:
         """Add an item as the newest event, a second before the moment of prediction.
@@ -224,10 +223,6 @@ class WhatIf(Panel):
             },
         )
         return first, second
-
-    def copies(self) -> list[tuple[dict, dict]]:
-        """The two tables."""
-        return [self.copy_of_tables(self.interests.value, self.items.value)]
 
 
 def what_if(

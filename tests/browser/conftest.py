@@ -130,6 +130,15 @@ def finished_run(parameters):
     return Path(parameters["RUN"])
 
 
+def write_notebook(folder, *cells):
+    """A notebook of these code cells, with the kernel of ours; its name."""
+    path = folder / "live.ipynb"
+    notebook = nbformat.read(NOTEBOOKS / "01_preprocessing.ipynb", as_version=4)
+    notebook.cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+    nbformat.write(notebook, path)
+    return path.name
+
+
 def run_what_comes_before(name, parameters):
     """Run the notebooks that this one needs and that no test has run yet, without a browser."""
     run = Path(parameters["RUN"])

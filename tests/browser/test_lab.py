@@ -8,9 +8,9 @@ import urllib.request
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import nbformat
 import pytest
 
+from browser.conftest import write_notebook
 from interestkit.report import write_report
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
@@ -56,16 +56,18 @@ def test_report_and_card_of_hostile_titles_run_no_script(page, finished_run):
         page.get_by_role("heading").first.wait_for()
         assert page.evaluate("window.hostile") is None
         assert page.get_by_text("window.hostile").count() > 0
+        said = [image.get_attribute("alt") for image in page.locator("img").all()]
+        assert all(said)  # each picture has words in its place
+        assert (path.name == "report.html") == any(
+            "over time, a row per interest" in s for s in said
+        )
 
 
 def test_a_script_that_runs_is_found(page, lab):
     from browsing import Notebook
 
     code = "from IPython.display import HTML\nHTML('<img src=x onerror=window.hostile=1>')"
-    live = nbformat.read(NOTEBOOKS / NAMES[0], as_version=4)  # which has its kernel
-    live.cells = [nbformat.v4.new_code_cell(code)]
-    nbformat.write(live, lab.folder / "live.ipynb")
-    notebook = Notebook.open(page, lab, "live.ipynb")
+    notebook = Notebook.open(page, lab, write_notebook(lab.folder, code))
     assert notebook.run_all() == []
     page.wait_for_function("window.hostile === 1")
     page.evaluate("delete window.hostile")  # the fixture looks for it

@@ -32,7 +32,7 @@ def test_it_shows_the_numbers_of_the_table(widget):
     rows = widget.found.table.filter(pl.col("goal") == "novelty", pl.col("strength") == 0.5)
     for metric, value in rows.select("metric", "value").iter_rows():
         assert f"{metric} {value:.{2 if value >= 2 else 4}f} (" in widget.said
-    assert "novelty bits" in widget.metrics.value
+    assert "novelty (bits)" in widget.metrics.value
 
 
 def test_another_user_has_another_list(widget):

@@ -11,11 +11,10 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.markup import words
 from interestkit.plots import tradeoff_path
+from interestkit.plots.compared import with_unit
 from interestkit.reranking import GOALS, TradeOffs, trade_offs
 from interestkit.schema import INTERESTS
 from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table, titles_of
-
-_UNITS = {"novelty": " bits"}
 
 
 class TradeOff(Panel):
@@ -77,8 +76,7 @@ class TradeOff(Panel):
         def paint(figure: Figure) -> None:
             for ax, name in zip(figure.subplots(1, len(GOALS), sharey=True), GOALS, strict=True):
                 tradeoff_path(rows, x=name, strength=strength, ax=ax)
-                ax.set(title="", xlabel=f"{name}{' (bits)' if name in _UNITS else ' (0 to 1)'}")
-                ax.set_ylim(0, top)
+                ax.set(title="", ylim=(0, top))
                 ax.xaxis.set_major_locator(MaxNLocator(3))
                 ax.label_outer()
             title = f"NDCG@{self.found.k} against each goal, more weight on {goal} along the line"
@@ -102,10 +100,7 @@ class TradeOff(Panel):
         return table(
             f"Lists of {self.found.k} new items, {len(self.found.histories):,} users",
             {
-                "metric": [
-                    f"{name}{_UNITS.get(name, '')}" if name in _UNITS else name
-                    for name in rows["metric"]
-                ],
+                "metric": list(map(with_unit, rows["metric"])),
                 "model alone": list(map(_number, rows["start"])),
                 "now": list(map(_number, rows["value"])),
                 "change": [_number(change, "+") for change in rows["value"] - rows["start"]],

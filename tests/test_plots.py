@@ -1,7 +1,7 @@
 import re
 import warnings
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -640,6 +640,21 @@ def test_reliability_has_wilson_intervals():
     # Wilson's ends solve (p - 0.3)^2 = 1.96^2 p (1 - p) / 30
     ends = np.roots([1 + 1.96**2 / 30, -(0.6 + 1.96**2 / 30), 0.3**2])
     np.testing.assert_allclose([low, high], 100 * np.sort(ends), rtol=1e-3)
+
+
+def test_reliability_writes_numbers_of_users_without_overlap():
+    users = [998, 999, 1_118, 9_949, 9_951, 123_456, 5] + [9_900] * 8
+    edges = np.linspace(0, 1, 16)  # as `evaluate` has them
+    table = pl.DataFrame({"low": edges[:-1], "high": edges[1:], "count": users})
+    said = pl.col("low").alias("confidence")
+    table = table.with_columns(said, model=pl.lit("own habits"), seed=0, accuracy=0.5)
+    ax = plots.reliability(table)
+    names = ["998", "999", "1.1k", "9.9k", "10k", "123k", "5"] + ["9.9k"] * 8
+    assert [text.get_text() for text in ax.texts] == names
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    gaps = [right.x0 - left.x1 for left, right in pairwise(boxes)]
+    assert min(gaps) > 2  # pixels
 
 
 def test_gains_reject_a_metric_that_the_table_lacks():

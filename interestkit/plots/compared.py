@@ -348,10 +348,16 @@ def _reliability_of(ax: Axes, rows: pl.DataFrame, marker: str, *, has_counts: bo
     if has_counts:
         text = {"fontsize": 7.5, "ha": "center", "transform": ax.get_xaxis_transform()}
         for middle, count in zip(50 * (bins["low"] + bins["high"]), users, strict=True):
-            short = f"{count / 1e3:,.0f}k" if count >= 9_999.5 else f"{np.ceil(count):,.0f}"
-            ax.text(middle, 0.01, short, **text)
+            ax.text(middle, 0.01, _short(count), **text)
     label = f"{shown(name)}\nECE {100 * error:.1f} %, {users.sum():,.0f} users"
     size = 20 + 160 * users / users.sum()
     look = {"marker": marker, "color": colour_of(name), "edgecolor": "white", "linewidth": 0.6}
     ax.scatter(100 * said, 100 * right, s=size, zorder=3, **look)
     ax.plot([], [], marker, color=look["color"], label=label)
+
+
+def _short(count: float) -> str:
+    """A number of users in at most four letters, up to a million: 999, 1.1k, 12k."""
+    if count < 999.5:
+        return f"{np.ceil(count):.0f}"
+    return f"{count / 1e3:.1f}k" if count < 9_950 else f"{count / 1e3:,.0f}k"

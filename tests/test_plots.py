@@ -368,14 +368,10 @@ def test_label_is_short_and_can_be_drawn(label, expected):
     assert shown(label) == expected
 
 
-def test_percent_hides_no_small_share():
-    assert [percent(x) for x in (0, 0.0004, 0.001, 0.25, 1)] == [
-        "0 %",
-        "<0.1 %",
-        "0.1 %",
-        "25.0 %",
-        "100.0 %",
-    ]
+def test_percent_hides_no_small_share_and_no_small_rest():
+    shares = (0, 0.0004, 0.001, 0.25, 0.999, 0.9996, 1)
+    texts = ["0 %", "<0.1 %", "0.1 %", "25.0 %", "99.9 %", ">99.9 %", "100 %"]
+    assert [percent(share) for share in shares] == texts
 
 
 def test_model_has_one_colour_in_every_figure():

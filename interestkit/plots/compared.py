@@ -294,7 +294,7 @@ def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 def reliability(
     table: pl.DataFrame, *, model: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """How often the most probable interest is right, against the probability that it was given.
+    """Which share the most probable interest then had, against its predicted probability.
 
     A mark stands for the users of one bin of probability, larger for more of them, with the
     Wilson interval of their mean as a line; on the diagonal, what a model says comes true. The
@@ -315,7 +315,7 @@ def reliability(
         doi:10.1080/01621459.1927.10502953.
     """
     need(table, "model", "seed", "low", "high", "count", "confidence", "accuracy")
-    labels = ("probability of the most probable interest (%)", "how often it is right (%)")
+    labels = ("probability of the most probable interest (%)", "its share of what followed (%)")
     ax = ax if ax is not None else make_axes(None, rows=14)
     names = table["model"].unique(maintain_order=True).to_list()
     names = names if model is None else _names(model, "model", table)
@@ -326,7 +326,7 @@ def reliability(
     for number, name in enumerate(names):
         marker = MARKERS[number % len(MARKERS)]
         _reliability_of(ax, rows.filter(model=name), marker, has_counts=len(names) == 1)
-    ax.set(xlim=(-2, 102), ylim=(-2, 102))
+    ax.set(xlim=(-2, 102), ylim=(-7 if len(names) == 1 else -2, 102))  # room for the numbers
     put_legend(ax)
     return finish(ax, "Does it come true? (size: users; line: 95 % interval)", *labels)
 

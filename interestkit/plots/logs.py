@@ -286,7 +286,7 @@ def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None
     ax.barh(range(len(rows)), [size for _, size in rows], color=BLUE, height=0.7)
     name_rows(ax, [shown(name) for name, _ in rows])
     which = f"Top {top} of {len(sizes):,}" if len(sizes) > top else f"All {len(sizes):,}"
-    unknown = 1 - sizes["share"].sum() / 100
-    note = f"; {percent(unknown)} have none" if unknown > 1e-6 else ""
-    drawn = percent(sum(size for _, size in rows) / 100)
+    known = sizes["share"].sum() / 100
+    note = f"; {percent(1 - known)} have none" if known < 1 - 1e-6 else ""
+    drawn = percent(round(sum(size for _, size in rows) / 100, 9))
     return finish(ax, f"{which} interests: {drawn} of events{note}", *labels)

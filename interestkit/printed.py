@@ -83,6 +83,7 @@ def _plain(text: str, kind: str) -> str:
     """Terminal text: colours go, and of a line that was written over the last state stays."""
     text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
     text = re.sub(r"[^\n]*\r(?!\n|$)", "", text).strip("\n")
+    text = re.sub(r"(?m)^\S*ipykernel_\d+\S*:\d+: (?=\w+Warning: )", "", text)  # a file of no use
     return f'<pre class="output {kind}">{html.escape(text)}</pre>' if text.strip() else ""
 
 

@@ -172,6 +172,12 @@ def test_bar_that_came_in_pieces_stays_as_it_ended(tmp_path):
     assert "50 %" not in text
 
 
+def test_warning_names_no_file_of_the_kernel(tmp_path):
+    text = "/tmp/ipykernel_7/123.py:2: SplitWarning: only 81 users\n  split = cut()\n"
+    found = report_of(tmp_path, code("cut()", new_output("stream", name="stderr", text=text)))
+    assert '<pre class="output stderr">SplitWarning: only 81 users\n  split = cut()</pre>' in found
+
+
 def test_numbers_of_a_data_frame_stand_to_the_right(tmp_path):
     import polars as pl
 

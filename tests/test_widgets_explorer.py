@@ -5,7 +5,7 @@ import jax
 import numpy as np
 import polars as pl
 import pytest
-from widget_pages import SCRIPT, tags_in, with_hostile_titles
+from widget_pages import SCRIPT, plain_cells, tags_in, with_hostile_titles
 
 import interestkit as ik
 from interestkit.widgets.parts import words
@@ -18,7 +18,7 @@ def widget(study):
 
 def cells(page):
     """Rows of an HTML table, as lists of their text."""
-    rows = page.split("<tr>")[1:]
+    rows = plain_cells(page).split("<tr>")[1:]
     return [[cell.partition("<")[0] for cell in row.split("<td>")[1:]] for row in rows]
 
 
@@ -57,7 +57,9 @@ def test_recommendations_are_those_of_the_model_and_say_whether_they_came(study,
     )
     rows = cells(widget.recommended.value)[1:]
     titles = table.select(pl.coalesce("title", "item")).to_series().to_list()
-    assert [row[0] for row in rows] == [words(title) for title in titles]
+    assert [row[:2] for row in rows] == [
+        [str(rank), words(title)] for rank, title in enumerate(titles, 1)
+    ]
     later = set(study.split.test.filter(pl.col("user") == widget.user)["item"])
     assert [row[-1] == "✓ yes" for row in rows] == [item in later for item in table["item"]]
 
@@ -72,7 +74,8 @@ def test_interests_are_known_or_novel_by_the_history(study, widget):
 def test_a_reason_is_how_much_more_likely_the_item_is_than_without_the_event(study, widget):
     number = 4
     widget.choose(str(widget.truth.histories.users[number]))
-    rows = [row.split("<td>") for row in widget.recommended.value.split("<tr>")[2:]]
+    rows = plain_cells(widget.recommended.value).split("<tr>")[2:]
+    rows = [row.split("<td>") for row in rows]
     said = [row[-2] for row in rows if " × " in row[-2]]
     assert said  # something speaks for something
     name, _, times = said[0].partition("<")[0].rpartition(" × ")

@@ -15,6 +15,11 @@ def with_hostile_titles(features):
     return replace(features, items=features.items.with_columns(titles))
 
 
+def plain_cells(page):
+    """HTML without the class of the cells that hold numbers."""
+    return page.replace(' class="ik-n"', "")
+
+
 def tags_in(page):
     """Names of the tags in HTML, as a parser sees them."""
     names = set()

@@ -124,7 +124,7 @@ class TrainingMonitor(Panel):
             for ax, names in zip(axes, kinds, strict=True):
                 training_curves(curve, columns=names, ax=ax)
                 ax.set_title(("Losses", "Validation scores")[names is scores] + ", dot: best epoch")
-                ax.get_legend() and ax.legend(loc="best")
+                ax.get_legend() and ax.legend(loc="best", frameon=True, edgecolor="none")
 
         self._png = picture(paint, size=(4.4 * len(kinds), 3))
         last = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in losses + scores)

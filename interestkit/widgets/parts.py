@@ -1,6 +1,7 @@
 """What all widgets share: safe text, tables, pictures, a search field, and the static copy."""
 
 import html
+import re
 import unicodedata
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
@@ -75,16 +76,20 @@ def bar(share: float, longest: float = 1.0, colour: str = "#0072B2") -> Markup:
         True
     """
     width = _BAR * min(share / max(longest, 1e-9), 1.0)
-    look = f"display:inline-block;width:{width:.2f}em;height:.7em;background:{colour}"
+    look = f"display:inline-block;width:{width:.2f}em;height:.7em;background-color:{colour}"
     return Markup(f'<span style="{look}" aria-hidden="true"></span> {percent(share)}')
 
 
+_NUMBER = re.compile(r"[-+−]?\d[\d,.]*( %)?|None")
+
+
 def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
-    """An HTML table: text is escaped, numbers stand to the right.
+    """An HTML table: text is escaped, numbers stand to the right, also those written as text.
 
     Args:
         caption: What the table shows.
-        columns: Heading -> cells; None is an empty cell.
+        columns: Heading -> cells; None is an empty cell. The first, which names the rows, is a
+            column of numbers only where its cells are.
 
     Example:
         >>> print(table("Drinks", {"name": ["tea"], "price": [2]}))
@@ -92,7 +97,10 @@ def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
         class="ik-n">price</th></tr></thead><tbody><tr><td>tea</td><td
         class="ik-n">2</td></tr></tbody></table>
     """
-    is_number = [all(isinstance(cell, int | float) for cell in cells) for cells in columns.values()]
+    is_number = [
+        all(isinstance(c, int | float) or (place and _NUMBER.fullmatch(str(c))) for c in cells)
+        for place, cells in enumerate(columns.values())
+    ]
     look = ['class="ik-n"' if number else "" for number in is_number]
 
     def row(tag: str, cells: Sequence[object]) -> str:

@@ -467,6 +467,8 @@ def test_timeline_gathers_the_interests_that_are_left():
 def test_timeline_keeps_events_whose_interest_is_unknown():
     ax = plots.user_timeline(EVENTS, pl.DataFrame(schema=ITEM_COLUMNS), "bob")
     assert row_labels(ax) == ["(interest unknown) (1)"]
+    unlabelled = ITEMS.with_columns(interests=pl.lit([], pl.List(pl.String)))
+    assert row_labels(plots.user_timeline(EVENTS, unlabelled, "bob")) == row_labels(ax)
 
 
 def test_timeline_rejects_a_user_without_events():
@@ -651,6 +653,28 @@ def test_reliability_writes_numbers_of_users_without_overlap():
     boxes = [text.get_window_extent() for text in ax.texts]
     gaps = [right.x0 - left.x1 for left, right in pairwise(boxes)]
     assert min(gaps) > 2  # pixels
+
+
+def gaps_below(ax):
+    """Pixels between the labels of the x axis that are drawn."""
+    ax.figure.canvas.draw()
+    inside = [x for x in ax.get_xticklabels() if ax.get_xlim()[0] <= x.get_position()[0]]
+    inside = [label for label in inside if label.get_position()[0] <= ax.get_xlim()[1]]
+    boxes = [label.get_window_extent() for label in inside if label.get_text()]
+    return [right.x0 - left.x1 for left, right in pairwise(boxes)]
+
+
+@pytest.mark.parametrize("most", [9, 1_400, 134_084, 9_876_543])
+def test_long_numbers_below_the_bars_of_cleaning_stay_apart(most):
+    table = pl.DataFrame(
+        {"rule": ["read", "missing_user"], "events_dropped": [0, most], "events_left": [most, 0]}
+    )
+    assert min(gaps_below(plots.cleaning(table))) > 4
+
+
+@pytest.mark.parametrize("most", [8, 128, 4_000, 900_000])
+def test_long_numbers_below_doubling_bins_stay_apart(most):
+    assert min(gaps_below(plots.history_lengths(np.array([1, 3, most])))) > 4
 
 
 def test_gains_reject_a_metric_that_the_table_lacks():

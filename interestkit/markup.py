@@ -158,7 +158,7 @@ def columns_of(rows: Sequence[Mapping[str, object]]) -> dict[str, list]:
 def _look(column: Sequence[object]) -> str:
     """How a column is set: words to the left, and long ones in several lines."""
     told = [re.sub("<[^>]*>", "", cell) for cell in column if isinstance(cell, str)]
-    told = [cell for cell in told if not re.match(r"[-+]?\d|–", cell)]
+    told = [cell for cell in told if not re.match(r"[-+−]?\d|–", cell)]
     if not told:
         return ""
     return ' class="text long"' if max(map(len, told)) > 40 else ' class="text"'

@@ -15,17 +15,11 @@ from typing import Any
 
 from interestkit import __version__
 from interestkit.cardpage import page
-from interestkit.markup import html_table
+from interestkit.markup import STYLE, html_table
+from interestkit.printed import outputs_html, safe_html
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
-WIDGET = "application/vnd.jupyter.widget-view+json"
 MARKER = "papermill-error-cell-tag"
-TAGS = frozenset(
-    "a abbr b blockquote br caption code col colgroup dd del details div dl dt em h1 h2 h3 h4 h5 "
-    "h6 hr i img li mark ol p pre q s small span strong sub summary sup table tbody td tfoot th "
-    "thead tr u ul var".split()
-)
-ATTRIBUTES = ("class", "style", "title", "colspan", "rowspan", "scope", "open", "start")
 HEAD = ("title", "date", "format")  # of a model card, before its sections
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
@@ -51,7 +45,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
 
 
 def results_text(results: Mapping[str, Any]) -> str:
-    """The results as plain text: for each target a small table of models by metrics.
+    """The results as plain text: for each target a small table of metrics by models.
 
     A cell is the value ± half the width of its interval; the last line says so.
 
@@ -60,8 +54,8 @@ def results_text(results: Mapping[str, Any]) -> str:
         >>> row |= {"value": 0.25, "low": 0.23, "high": 0.27, "seeds": 1}
         >>> print(results_text({"table": [row]}))
         items (9 users, 1 seed)
-        model          ndcg@10
-        popular  0.250 ± 0.020
+        metric         popular
+        ndcg@10  0.250 ± 0.020
         <BLANKLINE>
         ± is half the width of the 95 % interval over users.
     """
@@ -126,16 +120,16 @@ def write_report(folder: Path) -> Path:
 
 
 def _grids(table: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[list[str]]]]:
-    """For each target a title and rows of text, the first of them the header."""
+    """For each target a title and rows of text, one for each metric; the first is the header."""
     for target in dict.fromkeys(row["target"] for row in table):
         rows = [row for row in table if row["target"] == target]
         metrics = list(dict.fromkeys(row["metric"] for row in rows))
         cells = {(row["model"], row["metric"]): _cell(row) for row in rows}
         models = dict.fromkeys(row["model"] for row in rows)
         counts = (_count(rows, "users", "user"), _count(rows, "seeds", "seed"))
-        grid = [[str(m), *(cells.get((m, metric), "–") for metric in metrics)] for m in models]
+        grid = [[str(m), *(cells.get((model, m), "–") for model in models)] for m in metrics]
         title = f"{target} ({', '.join(filter(None, counts))})".replace(" ()", "")
-        yield title, [["model", *map(str, metrics)], *grid]
+        yield title, [["metric", *map(str, models)], *grid]
 
 
 def _cell(row: Mapping[str, Any]) -> str:
@@ -191,7 +185,9 @@ def _results(folder: Path) -> str:
         html_table(dict(zip(head, zip(*rows, strict=True), strict=True)), caption=title)
         for title, (head, *rows) in _grids(results["table"])
     ]
-    note = "Each cell is the value ± half the width of its interval."
+    note = (
+        "Each cell is the mean ± half the width of its 95 % interval over users, where it has one."
+    )
     return f"<p>{html.escape(facts)}. {note}</p>" + "".join(tables)
 
 
@@ -273,34 +269,7 @@ def _markdown(name: str, headings: list[tuple[int, str, str]]) -> Any:
     plugins = ["table", "strikethrough", "math"]
     render = mistune.create_markdown(renderer=Renderer(escape=False), plugins=plugins)
     local = re.compile(r'href="(\d\d_[\w.-]+)\.ipynb"')
-    return lambda text: _safe(local.sub(r'href="#\1"', render(text)))
-
-
-def _safe(text: str) -> str:
-    """HTML with layout tags only: no script, no style sheet, no form, no picture from afar."""
-    import bleach
-    from bleach.css_sanitizer import CSSSanitizer
-
-    text = re.sub(r"(?is)<(style|script|svg|math)\b.*?</\1\s*>", "", text)
-    return bleach.clean(
-        text,
-        tags=TAGS,
-        attributes=_may_stay,
-        protocols=["data", "http", "https", "mailto"],
-        css_sanitizer=CSSSanitizer(),
-        strip=True,
-    )
-
-
-def _may_stay(tag: str, name: str, value: str) -> bool:
-    """Whether an attribute stays: layout, anchors of headings, links, pictures in the file."""
-    if name == "id":
-        return bool(re.fullmatch(r"h\d", tag))
-    if (tag, name) == ("a", "href"):
-        return value.startswith(("#", "http://", "https://", "mailto:"))
-    if (tag, name) == ("img", "src"):
-        return value.startswith("data:image/")
-    return name in ATTRIBUTES or (tag, name) == ("img", "alt")
+    return lambda text: safe_html(local.sub(r'href="#\1"', render(text)))
 
 
 def _rendered(cell: Any, markdown: Any, headings: Sequence[tuple[int, str, str]]) -> str:
@@ -324,39 +293,10 @@ def _rendered(cell: Any, markdown: Any, headings: Sequence[tuple[int, str, str]]
     opened = " open" if given else ""
     summary = f"<summary><code>{html.escape(first)}</code></summary>"
     about = html.unescape(headings[-1][2]) if headings else "figure"
-    outputs = "".join(_output(output, markdown, about) for output in cell.outputs)
+    outputs = outputs_html(cell.outputs, markdown, about)
     if not source:
         return outputs
     return f"<details{opened}>{summary}{code}</details>{outputs}"
-
-
-def _output(output: Any, markdown: Any, about: str) -> str:
-    """One output as HTML: a figure, a table, or text; a figure without words has `about`."""
-    if output.output_type == "stream":
-        return _plain(output.text, output.name)
-    if output.output_type == "error":
-        return _plain("\n".join(output.traceback) or f"{output.ename}: {output.evalue}", "error")
-    data = output.data
-    for kind in ("image/png", "image/jpeg"):
-        if kind in data:
-            encoded = re.sub(r"[^A-Za-z0-9+/=]", "", data[kind])
-            words = data.get("text/plain", "<")
-            words = html.escape(f"Figure: {about}" if words.startswith("<") else words)
-            return f'<p class="figure"><img alt="{words}" src="data:{kind};base64,{encoded}"></p>'
-    if WIDGET in data:
-        return '<p class="note">Open the notebook to use the control that stands here.</p>'
-    if "text/html" in data:
-        return f'<div class="output wide">{_safe(data["text/html"])}</div>'
-    if "text/markdown" in data:
-        return f'<div class="output">{markdown(data["text/markdown"])}</div>'
-    return _plain(data.get("text/plain", ""), "stdout")
-
-
-def _plain(text: str, kind: str) -> str:
-    """Terminal text: colours go, and of a line that was written over the last state stays."""
-    text = re.sub(r"\x1b\[[0-9;?]*[ -/]*[@-~]", "", text).replace("\r\n", "\n")
-    text = re.sub(r"[^\n]*\r(?!\n|$)", "", text).strip("\n")
-    return f'<pre class="output {kind}">{html.escape(text)}</pre>' if text.strip() else ""
 
 
 def _page(
@@ -370,7 +310,7 @@ def _page(
     from pygments.formatters import HtmlFormatter
 
     entries = "".join(_contents(headings) for headings in contents)
-    style = Path(__file__).with_name("report.css").read_text(encoding="utf-8")
+    style = STYLE + Path(__file__).with_name("report.css").read_text(encoding="utf-8")
     style += HtmlFormatter(style="friendly").get_style_defs(".code")
     name = html.escape(title)
     return f"""<!DOCTYPE html>

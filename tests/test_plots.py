@@ -1,7 +1,7 @@
 import re
 import warnings
 from datetime import UTC, datetime, timedelta
-from itertools import combinations
+from itertools import combinations, pairwise
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -386,14 +386,10 @@ def test_label_is_short_and_can_be_drawn(label, expected):
     assert shown(label) == expected
 
 
-def test_percent_hides_no_small_share():
-    assert [percent(x) for x in (0, 0.0004, 0.001, 0.25, 1)] == [
-        "0 %",
-        "<0.1 %",
-        "0.1 %",
-        "25.0 %",
-        "100.0 %",
-    ]
+def test_percent_hides_no_small_share_and_no_small_rest():
+    shares = (0, 0.0004, 0.001, 0.25, 0.999, 0.9996, 1)
+    texts = ["0 %", "<0.1 %", "0.1 %", "25.0 %", "99.9 %", ">99.9 %", "100 %"]
+    assert [percent(share) for share in shares] == texts
 
 
 def test_model_has_one_colour_in_every_figure():
@@ -489,6 +485,8 @@ def test_timeline_gathers_the_interests_that_are_left():
 def test_timeline_keeps_events_whose_interest_is_unknown():
     ax = plots.user_timeline(EVENTS, pl.DataFrame(schema=ITEM_COLUMNS), "bob")
     assert row_labels(ax) == ["(interest unknown) (1)"]
+    unlabelled = ITEMS.with_columns(interests=pl.lit([], pl.List(pl.String)))
+    assert row_labels(plots.user_timeline(EVENTS, unlabelled, "bob")) == row_labels(ax)
 
 
 def test_timeline_rejects_a_user_without_events():
@@ -658,6 +656,43 @@ def test_reliability_has_wilson_intervals():
     # Wilson's ends solve (p - 0.3)^2 = 1.96^2 p (1 - p) / 30
     ends = np.roots([1 + 1.96**2 / 30, -(0.6 + 1.96**2 / 30), 0.3**2])
     np.testing.assert_allclose([low, high], 100 * np.sort(ends), rtol=1e-3)
+
+
+def test_reliability_writes_numbers_of_users_without_overlap():
+    users = [998, 999, 1_118, 9_949, 9_951, 123_456, 5] + [9_900] * 8
+    edges = np.linspace(0, 1, 16)  # as `evaluate` has them
+    table = pl.DataFrame({"low": edges[:-1], "high": edges[1:], "count": users})
+    said = pl.col("low").alias("confidence")
+    table = table.with_columns(said, model=pl.lit("own habits"), seed=0, accuracy=0.5)
+    ax = plots.reliability(table)
+    names = ["998", "999", "1.1k", "9.9k", "10k", "123k", "5"] + ["9.9k"] * 8
+    assert [text.get_text() for text in ax.texts] == names
+    ax.figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in ax.texts]
+    gaps = [right.x0 - left.x1 for left, right in pairwise(boxes)]
+    assert min(gaps) > 2  # pixels
+
+
+def gaps_below(ax):
+    """Pixels between the labels of the x axis that are drawn."""
+    ax.figure.canvas.draw()
+    inside = [x for x in ax.get_xticklabels() if ax.get_xlim()[0] <= x.get_position()[0]]
+    inside = [label for label in inside if label.get_position()[0] <= ax.get_xlim()[1]]
+    boxes = [label.get_window_extent() for label in inside if label.get_text()]
+    return [right.x0 - left.x1 for left, right in pairwise(boxes)]
+
+
+@pytest.mark.parametrize("most", [9, 1_400, 134_084, 9_876_543])
+def test_long_numbers_below_the_bars_of_cleaning_stay_apart(most):
+    table = pl.DataFrame(
+        {"rule": ["read", "missing_user"], "events_dropped": [0, most], "events_left": [most, 0]}
+    )
+    assert min(gaps_below(plots.cleaning(table))) > 4
+
+
+@pytest.mark.parametrize("most", [8, 128, 4_000, 900_000])
+def test_long_numbers_below_doubling_bins_stay_apart(most):
+    assert min(gaps_below(plots.history_lengths(np.array([1, 3, most])))) > 4
 
 
 def test_gains_reject_a_metric_that_the_table_lacks():

@@ -154,6 +154,41 @@ def test_last_state_of_a_line_that_was_written_over_stays(full_report):
     assert "10 %" not in full_report
 
 
+def test_bar_that_came_in_pieces_stays_as_it_ended(tmp_path):
+    def piece(text, name="stdout"):
+        return new_output("stream", name=name, text=text)
+
+    pieces = [
+        piece("\r0 %"),
+        display(image_png=PIXEL),
+        piece("\r50 %"),
+        piece("a warning", "stderr"),
+    ]
+    text = report_of(
+        tmp_path, code("fit()", *pieces, piece("\r100 %"), piece("\n"), piece("done\n"))
+    )
+    assert '<pre class="output stdout">100 %\ndone</pre><p class="figure">' in text
+    assert '<pre class="output stderr">a warning</pre>' in text
+    assert "50 %" not in text
+
+
+def test_warning_names_no_file_of_the_kernel(tmp_path):
+    text = "/tmp/ipykernel_7/123.py:2: SplitWarning: only 81 users\n  split = cut()\n"
+    found = report_of(tmp_path, code("cut()", new_output("stream", name="stderr", text=text)))
+    assert '<pre class="output stderr">SplitWarning: only 81 users\n  split = cut()</pre>' in found
+
+
+def test_numbers_of_a_data_frame_stand_to_the_right(tmp_path):
+    import polars as pl
+
+    frame = pl.DataFrame({"title": ["1984", "Emma"], "events": [3, 4], "share": [0.5, None]})
+    text = report_of(tmp_path, code("frame", display(text_html=frame._repr_html_())))
+    number = 'class="ik-n"'
+    assert f"<th>title</th><th {number}>events</th><th {number}>share</th>" in text
+    cells = f"<td {number}>3</td><td {number}>0.5</td>"
+    assert f"<td>&quot;1984&quot;</td>{cells}" in text or f'<td>"1984"</td>{cells}' in text
+
+
 def test_control_is_replaced_by_a_hint(full_report):
     assert "Open the notebook to use the control" in full_report
     assert "IntSlider" not in full_report
@@ -224,7 +259,7 @@ def test_empty_run_still_has_a_report(tmp_path):
 
 
 def test_results_stand_on_top(tmp_path):
-    results = {"data": "tiny <b>", "split": "temporal", "table": [row(model="<i>", users=9)]}
+    results = {"data": "tiny <b>", "split": "temporal", "table": [row(metric="<i>", users=9)]}
     (tmp_path / "results.json").write_text(json.dumps(results))
     text = report_of(tmp_path, code("1"))
     assert text.index(">&lt;i&gt;</th><td>0.250 ± 0.020</td>") < text.index("01_first.ipynb")
@@ -252,13 +287,13 @@ def test_results_text_is_one_aligned_table_for_each_target():
     assert results_text({"table": table}) == "\n".join(
         [
             "items (1,100–1,200 users, 3 seeds)",
-            "model          ndcg@10  coverage",
-            "popular  0.250 ± 0.020     0.500",
-            "ease                 –         –",
+            "metric          popular  ease",
+            "ndcg@10   0.250 ± 0.020     –",
+            "coverage          0.500     –",
             "",
             "interests",
-            "model          gini",
-            "ease   1234.6 ± 0.5",
+            "metric          ease",
+            "gini    1234.6 ± 0.5",
             "",
             "± is half the width of the 95 % interval over users.",
         ]

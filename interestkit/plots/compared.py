@@ -294,7 +294,7 @@ def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 def reliability(
     table: pl.DataFrame, *, model: str | Sequence[str] | None = None, ax: Axes | None = None
 ) -> Axes:
-    """How often the most probable interest is right, against the probability that it was given.
+    """Which share the most probable interest then had, against its predicted probability.
 
     A mark stands for the users of one bin of probability, larger for more of them, with the
     Wilson interval of their mean as a line; on the diagonal, what a model says comes true. The
@@ -315,7 +315,7 @@ def reliability(
         doi:10.1080/01621459.1927.10502953.
     """
     need(table, "model", "seed", "low", "high", "count", "confidence", "accuracy")
-    labels = ("probability of the most probable interest (%)", "how often it is right (%)")
+    labels = ("probability of the most probable interest (%)", "its share of what followed (%)")
     ax = ax if ax is not None else make_axes(None, rows=14)
     names = table["model"].unique(maintain_order=True).to_list()
     names = names if model is None else _names(model, "model", table)
@@ -326,7 +326,7 @@ def reliability(
     for number, name in enumerate(names):
         marker = MARKERS[number % len(MARKERS)]
         _reliability_of(ax, rows.filter(model=name), marker, has_counts=len(names) == 1)
-    ax.set(xlim=(-2, 102), ylim=(-2, 102))
+    ax.set(xlim=(-2, 102), ylim=(-7 if len(names) == 1 else -2, 102))  # room for the numbers
     put_legend(ax)
     return finish(ax, "Does it come true? (size: users; line: 95 % interval)", *labels)
 
@@ -348,10 +348,16 @@ def _reliability_of(ax: Axes, rows: pl.DataFrame, marker: str, *, has_counts: bo
     if has_counts:
         text = {"fontsize": 7.5, "ha": "center", "transform": ax.get_xaxis_transform()}
         for middle, count in zip(50 * (bins["low"] + bins["high"]), users, strict=True):
-            short = f"{count / 1e3:,.0f}k" if count >= 9_999.5 else f"{np.ceil(count):,.0f}"
-            ax.text(middle, 0.01, short, **text)
+            ax.text(middle, 0.01, _short(count), **text)
     label = f"{shown(name)}\nECE {100 * error:.1f} %, {users.sum():,.0f} users"
     size = 20 + 160 * users / users.sum()
     look = {"marker": marker, "color": colour_of(name), "edgecolor": "white", "linewidth": 0.6}
     ax.scatter(100 * said, 100 * right, s=size, zorder=3, **look)
     ax.plot([], [], marker, color=look["color"], label=label)
+
+
+def _short(count: float) -> str:
+    """A number of users in at most four letters, up to a million: 999, 1.1k, 12k."""
+    if count < 999.5:
+        return f"{np.ceil(count):.0f}"
+    return f"{count / 1e3:.1f}k" if count < 9_950 else f"{count / 1e3:,.0f}k"

@@ -204,15 +204,17 @@ def count_axis(axis: mpl.axis.Axis) -> None:
 
 
 def percent(share: float) -> str:
-    """A share as a percentage that hides no small one.
+    """A share as a percentage that hides no small one, nor a small rest.
 
     Example:
-        >>> percent(0.1234), percent(0.00001), percent(0.0)
-        ('12.3 %', '<0.1 %', '0 %')
+        >>> percent(0.1234), percent(0.00001), percent(0.9999), percent(1.0)
+        ('12.3 %', '<0.1 %', '>99.9 %', '100 %')
     """
     if 0 < share < 0.001:
         return "<0.1 %"
-    return "0 %" if share == 0 else f"{100 * share:.1f} %"
+    if 0.999 < share < 1:
+        return ">99.9 %"
+    return f"{100 * share:.0f} %" if share in (0, 1) else f"{100 * share:.1f} %"
 
 
 def days(times: pl.Series) -> Float[np.ndarray, " times"]:

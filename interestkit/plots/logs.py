@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import datetime
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
@@ -63,8 +64,12 @@ def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     bars = ax.barh(range(len(rules)), dropped, color=VERMILION, height=0.7)
     ax.bar_label(bars, [f"{number:,} ({percent(number / read)})" for number in dropped], padding=4)
     ax.set_xscale("symlog", linthresh=1)
+    limit = 1.4 * np.log10(max(*dropped, 10))
+    ax.set_xticks(
+        [0, *10.0 ** np.arange(0, limit, 1 if limit < 6 else 2)]
+    )  # long numbers need room
     plain_numbers(ax.xaxis)
-    ax.set_xlim(0, max(*dropped, 10) ** 1.4)
+    ax.set_xlim(0, 10**limit)
     name_rows(ax, [shown(rule.replace("_", " ")) for rule in rules["rule"]])
     title = f"Cleaning left {left:,} of {read:,} events ({percent(left / read)})"
     return finish(ax, title, *labels)
@@ -185,13 +190,19 @@ def _sizes(ax: Axes | None, sizes: Int[np.ndarray, " things"], things: str, xlab
     ax.axvline(np.interp(median, edges, np.arange(len(edges)) - 0.5), color=VERMILION, linewidth=2)
     bounds = zip(np.ceil(edges[:-1]), np.floor(edges[1:]), strict=True)
     names = [f"{low:,.0f}" if low == high else f"{low:,.0f}–{high:,.0f}" for low, high in bounds]
-    every = 1 if len(names) < 9 else 2
+    every = next(step for step in range(1, len(names) + 1) if _fit(names, step))
     ax.set_xticks(range(0, len(names), every), names[::every])
     ax.grid(visible=False, axis="x")
     count_axis(ax.yaxis)
     none = f"; {len(sizes) - len(some):,} have none" if len(some) < len(sizes) else ""
     title = f"{len(sizes):,} {things}, median {median:,.6g} (line){none}"
     return finish(ax, title, xlabel, f"{things} (number)")
+
+
+def _fit(names: list[str], step: int) -> bool:
+    """Whether every step-th name below an axis leaves room for the next."""
+    room = 65 * step / len(names) - 1.5  # letters
+    return all((len(a) + len(b)) / 2 <= room for a, b in pairwise(names[::step]))
 
 
 @styled
@@ -225,6 +236,7 @@ def user_timeline(
         raise ValueError(f"user must have an event in the table, got {user!r}")
     labelled = (
         own.join(items.select(ITEM, INTERESTS).unique(ITEM), on=ITEM, how="left")
+        .with_columns(pl.when(pl.col(INTERESTS).list.len() > 0).then(INTERESTS))
         .explode(INTERESTS)
         .with_columns(pl.col(INTERESTS).fill_null("(interest unknown)"))
     )
@@ -286,7 +298,7 @@ def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None
     ax.barh(range(len(rows)), [size for _, size in rows], color=BLUE, height=0.7)
     name_rows(ax, [shown(name) for name, _ in rows])
     which = f"Top {top} of {len(sizes):,}" if len(sizes) > top else f"All {len(sizes):,}"
-    unknown = 1 - sizes["share"].sum() / 100
-    note = f"; {percent(unknown)} have none" if unknown > 1e-6 else ""
-    drawn = percent(sum(size for _, size in rows) / 100)
+    known = sizes["share"].sum() / 100
+    note = f"; {percent(1 - known)} have none" if known < 1 - 1e-6 else ""
+    drawn = percent(round(sum(size for _, size in rows) / 100, 9))
     return finish(ax, f"{which} interests: {drawn} of events{note}", *labels)

@@ -31,6 +31,7 @@ _BARS = {  # columns of `interest_bars`, in their order
     "share": ("share of what followed", ORANGE),
     "own": ("share of the history", GREY),
 }
+_LINES = ("-", "--", "-.", ":")  # of several columns, so that equal ones can both be seen
 
 
 @styled
@@ -113,7 +114,8 @@ def training_curves(
     need(curves, "epoch", *columns)
     ax, only = make_axes(ax), len(columns) == 1
     what = columns[0] if only else "value"
-    ylabel = "loss (nats)" if all(map(_is_loss, columns)) else f"{what} (0 to 1)"
+    are_losses = all(map(_is_loss, columns))
+    ylabel = "loss (nats)" if are_losses else f"{what} (0 to 1)"
     if curves.is_empty():
         return nothing(ax, "epoch (number)", ylabel)
     curves = curves if "seed" in curves.columns else curves.with_columns(seed=0)
@@ -123,6 +125,7 @@ def training_curves(
             colour = nth_colour(number if only else code)
             label = f"seed {part['seed'][0]}" if only else shown(column)
             line = {"color": colour, "label": label if only or number == 0 else "_"}
+            line["linestyle"] = "-" if only else _LINES[code % len(_LINES)]
             best = _best_row(part, column)
             ax.plot(part["epoch"].to_numpy(), part[column].to_numpy(), **line)
             ax.plot(part["epoch"][best], part[column][best], "o", color=colour)
@@ -130,8 +133,9 @@ def training_curves(
     if len(seeds) > 1 or not only:
         put_legend(ax)
     number = f"{len(seeds)} seeds" if len(seeds) > 1 else "one seed"
-    several = "Losses" if all(map(_is_loss, columns)) else f"{len(columns)} scores"
-    title = f"{shown(what) if only else several} by epoch, {number}; dot: best epoch"
+    several = "Losses" if are_losses else f"{len(columns)} scores"
+    dot = "best epoch" if "score" in curves.columns else "lowest" if are_losses else "best of each"
+    title = f"{shown(what) if only else several} by epoch, {number}; dot: {dot}"
     return finish(ax, title, "epoch (number)", ylabel)
 
 

@@ -63,7 +63,7 @@ def search_trials(
         places = _places(ax, table[name])
         _points(ax, places, table["score"].to_numpy())
         ax.tick_params(axis="y", labelleft=number % columns == 0)
-        axes.append(finish(ax, "", shown(name, 20), ylabel if number % columns == 0 else ""))
+        axes.append(finish(ax, "", shown(name, 20), "" if number % columns else shown(metric)))
     return axes
 
 

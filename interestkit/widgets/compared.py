@@ -188,7 +188,7 @@ class ModelComparison(Panel):
         best = rows.filter(pl.col("value").is_finite()).sort("value", descending=not lower)
         best = best.unique("group", keep="first", maintain_order=True)
         said = [
-            f"{group}: {words(model, 28)} {value:.4f} [{low:.4f}, {high:.4f}]"
+            f"{group}: {words(model, 28)} {value:.4f} [{low:z.4f}, {high:z.4f}]"
             for group, model, value, low, high, _ in best.iter_rows()
         ]
         return f"{metric}, the best model with its 95 % interval. {'; '.join(said)}."
@@ -303,7 +303,7 @@ def _value_table(rows: pl.DataFrame, metric: str) -> str:
             "model": rows["model"].to_list(),
             "mean": _cells(rows["value"]),
             "interval": [
-                f"[{low:.4f}, {high:.4f}]" for low, high in rows.select("low", "high").iter_rows()
+                f"[{low:z.4f}, {high:z.4f}]" for low, high in rows.select("low", "high").iter_rows()
             ],
             "users": rows["users"].to_list(),
         },

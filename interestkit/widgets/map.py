@@ -116,7 +116,7 @@ class InterestMap(Panel):
         names = [*self.interests[: len(POINT_COLOURS)], "other"]
         colours = [*colours[: len(names) - 1], OTHER_POINTS]
         parts = [
-            f'<span style="display:inline-block;width:.8em;height:.8em;background:{colour};'
+            f'<span style="display:inline-block;width:.8em;height:.8em;background-color:{colour};'
             f'border:1px solid #888" '
             f'aria-hidden="true"></span> {escaped(name, 30)}'
             for name, colour in zip(names, colours, strict=True)

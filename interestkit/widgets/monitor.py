@@ -123,9 +123,10 @@ class TrainingMonitor(Panel):
             for ax, names in zip(axes, kinds, strict=True):
                 training_curves(curve, columns=names, ax=ax)
                 ax.set_title(("Losses", "Validation scores")[names is scores] + ", dot: best epoch")
-                ax.get_legend() and ax.legend(loc="best")
+                below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.2), "ncols": 2}
+                ax.get_legend() and ax.legend(**below)
 
-        png = picture(paint, size=(4.4 * len(kinds), 3))
+        png = picture(paint, size=(4.4 * len(kinds), 3.4))
         last = ", ".join(f"{name} {self.rows[-1][name]:.3f}" for name in losses + scores)
         alt = f"Losses and scores of {len(curve)} epochs; in the last one {last}."
         self.show_picture(png, alt)

@@ -40,7 +40,7 @@ def bar(share: float, longest: float = 1.0, colour: str = "#0072B2") -> Markup:
         True
     """
     width = _BAR * min(share / max(longest, 1e-9), 1.0)
-    look = f"display:inline-block;width:{width:.2f}em;height:.7em;background:{colour}"
+    look = f"display:inline-block;width:{width:.2f}em;height:.7em;background-color:{colour}"
     return Markup(f'<span style="{look}" aria-hidden="true"></span> {percent(share)}')
 
 

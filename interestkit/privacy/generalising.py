@@ -205,12 +205,13 @@ def folded_items(log: EventLog, min_users: int | None) -> pl.DataFrame:
     """
     pairs = log.events.select(USER, ITEM).unique()
     kept = pl.lit(False) if min_users is None else pl.len() >= min_users
+    is_search = pl.col(ITEM).str.starts_with(SEARCH_PREFIX)
     names = pairs.group_by(ITEM).agg(is_kept=kept.first())
     names = names.join(_main_interest(log), on=ITEM, how="left").select(
         ITEM,
         pl.when("is_kept")
         .then(ITEM)
-        .when(pl.col(ITEM).str.starts_with(SEARCH_PREFIX))
+        .when(is_search)
         .then(pl.lit(SEARCH_PREFIX + RARE))
         .otherwise(pl.concat_str(pl.lit(f"{RARE}: "), "interest").fill_null(RARE))
         .alias(RELEASED),
@@ -220,7 +221,8 @@ def folded_items(log: EventLog, min_users: int | None) -> pl.DataFrame:
         users = folded.join(names, on=ITEM).group_by(RELEASED).agg(n=pl.col(USER).n_unique())
         few = users.filter(pl.col("n") < (min_users or 1))[RELEASED]
         is_few = pl.col(RELEASED).is_in(few.implode())
-        names = names.with_columns(pl.when(~is_few).then(RELEASED).otherwise(pl.lit(instead)))
+        other = pl.when(is_search).then(None).otherwise(pl.lit(instead))
+        names = names.with_columns(pl.when(~is_few).then(RELEASED).otherwise(other))
     return names.sort(ITEM)
 
 

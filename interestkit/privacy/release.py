@@ -148,8 +148,8 @@ def release(
         >>> log, _ = clean(simulate(num_users=50, num_items=40, seed=1))
         >>> release(log, ranker=None, progress=False)
         Release('simulated': pseudonymised; time day, items of 5+ users)
-          found again by items and times: 80.0% [66.3%, 90.0%] of 50, 88.0% by guessing among the best
-          found again by items: 24.0% [13.1%, 38.2%] of 50, 40.0% by guessing among the best
+          found again by items and times: 80.0% [66.3%, 90.0%] of 50, 89.3% by guessing among the best
+          found again by items: 24.0% [13.1%, 38.2%] of 50, 46.4% by guessing among the best
     """
     coarseness, attacker = coarseness or Coarseness(), attacker or Attacker()
     key = secrets.token_bytes(KEY_BYTES) if key is None else key

@@ -144,7 +144,7 @@ def of_release(found: Any) -> str:
     facts |= {"attacker": f"knows {found.attacker}", "whole history": repr(found.anonymity)}
     for row in found.attacks.to_dicts():
         ends = f"[{row['low']:.1%}, {row['high']:.1%}]"
-        guess = f"{row['guess']:.1%} by guessing among the best"
+        guess = f"{row['guess']:.1%} by a guess among the best"
         facts[f"found by {row['attack']}"] = f"{row['rate']:.1%} {ends}, {guess}"
     tables = {"attacks": found.attacks.to_dicts(), "accuracy": found.accuracy.to_dicts()}
     return card("Release", found.log.name, facts, **tables)

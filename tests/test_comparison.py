@@ -9,13 +9,13 @@ from scipy import stats
 
 from interestkit import comparison
 from interestkit.comparison import (
-    rate_interval,
     bootstrap_interval,
     bootstrap_intervals,
     effect_size,
     holm,
     is_lower_better,
     paired_statistics,
+    rate_interval,
     sign_flip_p,
 )
 
@@ -211,13 +211,13 @@ def test_losses_are_better_when_lower():
 
 @pytest.mark.parametrize(("hits", "trials"), [(0, 7), (7, 7), (3, 20), (11, 2_000)])
 def test_interval_of_a_rate_is_that_of_scipy(hits, trials):
-    wanted = binomtest(hits, trials).proportion_ci(0.9, method="exact")
+    wanted = stats.binomtest(hits, trials).proportion_ci(0.9, method="exact")
     assert rate_interval(hits, trials, share=0.9) == pytest.approx((wanted.low, wanted.high))
 
 
 def test_interval_of_a_rate_refuses_counts_that_cannot_be():
     for hits, trials in ((-1, 3), (4, 3), (0, 0)):
-        with pytest.raises(ValueError, match="hits must be in 0..trials and trials at least 1"):
+        with pytest.raises(ValueError, match=r"hits must be in 0\.\.trials and trials at least 1"):
             rate_interval(hits, trials)
     with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
         rate_interval(1, 2, share=1)

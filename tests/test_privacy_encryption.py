@@ -3,6 +3,7 @@
 import json
 import shutil
 from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import polars as pl
@@ -27,8 +28,9 @@ def keys(tmp_path):
 
 
 @pytest.fixture
-def other_keys(tmp_path, keys):
-    return FileKeys(new_key(tmp_path / "keys" / "two"))
+def other_keys(tmp_path):
+    (tmp_path / "others").mkdir()
+    return FileKeys(new_key(tmp_path / "others" / "two"))
 
 
 @pytest.fixture(scope="module")
@@ -78,7 +80,7 @@ def test_an_encrypted_log_needs_its_key_and_tells_of_changes(log, tmp_path, keys
     with pytest.raises(ValueError, match=f"items.parquet: {OTHER_KEY}"):
         read_log(folder, keys)
     log.items.write_parquet(path)
-    with pytest.raises(ValueError, match="items.parquet: must be an encrypted Parquet file"):
+    with pytest.raises(ValueError, match=r"items\.parquet: must be an encrypted Parquet file"):
         read_log(folder, keys)
 
 
@@ -86,7 +88,7 @@ def test_other_tools_read_the_log_with_any_client_of_the_key_service(log, tmp_pa
     class Service(pe.KmsClient):
         """A service that keeps wrapped keys itself, and knows one master key."""
 
-        kept = []
+        kept: ClassVar[list[bytes]] = []
 
         def wrap_key(self, key_bytes, master_key_identifier):
             assert master_key_identifier == "ours"

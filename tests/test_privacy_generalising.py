@@ -29,11 +29,13 @@ def log_of(rows, items):
     )
 
 
-# Three users have a; two have b, which has both interests, y being the more frequent one (of 7
-# events: a and b and c give y 6, b gives x 2); one each has c and d; e is of an interest of its own.
+# Three users have a; two have b, which has both interests: y is the more frequent one, with 6
+# events of a, b and c; x has the 2 of b. One user each has c, d, and e, which has no interest.
 LOG = log_of(
-    [("u", "a", 1), ("v", "a", 2), ("w", "a", 9), ("u", "b", 1), ("v", "b", 30), ("w", "c", 3)]
-    + [("w", "d", 3), ("v", "search:q", 3), ("u", "e", 31)],
+    [
+        *(("u", "a", 1), ("v", "a", 2), ("w", "a", 9), ("u", "b", 1), ("v", "b", 30)),
+        *(("w", "c", 3), ("w", "d", 3), ("v", "search:q", 3), ("u", "e", 31)),
+    ],
     {"a": ["y"], "b": ["x", "y"], "c": ["y"], "d": ["z"], "e": [], "search:q": []},
 )
 
@@ -105,7 +107,7 @@ def test_a_log_without_labels_is_folded_into_derived_interests():
 
 
 def test_a_bad_coarseness_is_one_error():
-    with pytest.raises(ValueError, match="time must be one of exact, hour.*got 'year'"):
+    with pytest.raises(ValueError, match=r"time must be one of exact, hour.*got 'year'"):
         Coarseness(time="year")
     with pytest.raises(ValueError, match="min_item_users must be at least 1 or None, got 0"):
         Coarseness(min_item_users=0)

@@ -34,8 +34,10 @@ def attack(events, released=None, time="exact", attacker=None, **names):
 
 # Ann and Bob have the same two items, Bob a third; Cat has one of them, Dan another.
 FOUR = events_of(
-    [("ann", "x", 0), ("ann", "y", 0), ("bob", "x", 99), ("bob", "y", 99), ("bob", "z", 99)]
-    + [("cat", "x", 50), ("dan", "w", 0)]
+    [
+        *(("ann", "x", 0), ("ann", "y", 0), ("bob", "x", 99), ("bob", "y", 99), ("bob", "z", 99)),
+        *(("cat", "x", 50), ("dan", "w", 0)),
+    ]
 )
 
 
@@ -146,7 +148,7 @@ def test_as_many_targets_and_items_as_asked_are_drawn_and_times_are_off_within_t
 def test_what_cannot_be_attacked_is_one_error():
     with pytest.raises(ValueError, match="both logs must have events, got none"):
         attack(FOUR, FOUR.clear())
-    with pytest.raises(ValueError, match="attacks must be of .* got \\['titles'\\]"):
+    with pytest.raises(ValueError, match=r"attacks must be of .* got \['titles'\]"):
         linkage_attack(FOUR, FOUR, **same_names(FOUR), attacks=["titles"])
     for name, value in (("num_items", 0), ("days", -1), ("num_targets", 0)):
         with pytest.raises(ValueError, match=f"{name} must be at least ., got {value}"):

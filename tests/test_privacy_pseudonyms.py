@@ -106,7 +106,7 @@ def test_a_file_that_holds_no_key_is_refused(tmp_path, text):
 
 
 def test_what_cannot_get_pseudonyms_is_one_error(log):
-    with pytest.raises(ValueError, match="key must have 32 bytes.*got 3 bytes"):
+    with pytest.raises(ValueError, match=r"key must have 32 bytes.*got 3 bytes"):
         pseudonymise(log, b"abc", release="May")
     with pytest.raises(ValueError, match=r"columns be among \['user', 'item'\].*\['session'\]"):
         pseudonymise(log, KEY, release="May", columns=["session"])

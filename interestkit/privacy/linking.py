@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from interestkit.comparison import rate_interval
+from interestkit.comparison import bootstrap_interval, rate_interval
 from interestkit.privacy.generalising import RELEASED, floor_time
 from interestkit.progress import progress_bar
 from interestkit.schema import ITEM, SEARCH_PREFIX, TIME, USER
@@ -82,7 +82,8 @@ def linkage_attack(
         A row for each attack: attack, targets, found, rate (share of targets found), low
         and high (its `comparison.rate_interval`), wrong (share of targets for whom
         somebody else alone has the best score), guess (share expected to be right if one of the
-        best is taken by chance, at least `rate`).
+        best is taken by chance, at least `rate`) and guess_high (the upper end of its 95 %
+        bootstrap interval).
 
     Raises:
         ValueError: If either log has no events, or an attack is unknown.
@@ -226,4 +227,5 @@ def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:
         "high": high,
         "wrong": float(((ties == 1) & (is_own == 0)).mean()),
         "guess": float((is_own / ties).mean()),
+        "guess_high": bootstrap_interval(is_own / ties)[1],
     }

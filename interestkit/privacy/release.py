@@ -57,10 +57,10 @@ class Release:
     def verdict(self) -> str:
         """`anonymised` where no attack finds more than 1 % of the people, else `pseudonymised`.
 
-        The upper end of the 95 % interval counts: a log of few people proves nothing. Nor may
-        more than 1 % be right by chance: to be one of two who look alike is not to be anonymous.
+        Nor may a guess among those who fit best be right for more: to be one of two who look
+        alike is not to be anonymous. Upper ends of 95 % intervals count: few people prove nothing.
         """
-        worst = self.attacks.select(pl.max_horizontal("high", "guess").max()).item()
+        worst = self.attacks.select(pl.max_horizontal("high", "guess_high").max()).item()
         return "anonymised" if worst <= LIMIT else "pseudonymised"
 
     def __repr__(self) -> str:
@@ -68,7 +68,7 @@ class Release:
         lines += [
             f"  found again by {row['attack']}: {row['rate']:.1%} "
             f"[{row['low']:.1%}, {row['high']:.1%}] of {row['targets']:,}, "
-            f"{row['guess']:.1%} by guessing among the best"
+            f"{row['guess']:.1%} by a guess"
             for row in self.attacks.to_dicts()
         ]
         lines += [
@@ -148,8 +148,8 @@ def release(
         >>> log, _ = clean(simulate(num_users=50, num_items=40, seed=1))
         >>> release(log, ranker=None, progress=False)
         Release('simulated': pseudonymised; time day, items of 5+ users)
-          found again by items and times: 80.0% [66.3%, 90.0%] of 50, 89.3% by guessing among the best
-          found again by items: 24.0% [13.1%, 38.2%] of 50, 46.4% by guessing among the best
+          found again by items and times: 80.0% [66.3%, 90.0%] of 50, 89.3% by a guess
+          found again by items: 24.0% [13.1%, 38.2%] of 50, 46.4% by a guess
     """
     coarseness, attacker = coarseness or Coarseness(), attacker or Attacker()
     key = secrets.token_bytes(KEY_BYTES) if key is None else key

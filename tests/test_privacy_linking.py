@@ -49,13 +49,16 @@ def test_people_are_found_who_alone_have_all_that_is_known():
     row = found["items and times"]  # nobody did anything on the day of another
     assert (row["found"], row["guess"], row["wrong"]) == (4, 1.0, 0.0)
     assert row["low"] == pytest.approx(0.025 ** (1 / 4))
+    assert attack(FOUR, attacker=Attacker(days=0))["items and times"] == row  # to the microsecond
 
 
 def test_a_person_who_lost_what_was_known_is_not_found_and_somebody_else_is_blamed():
     released = FOUR.filter((pl.col("user") != "ann") & (pl.col("item") != "z"))
-    row = attack(FOUR, released)["items"]  # ann's are those of bob alone, who is bob anyway
+    released = released.with_columns(pl.col("user").replace({"bob": "zoe"}))  # the last by name
+    users = pl.DataFrame({"user": ["bob", "cat", "dan"], "released": ["zoe", "cat", "dan"]})
+    row = attack(FOUR, released, users=users)["items"]
     assert row["found"] == 2  # bob and dan
-    assert row["wrong"] == 0.25  # ann is taken for bob
+    assert row["wrong"] == 0.25  # ann is taken for bob, who alone has x and y
     assert row["guess"] == pytest.approx((0 + 1 + 1 / 2 + 1) / 4)
 
 

@@ -132,7 +132,8 @@ def _facts(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
     had = events.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX)).select(USER, ITEM, TIME)
     names = had[USER].unique().sort()
     drawn = np.sort(rng.permutation(len(names))[: attacker.num_targets])
-    had = had.join(names[drawn].to_frame().with_row_index("target"), on=USER)
+    targets = names[drawn].to_frame().with_row_index("target")
+    had = had.join(targets, on=USER, maintain_order="left")
     had = had[rng.permutation(len(had))].unique(["target", ITEM], keep="first", maintain_order=True)
     had = had[rng.permutation(len(had))].with_columns(slot=pl.int_range(pl.len()).over("target"))
     had = had.filter(pl.col("slot") < attacker.num_items).sort("target", "slot")
@@ -190,7 +191,7 @@ class _Scoreboard:
         count = np.searchsorted(self._keys, self._key(item, end)) - start
         place = (facts["target"].to_numpy(), facts["slot"].to_numpy())
         shape = [facts[name].max() + 1 for name in ("target", "slot")]
-        parts = (start, np.where(item < 0, 0, count), self._weight[item])
+        parts = (start, count, self._weight[item])  # no row fits an item that is not there
         known = _Known(*(np.zeros(shape, part.dtype) for part in parts))
         for table, part in zip(known, parts, strict=True):
             table[place] = part

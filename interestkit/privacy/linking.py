@@ -160,12 +160,8 @@ class _Scoreboard:
         when = (released[TIME].dt.epoch("us") * (time != "none")).to_numpy()
         self._times, rank = np.unique(when, return_inverse=True)
         user, item = (self.numbers(released[name], name) for name in (USER, ITEM))
-        rows = (
-            pl.DataFrame({"key": self._key(item, rank), "user": user}).unique().sort("key", "user")
-        )
-        self._keys, self._user = rows["key"].to_numpy(), rows["user"].to_numpy()
-        pairs = pl.DataFrame({"item": item, "user": user}).unique()
-        self._weight = 1 / np.log1p(np.bincount(pairs["item"]))
+        self._keys, self._user = _distinct(self._key(item, rank), user)
+        self._weight = 1 / np.log1p(np.bincount(_distinct(item, user)[0]))
 
     def numbers(self, names: pl.Series, column: str = USER) -> Int[np.ndarray, " names"]:
         """Number of each released user or item; -1 where it is not there."""
@@ -213,6 +209,15 @@ class _Scoreboard:
         is_best = score == score.max(axis=1, keepdims=True)
         is_own = is_best[np.arange(len(own)), own] & (own >= 0)
         return np.stack([is_best.sum(axis=1), is_own], axis=1)
+
+
+def _distinct(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The different pairs of two columns, in order."""
+    order = np.lexsort((other, one))
+    one, other = one[order], other[order]
+    is_new = np.ones(len(one), bool)
+    is_new[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
+    return one[is_new], other[is_new]
 
 
 def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:

@@ -1,6 +1,5 @@
 """A linkage attack: who can be found again in a released log by somebody who knows a little."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -57,7 +56,6 @@ def linkage_attack(
     items: pl.DataFrame,
     time: str = "exact",
     attacker: Attacker | None = None,
-    attacks: Sequence[str] = ATTACKS,
     progress: bool = True,
 ) -> pl.DataFrame:
     """How many people are found again in a released log, with and without knowing times.
@@ -75,18 +73,17 @@ def linkage_attack(
             null where its events were dropped.
         time: How times were made coarser, as `Coarseness.time`.
         attacker: What is known; None takes the defaults.
-        attacks: Whether times are known: of `ATTACKS`.
         progress: Show a progress bar.
 
     Returns:
-        A row for each attack: attack, targets, found, rate (share of targets found), low
+        A row for each of `ATTACKS`: attack, targets, found, rate (share of targets found), low
         and high (its `comparison.rate_interval`), wrong (share of targets for whom
         somebody else alone has the best score), guess (share expected to be right if one of the
         best is taken by chance, at least `rate`) and guess_high (the upper end of its 95 %
         bootstrap interval).
 
     Raises:
-        ValueError: If either log has no events, or an attack is unknown.
+        ValueError: If either log has no events.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -106,28 +103,57 @@ def linkage_attack(
     attacker = attacker or Attacker()
     if events.is_empty() or released.is_empty():
         raise ValueError("both logs must have events, got none")
-    if set(attacks) - set(ATTACKS):
-        raise ValueError(f"attacks must be of {list(ATTACKS)}, got {list(attacks)}")
-    facts = _facts(events, attacker).join(items, on=ITEM, how="left", maintain_order="left")
-    own = (
-        facts.select("target", USER)
-        .unique(maintain_order=True)
-        .join(users, on=USER, how="left", maintain_order="left")
-    )
-    rows = []
-    for attack in attacks:
-        board = _Scoreboard(released, time if attack == ATTACKS[0] else "none")
-        known, number = board.runs(facts, attacker), board.numbers(own[RELEASED])
-        blocks = range(0, len(number), board.block)
-        label = f"attack, {attack} known"
-        bar = progress_bar(blocks, label=label, unit="block", enabled=progress)
-        found = np.concatenate([board.found(known, number, first) for first in bar])
-        rows.append({"attack": attack} | _rates(found))
+    known = {"users": users, "items": items, "attacker": attacker, "progress": progress}
+    facts = facts_of(events, attacker)
+    times = {ATTACKS[0]: time, ATTACKS[1]: "none"}
+    rows = [
+        {"attack": attack} | attack_with(facts, released, time=time, label=attack, **known)
+        for attack, time in times.items()
+    ]
     return pl.DataFrame(rows)
 
 
-def _facts(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
-    """What is known of each target: user, target (its number), slot, item, guess of the time."""
+def attack_with(
+    facts: pl.DataFrame,
+    released: pl.DataFrame,
+    *,
+    users: pl.DataFrame,
+    items: pl.DataFrame,
+    time: str,
+    attacker: Attacker,
+    label: str = "",
+    progress: bool = False,
+) -> dict[str, float]:
+    """A row of `linkage_attack`, but for its name.
+
+    Args:
+        facts: What `facts_of` returned.
+        released: As in `linkage_attack`; so are the others.
+        users: As there.
+        items: As there.
+        time: As there; "none" makes no use of times.
+        attacker: As there.
+        label: What is known, for the progress bar.
+        progress: As there.
+    """
+    facts = facts.join(items, on=ITEM, how="left", maintain_order="left")
+    targets = facts.select("target", USER).unique(maintain_order=True)
+    own = targets.join(users, on=USER, how="left", maintain_order="left")[RELEASED]
+    board = _Scoreboard(released, time)
+    known, number = board.runs(facts, attacker), board.numbers(own)
+    blocks = range(0, len(number), board.block)
+    label = f"attack, {label} known"
+    bar = progress_bar(blocks, label=label, unit="block", enabled=progress)
+    return _rates(np.concatenate([board.found(known, number, first) for first in bar]))
+
+
+def facts_of(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
+    """What is known of each target: user, target (its number), slot, item, time, guess (of it).
+
+    Args:
+        events: The true events.
+        attacker: Whom it looks for, and how much of them it knows.
+    """
     rng = np.random.default_rng(attacker.seed)
     had = events.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX)).select(USER, ITEM, TIME)
     names = had[USER].unique().sort()

@@ -20,7 +20,7 @@ from interestkit.privacy.generalising import (
     k_anonymity,
     with_interests,
 )
-from interestkit.privacy.linking import ATTACKS, Attacker, linkage_attack
+from interestkit.privacy.linking import Attacker, attack_with, facts_of, linkage_attack
 from interestkit.privacy.pseudonyms import KEY_BYTES, pseudonymise, pseudonyms, read_key
 from interestkit.privacy.usefulness import MakeRanker, accuracy_lost, quick_ranker
 from interestkit.progress import progress_bar
@@ -213,14 +213,15 @@ def coarseness_curve(
     check_clean(log, before="it is made coarser")
     log = with_interests(log)
     steps = [Coarseness(time=t, min_item_users=n) for t, n in product(times, min_item_users)]
-    users = log.events.select(USER, released=USER).unique()
+    known = {"users": log.events.select(USER, released=USER).unique()}
+    known["attacker"] = attacker = attacker or Attacker()
+    facts = facts_of(log.events, attacker)
     names = {least: folded_items(log, least) for least in min_item_users}
     rows = []
     for step in progress_bar(steps, label="coarseness", unit="step", enabled=progress):
         items = names[step.min_item_users]
         coarse = coarse_events(log.events, items, step.time)
-        known = {"users": users, "items": items, "time": step.time, "attacker": attacker}
-        found = linkage_attack(log.events, coarse, **known, attacks=ATTACKS[:1], progress=False)
-        facts = {"time": step.time, "min_item_users": step.min_item_users}
-        rows.append(facts | {"items": items[RELEASED].n_unique()} | found.row(0, named=True))
+        found = attack_with(facts, coarse, items=items, time=step.time, **known)
+        about = {"time": step.time, "min_item_users": step.min_item_users}
+        rows.append(about | {"items": items[RELEASED].n_unique()} | found)
     return pl.DataFrame(rows, schema_overrides={"min_item_users": pl.Int64})

@@ -59,6 +59,7 @@ class Release:
 
         Nor may a guess among those who fit best be right for more: to be one of two who look
         alike is not to be anonymous. Upper ends of 95 % intervals count: few people prove nothing.
+        All this is said of `attacker` alone: who knows more finds more, up to `anonymity.alone`.
         """
         worst = self.attacks.select(pl.max_horizontal("high", "guess_high").max()).item()
         return "anonymised" if worst <= LIMIT else "pseudonymised"
@@ -71,6 +72,7 @@ class Release:
             f"{row['guess']:.1%} by a guess"
             for row in self.attacks.to_dicts()
         ]
+        lines.append(f"  alone in their whole history: {self.anonymity.alone:.1%}")
         lines += [
             f"  {row['target']} {row['metric']}: {row['released']:.3f}, "
             f"{row['lost']:.3f} [{row['low']:.3f}, {row['high']:.3f}] lost"
@@ -150,6 +152,7 @@ def release(
         Release('simulated': pseudonymised; time day, items of 5+ users)
           found again by items and times: 80.0% [66.3%, 90.0%] of 50, 89.3% by a guess
           found again by items: 24.0% [13.1%, 38.2%] of 50, 46.4% by a guess
+          alone in their whole history: 100.0%
     """
     coarseness, attacker = coarseness or Coarseness(), attacker or Attacker()
     key = secrets.token_bytes(KEY_BYTES) if key is None else key

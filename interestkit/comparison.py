@@ -1,4 +1,4 @@
-"""Statistics on paired values, one per user: intervals, sign-flip tests, Holm's correction.
+"""Statistics on values of users: intervals, sign-flip tests on pairs, Holm's correction.
 
 Users are the units throughout: two models are compared on the same users, and what is tested is
 the mean of the differences within users. NaN is a user for whom one of the two is undefined.
@@ -9,6 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import polars as pl
 from jaxtyping import Float
+from scipy.special import betaincinv
 
 Differences = Float[np.ndarray, "users series"]
 PerSeries = Float[np.ndarray, " series"]
@@ -93,6 +94,35 @@ def bootstrap_intervals(
                 endless = means[:, ~is_finite]  # between a number and infinity lies nothing
                 end[series[~is_finite]] = np.quantile(endless, tail, axis=0, method=method)
     return ends[0], ends[1]
+
+
+def rate_interval(hits: int, trials: int, *, share: float = 0.95) -> tuple[float, float]:
+    """Exact interval of a rate: both ends are the rates that the count just allows.
+
+    Args:
+        hits: How often it happened, 0..trials.
+        trials: How often it could have, at least 1.
+        share: Share of samples whose interval covers the true rate, at least; in (0, 1).
+
+    Raises:
+        ValueError: If an argument is outside its limits.
+
+    Example:
+        >>> low, high = rate_interval(0, 100)  # high: (1 - high) ** 100 = 0.025
+        >>> low, round(high, 4)
+        (0.0, 0.0362)
+
+    Source:
+        Clopper and Pearson (1934), Biometrika 26(4), doi:10.1093/biomet/26.4.404.
+    """
+    if not 0 <= hits <= trials or trials < 1:
+        raise ValueError(f"hits must be in 0..trials and trials at least 1, got {hits}, {trials}")
+    if not 0 < share < 1:
+        raise ValueError(f"share must be in (0, 1), got {share}")
+    tail, misses = (1 - share) / 2, trials - hits
+    low = betaincinv(hits, misses + 1, tail) if hits else 0.0
+    high = betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
+    return float(low), float(high)
 
 
 def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) -> PerSeries:

@@ -131,6 +131,25 @@ def of_histories(histories: Any) -> str:
     return card("Histories", "", facts)
 
 
+def of_k_anonymity(found: Any) -> str:
+    """Card of a `KAnonymity`."""
+    facts = {"users": found.users, "classes": found.classes, "smallest class": found.smallest}
+    facts |= {"alone": f"{found.alone:.1%}", f"in classes below {found.k}": f"{found.below_k:.1%}"}
+    return card("KAnonymity", f"by {' and '.join(found.by)}", facts)
+
+
+def of_release(found: Any) -> str:
+    """Card of a `Release`: its verdict, what was found again, what was lost."""
+    facts = {"verdict": found.verdict, "log": repr(found.log), "coarseness": str(found.coarseness)}
+    facts |= {"attacker": f"knows {found.attacker}", "whole history": repr(found.anonymity)}
+    for row in found.attacks.to_dicts():
+        ends = f"[{row['low']:.1%}, {row['high']:.1%}]"
+        guess = f"{row['guess']:.1%} by a guess among the best"
+        facts[f"found by {row['attack']}"] = f"{row['rate']:.1%} {ends}, {guess}"
+    tables = {"attacks": found.attacks.to_dicts(), "accuracy": found.accuracy.to_dicts()}
+    return card("Release", found.log.name, facts, **tables)
+
+
 def of_cleaning(report: Any) -> str:
     """Card of a `CleaningReport`."""
     read, *_, last = report.table.to_dicts()

@@ -231,7 +231,7 @@ def temporal_split(
         recommendation models, RecSys, doi:10.1145/3383313.3418479 (global temporal split).
     """
     shares = later_shares(validation_share, test_share)
-    _check_clean(log)
+    check_clean(log)
     times = log.events[TIME].sort()
     first_validation, first_test = (times[n] for n in first_numbers(len(times), shares))
     time = pl.col(TIME)
@@ -300,7 +300,7 @@ def leave_last_out(log: EventLog) -> Split:
         Kang and McAuley (2018), Self-attentive sequential recommendation, ICDM,
         doi:10.1109/ICDM.2018.00035.
     """
-    _check_clean(log)
+    check_clean(log)
     from_end = pl.int_range(pl.len(), 0, -1).over(USER)  # 1 for the last event in time
     is_long = pl.len().over(USER) >= 3
     split = _make_split(
@@ -316,7 +316,13 @@ def leave_last_out(log: EventLog) -> Split:
     return split
 
 
-def _check_clean(log: EventLog) -> None:
+def check_clean(log: EventLog, *, before: str = "it is split") -> None:
+    """Raise ValueError if there is no event, or one lacks user, item or time.
+
+    Args:
+        log: The log.
+        before: What the log is to be cleaned before, for the message.
+    """
     if log.num_events == 0:
         raise ValueError("the log has no events")
     missing = log.events.select(pl.col(USER, ITEM, TIME).null_count()).row(0, named=True)
@@ -324,7 +330,7 @@ def _check_clean(log: EventLog) -> None:
     if lost:
         raise ValueError(
             f"every event must have user, item and time, got {', '.join(lost)}; "
-            "clean the log before it is split"
+            f"clean the log before {before}"
         )
 
 

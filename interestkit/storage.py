@@ -2,23 +2,49 @@
 
 import glob
 import hashlib
+import io
 import json
 import re
 import shutil
 import tempfile
 import zipfile
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import polars as pl
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # of encrypted folders; others have 1
 _MANIFEST = "manifest.json"
 _ARRAYS = "arrays.npz"
 _FORMULA = r"^[\s=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
 _PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+
+
+class Lock(Protocol):
+    """What encrypts the files of one folder; `privacy.encryption` has it."""
+
+    def seal(self, name: str, content: bytes) -> bytes:
+        """The content of a file as it may lie on a disk."""
+
+    def sealed_manifest(self, manifest: Mapping) -> dict:
+        """The manifest with its meta encrypted, and with what `Locksmith.unlock` needs."""
+
+
+class Locksmith(Protocol):
+    """What makes a lock for each folder, and opens folders again."""
+
+    def lock(self, kind: str) -> Lock:
+        """A new lock for a folder of this kind."""
+
+    def unlock(self, folder: Path, manifest: Mapping) -> tuple[Callable[[str, bytes], bytes], dict]:
+        """What decrypts the content of a file by its name, and the meta of the folder."""
+
+
+LOCKSMITH: ContextVar[Locksmith | None] = ContextVar("locksmith", default=None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +74,8 @@ def save_folder(
 
     All files are written to a hidden folder beside it, which takes the name of `folder` only
     when it is complete. Tables become NAME.parquet, arrays one arrays.npz without pickle, and
-    manifest.json holds kind, format version, meta and the sha256 of each file.
+    manifest.json holds kind, format version, meta and the sha256 of each file. Inside
+    `privacy.encryption.sealed` all but kind and names of files is encrypted before it is written.
 
     Args:
         folder: Where to write. A folder that was saved earlier is replaced.
@@ -69,7 +96,7 @@ def save_folder(
     """
     folder = Path(folder)
     tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
-    manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
+    manifest = {"kind": kind, "format": 1, "meta": dict(meta or {})}
     _check_content(tables, arrays, manifest)
     _restore_previous(folder)
     _check_replaceable(folder)
@@ -136,11 +163,12 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
         )
     for name, expected in manifest["files"].items():
         _check_file(folder / name, expected)
+    read, meta = _opened(folder, manifest)
     tables = [name for name in manifest["files"] if name != _ARRAYS]
     return Stored(
-        tables={Path(name).stem: pl.read_parquet(folder / name) for name in tables},
-        arrays=_read_arrays(folder / _ARRAYS) if _ARRAYS in manifest["files"] else {},
-        meta=manifest["meta"],
+        tables={Path(name).stem: pl.read_parquet(read(name)) for name in tables},
+        arrays=_read_arrays(read(_ARRAYS)) if _ARRAYS in manifest["files"] else {},
+        meta=meta,
     )
 
 
@@ -222,16 +250,48 @@ def _write(
     arrays: Mapping[str, np.ndarray],
     manifest: dict,
 ) -> None:
+    locksmith = LOCKSMITH.get()
+    lock = None if locksmith is None else locksmith.lock(manifest["kind"])
     for name, table in tables.items():
-        table.write_parquet(folder / f"{name}.parquet")
+        _write_file(folder / f"{name}.parquet", table.write_parquet, lock)
     if arrays:
-        with zipfile.ZipFile(folder / _ARRAYS, "w") as archive:  # as np.savez, but any name will do
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
+        _write_file(folder / _ARRAYS, lambda to: _write_arrays(to, arrays), lock)
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
+    manifest = {**manifest, "files": files}
+    if lock is not None:
+        manifest = lock.sealed_manifest({**manifest, "format": FORMAT_VERSION})
+    text = json.dumps(manifest, indent=1, ensure_ascii=False)
     (folder / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+
+
+def _write_file(path: Path, write: Callable, lock: Lock | None) -> None:
+    """Let `write` fill a file; what is encrypted never touches the disk before it is."""
+    if lock is None:
+        write(path)
+        return
+    content = io.BytesIO()
+    write(content)
+    path.write_bytes(lock.seal(path.name, content.getvalue()))
+
+
+def _write_arrays(to: Path | io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:
+    with zipfile.ZipFile(to, "w") as archive:  # as np.savez, but any name will do
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _opened(folder: Path, manifest: Mapping) -> tuple[Callable[[str], Path | io.BytesIO], dict]:
+    """What gives a file by its name, decrypted where need be, and the meta of the folder."""
+    if "sealed" not in manifest:
+        return folder.joinpath, manifest["meta"]
+    locksmith = LOCKSMITH.get()
+    if locksmith is None:
+        raise ValueError(
+            f"{folder}: is encrypted; read it inside `with privacy.encryption.sealed(keys):`"
+        )
+    unseal, meta = locksmith.unlock(folder, manifest)
+    return lambda name: io.BytesIO(unseal(name, (folder / name).read_bytes())), meta
 
 
 def _swap_in(fresh: Path, folder: Path) -> None:
@@ -282,6 +342,6 @@ def _check_file(path: Path, expected: str) -> None:
         )
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
+def _read_arrays(path: Path | io.BytesIO) -> dict[str, np.ndarray]:
     with np.load(path, allow_pickle=False) as stored:
         return dict(stored)

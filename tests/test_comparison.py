@@ -15,6 +15,7 @@ from interestkit.comparison import (
     holm,
     is_lower_better,
     paired_statistics,
+    rate_interval,
     sign_flip_p,
 )
 
@@ -206,3 +207,17 @@ def test_losses_are_better_when_lower():
     lower = {"log loss": True, "miscalibration@10": True, "ECE": True, "Gini@5": True}
     higher = dict.fromkeys(["NDCG@10", "recall@5", "novelty@10", "accuracy"], False)
     assert {name: is_lower_better(name) for name in lower | higher} == lower | higher
+
+
+@pytest.mark.parametrize(("hits", "trials"), [(0, 7), (7, 7), (3, 20), (11, 2_000)])
+def test_interval_of_a_rate_is_that_of_scipy(hits, trials):
+    wanted = stats.binomtest(hits, trials).proportion_ci(0.9, method="exact")
+    assert rate_interval(hits, trials, share=0.9) == pytest.approx((wanted.low, wanted.high))
+
+
+def test_interval_of_a_rate_refuses_counts_that_cannot_be():
+    for hits, trials in ((-1, 3), (4, 3), (0, 0)):
+        with pytest.raises(ValueError, match=r"hits must be in 0\.\.trials and trials at least 1"):
+            rate_interval(hits, trials)
+    with pytest.raises(ValueError, match=r"share must be in \(0, 1\), got 1"):
+        rate_interval(1, 2, share=1)

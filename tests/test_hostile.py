@@ -133,6 +133,8 @@ def test_no_table_runs_what_its_text_says(log):
     tables = (log, report, split, features, ik.audit(split, features), wide)
     tables += (log.items, log.events, split.summary(), features.items)
     pages = [table._repr_html_() for table in tables if hasattr(table, "_repr_html_")]
+    known = {"ranker": None, "progress": False}
+    pages.append(ik.release(cleaned, ik.Coarseness(min_item_users=1), **known)._repr_html_())
     assert len(pages) >= 8
     assert [live for page in pages for live in hostile.live_parts(page)] == []
     assert "&lt;script&gt;" in "".join(pages)

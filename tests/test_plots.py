@@ -144,8 +144,15 @@ GROUPS = pl.DataFrame(
         "high": [0.4, 0.3, 0.2, 0.3],
     }
 )
-
-
+FOUND = pl.DataFrame(
+    {
+        "time": ["day", "none", "day", "none"],
+        "min_item_users": [1, 1, None, None],
+        "rate": [0.9, 0.2, 0.004, 0.0],
+        "low": [0.8, 0.1, 0.002, 0.0],
+        "high": [0.95, 0.3, 0.02, 0.003],
+    }
+)
 POINTS = pl.DataFrame(
     {
         "kind": ["item", "item", "user"],
@@ -176,6 +183,7 @@ DRAWN = {
     "tradeoff_path": lambda ax=None: plots.tradeoff_path(PATH, x="novelty", strength=0.5, ax=ax),
     "interest_points": lambda ax=None: plots.interest_points(POINTS, ax=ax),
     "user_groups": lambda ax=None: plots.user_groups(GROUPS, what="NDCG@10", ax=ax),
+    "reidentification": lambda ax=None: plots.reidentification(FOUND, ax=ax),
 }
 EMPTY = {
     "cleaning": lambda: plots.cleaning(REPORT.clear()),
@@ -196,6 +204,7 @@ EMPTY = {
     "tradeoff_path": lambda: plots.tradeoff_path(PATH.clear(), x="novelty"),
     "interest_points": lambda: plots.interest_points(POINTS.clear()),
     "user_groups": lambda: plots.user_groups(GROUPS.clear()),
+    "reidentification": lambda: plots.reidentification(FOUND.clear()),
 }
 
 
@@ -751,3 +760,19 @@ def test_user_groups_have_a_row_each_with_a_mark_for_every_model():
     ax = DRAWN["user_groups"]()
     assert row_labels(ax) == ["all", "few events"]
     assert [x for x, *_ in dots(ax)] == [0.3, 0.2, 0.1, 0.2]
+
+
+def test_reidentification_has_a_line_for_each_kind_of_items_and_one_for_the_limit():
+    ax = plots.reidentification(FOUND)
+    lines = {box.get_label(): box.lines[0].get_ydata().tolist() for box in ax.containers}
+    assert lines == {"all items": [0.9, 0.2], "interests only": [0.004, 0.0]}
+    ends = [box.lines[2][0].get_segments() for box in ax.containers]  # of the intervals
+    assert [[end[1] for end in line] for line in ends[1]] == [[0.002, 0.02], [0.0, 0.003]]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["day", "none"]
+    (limit,) = (line for line in ax.lines if line.get_linestyle() == "--")
+    assert set(limit.get_ydata()) == {0.01}
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {
+        *("all items", "interests only", "limit of “anonymised”")
+    }
+    with pytest.raises(ValueError, match="'high'"):
+        plots.reidentification(FOUND.drop("high"))

@@ -118,8 +118,8 @@ def test_loading_another_kind_says_both_kinds(saved):
 
 def test_loading_a_newer_format_says_so(saved):
     manifest = json.loads((saved / "manifest.json").read_text())
-    (saved / "manifest.json").write_text(json.dumps({**manifest, "format": 2}))
-    with pytest.raises(ValueError, match="format must be at most 1, got 2"):
+    (saved / "manifest.json").write_text(json.dumps({**manifest, "format": 3}))
+    with pytest.raises(ValueError, match="format must be at most 2, got 3"):
         load_folder(saved, kind="demo")
 
 

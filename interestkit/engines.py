@@ -1,5 +1,6 @@
 """Where `prepare` computes: Polars on one machine, or Spark; the rules are the same expressions."""
 
+import glob
 import os
 import shutil
 import warnings
@@ -12,6 +13,8 @@ from typing import NamedTuple, Protocol
 import narwhals as nw
 import polars as pl
 
+from interestkit.bounded import check_parquet
+from interestkit.reading import check_begin
 from interestkit.rules import (
     ORDER,
     STAGE,
@@ -263,7 +266,10 @@ def _session():
 
 
 def _scan_files(pattern: str) -> pl.LazyFrame:
-    if pattern.endswith(".csv"):
+    is_csv = pattern.endswith(".csv")
+    for path in glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern):
+        (check_begin if is_csv else check_parquet)(Path(path))
+    if is_csv:
         names = dict.fromkeys((USER, ITEM), pl.String)
         return pl.scan_csv(pattern, schema_overrides=names, try_parse_dates=True)
     return pl.scan_parquet(pattern)

@@ -13,8 +13,10 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
+from interestkit.bounded import check_arrays, read_back
 from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
 from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.popularity import popularity_at
 from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
@@ -199,7 +201,23 @@ class Features:
             meta[name] = tuple(meta[name])
         for name in ("origin", "fitted_until"):
             meta[name] = datetime.fromisoformat(meta[name])
-        return cls(items=tables["items"], **{name: arrays[name] for name in _ARRAYS}, **meta)
+            if meta[name].tzinfo is None:
+                raise ValueError(f"{name} must have a time zone, got {meta[name]}")
+        items, num_snapshots = tables["items"], len(arrays["snapshot_seconds"])
+        check_columns(items, _CATALOGUE, what="items")
+        num_items, scales = len(items), _scales(meta["scales_days"], 1.0)
+        check_arrays(
+            {**arrays, "scales_days": np.array(scales)},
+            "f",
+            item_interests=(num_items, len(meta["interests"])),
+            content=(num_items, None),
+            popularity=(num_snapshots, len(scales), num_items),
+            scales_days=(None,),
+        )
+        check_arrays(arrays, "i", snapshot_seconds=(None,))
+        if not num_items or not num_snapshots:
+            raise ValueError("items and snapshots must be at least one")
+        return cls(items=items, **{name: arrays[name] for name in _ARRAYS}, **meta)
 
     def save(self, folder: str | Path) -> Path:
         """The folder, to which the features are written whole; `Features.load` reads it."""
@@ -209,9 +227,11 @@ class Features:
     def load(cls, folder: str | Path) -> "Features":
         """Features that `save` wrote; errors as in `storage.load_folder`."""
         stored = load_folder(folder, kind="features")
-        return cls.unpack(tables=stored.tables, arrays=stored.arrays, meta=stored.meta)
+        with read_back(folder):
+            return cls.unpack(tables=stored.tables, arrays=stored.arrays, meta=stored.meta)
 
 
+_CATALOGUE = ITEM_COLUMNS | {"events": pl.Int32, "is_candidate": pl.Boolean}
 _ARRAYS = ("item_interests", "content", "popularity", "snapshot_seconds")
 
 
@@ -385,16 +405,8 @@ def _with_popularity(
     end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
     is_known = (code >= 0) & (seconds < end)  # not of the last, half second
     weight = events[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
-    code, seconds, weight = (a[is_known] for a in (code, seconds, weight.to_numpy()))
+    counted = (a[is_known] for a in (code, seconds, weight.to_numpy()))
     edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
-    step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num_snapshots - 1)
-    cell, cells = step * features.num_items + code, num_snapshots * features.num_items
-    popularity = np.zeros((num_snapshots + 1, len(features.scales_days), features.num_items))
-    for scale, days in enumerate(features.scales_days):
-        decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
-        added = np.bincount(cell, weight * decayed, minlength=cells)
-        kept = np.exp(-np.diff(edges) / SECONDS_PER_DAY / days)
-        for snapshot, row in enumerate(added.reshape(num_snapshots, -1)):
-            popularity[snapshot + 1, scale] = popularity[snapshot, scale] * kept[snapshot] + row
-    popularity = np.log1p(popularity).astype(np.float32)
+    sizes = {"scales_days": features.scales_days, "num_items": features.num_items}
+    popularity = popularity_at(edges, *counted, **sizes)
     return replace(features, popularity=popularity, snapshot_seconds=edges)

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from interestkit import __version__
-from interestkit.cardpage import page
+from interestkit.bounded import read_back
+from interestkit.cardpage import HEAD, page, read_card
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -24,7 +25,6 @@ TAGS = frozenset(
     "thead tr u ul var".split()
 )
 ATTRIBUTES = ("class", "style", "title", "colspan", "rowspan", "scope", "open", "start")
-HEAD = ("title", "date", "format")  # of a model card, before its sections
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -43,7 +43,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         list(_grids(results["table"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has not the form of results: {error!r}") from error
     return results
 
@@ -160,7 +160,11 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
     import nbformat
 
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        yield path, nbformat.read(path, as_version=4)
+        with read_back(path):
+            notebook = nbformat.read(path, as_version=4)
+            nbformat.validate(notebook)
+            _ended(notebook)
+        yield path, notebook
 
 
 def _ended(notebook: Any) -> datetime:
@@ -194,7 +198,7 @@ def _model_card(folder: Path) -> str:
     """The card that the evaluation notebook wrote, folded; nothing before it ran."""
     if not (path := folder / "model_card.json").is_file():
         return ""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_card(path)
     body = page(content, [name for name in content if name not in HEAD], whole=False)
     return f'<details id="card"><summary>Model card</summary>{body}</details>'
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from interestkit import reprs, schema
+from interestkit.bounded import read_back
 from interestkit.events import EventLog
 from interestkit.schema import ITEM, TIME, USER
 from interestkit.storage import load_folder, save_folder
@@ -167,7 +168,8 @@ class Split:
             ValueError: If the folder holds something else or is damaged.
         """
         stored = load_folder(folder, kind="split")
-        return cls(**stored.tables, **stored.meta)
+        with read_back(folder):
+            return cls(**stored.tables, **stored.meta)
 
     def _moments(self, part: str) -> pl.DataFrame:
         if part not in ("validation", "test"):

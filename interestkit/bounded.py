@@ -43,13 +43,15 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pl.DataFra
         with parquet.ParquetFile(path) as file:
             _check_claims(file.metadata, room)
             empty = file.schema_arrow.empty_table()
-            batches = []
+            batches, claimed = [], file.metadata.num_rows
             for batch in file.iter_batches(_BATCH, columns=columns):
                 batch.validate(full=True)
                 batches.append(batch)
                 room -= batch.nbytes
                 if room < 0:
                     raise ValueError(f"unpacks to more than {_EXPANSION:,} times its size")
+        if (num_rows := sum(batch.num_rows for batch in batches)) != claimed:
+            raise ValueError(f"claims {claimed:,} rows, but has {num_rows:,}")
         names = columns or empty.schema.names
         table = pa.Table.from_batches(batches) if batches else empty.select(names)
         return pl.from_arrow(table)

@@ -1,6 +1,5 @@
 """Where `prepare` computes: Polars on one machine, or Spark; the rules are the same expressions."""
 
-import glob
 import os
 import shutil
 import warnings
@@ -267,8 +266,9 @@ def _session():
 
 def _scan_files(pattern: str) -> pl.LazyFrame:
     is_csv = pattern.endswith(".csv")
-    for path in glob.glob(f"{pattern}/*.parquet" if Path(pattern).is_dir() else pattern):
-        (check_begin if is_csv else check_parquet)(Path(path))
+    below = Path(pattern) / "*.parquet" if Path(pattern).is_dir() else Path(pattern)
+    for path in Path(below.anchor).glob(str(below.relative_to(below.anchor))):
+        (check_begin if is_csv else check_parquet)(path)
     if is_csv:
         names = dict.fromkeys((USER, ITEM), pl.String)
         return pl.scan_csv(pattern, schema_overrides=names, try_parse_dates=True)

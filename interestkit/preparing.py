@@ -147,7 +147,8 @@ def prepare(
 
     Raises:
         ValueError: If a file cannot be read or is compressed text, a column is missing or of
-            another type, a kind is unknown, nothing is left, a part would be empty, the folder is not empty, or a setting is out of bounds.
+            another type, a kind is unknown, nothing is left, a part would be empty, the folder is
+            not empty, or a setting is out of bounds.
 
     Example:
         >>> from tempfile import mkdtemp

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "clean": "cleaning",
     "add_sessions": "cleaning",
+    "without_bursts": "cleaning",
     "load": "datasets",
     "list_datasets": "datasets",
     "read_log": "events",

@@ -1,0 +1,408 @@
+"""What faults and attacks in the training part do to a model, and what of it is held back.
+
+    python benchmarks/faults.py                       # both logs, two seeds: an hour on two cores
+    python benchmarks/faults.py --data movietweetings-40k --only "clean" "20 % missing"
+    python benchmarks/faults.py --table docs/faults.md
+
+Faults are put into the events before the test period, which itself stays as it is; then the log is
+cleaned as always, and features and model are fitted. The users are those who are judged on the
+clean log, whatever is left of their history. Shilling adds fake users, 5 % of the real ones, who
+all have the same five items besides what hides them:
+
+    random       items at random
+    average      items as popular as those of real users
+    bandwagon    the most popular items
+    copied       the items of a real user
+    aged copies  the same at the times of that user, so that the account is as old
+
+All but the last register and act within the last twelfth of the log. Exposure is the share of real
+users who have one of the five in their ten new items, as a mean over the five. "with cap" is
+`interestkit.without_bursts`. Intervals are 95 % bootstrap intervals over users, of means over
+seeds.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from timing import RUNS, machine
+
+SHARE = 0.05  # fake users for each real one
+NUM_TARGETS = 5
+DATA = {"movietweetings-40k": None, "complete-journey": 500}  # users that are drawn of it
+STORE = RUNS / "faults.json"
+METRICS = ("items: NDCG@10", "interests: NDCG@3", "exposure")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A log, cut, and whom to judge.
+
+    Args:
+        log: The cleaned log.
+        split: Its split.
+        events: What may be learned from.
+        features: Features of the clean log.
+        truth: Judged users of the clean log.
+        targets: Items that fake users push.
+    """
+
+    log: object
+    split: object
+    events: pl.DataFrame
+    features: object
+    truth: object
+    targets: list[str]
+
+
+def study_of(name: str, num_users: int | None) -> Study:
+    """The study of a data set, or of so many of its users."""
+    import interestkit as ik
+
+    log, _ = ik.clean(ik.load(name))
+    if num_users:
+        users = log.events["user"].unique().sort().sample(num_users, seed=0)
+        some = log.events.filter(pl.col("user").is_in(users.implode()))
+        log, _ = ik.clean(replace(log, events=some))
+    split = ik.temporal_split(log)
+    events = split.before("test")
+    features = ik.fit_features(events, split.items)
+    truth = ik.held_out(features, split, "test")
+    ranked = features.items["item"]
+    targets = ranked[20:120].sample(NUM_TARGETS, seed=1).to_list()
+    return Study(
+        log=log, split=split, events=events, features=features, truth=truth, targets=targets
+    )
+
+
+def missing(share: float) -> Callable:
+    """So many events are lost."""
+    return lambda study, rng: study.events.filter(pl.Series(rng.random(len(study.events)) >= share))
+
+
+def skewed(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """The clock of each user is wrong by up to twelve hours."""
+    users = study.events["user"].unique().sort()
+    hours = pl.Series("hours", rng.uniform(-12, 12, len(users)))
+    last = study.events["time"].max()
+    shifted = study.events.join(pl.DataFrame([users, hours]), on="user", maintain_order="left")
+    moved = pl.col("time") + pl.duration(seconds=(pl.col("hours") * 3600).cast(pl.Int64))
+    return shifted.with_columns(time=pl.min_horizontal(moved, pl.lit(last))).drop("hours")
+
+
+def wrong_unit(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """The times of a tenth of the users are a thousandth of what they should be."""
+    users = study.events["user"].unique().sort()
+    some = users.filter(pl.Series(rng.random(len(users)) < 0.1))
+    small = (pl.col("time").dt.epoch("us") // 1000).cast(pl.Datetime("us", "UTC"))
+    is_wrong = pl.col("user").is_in(some.implode())
+    return study.events.with_columns(time=pl.when(is_wrong).then(small).otherwise("time"))
+
+
+def bots(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """One user in a hundred more, with 1,500 events on any items within an hour."""
+    number = max(study.events["user"].n_unique() // 100, 1)
+    items = study.features.items["item"]
+    parts = []
+    for bot in range(number):
+        seconds = np.arange(1500) * 2 + int(rng.integers(3600 * 24 * 30))
+        chosen = items.gather(rng.integers(len(items), size=1500))
+        parts.append(_as_user(study, f"bot {bot}", chosen, study.events["time"].min(), seconds))
+    return pl.concat([study.events, *parts])
+
+
+def drifted(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """Half of the events of the last third go that are of the most popular tenth of items."""
+    start, end = study.events["time"].min(), study.events["time"].max()
+    popular = study.features.items["item"].head(study.features.num_items // 10)
+    is_late = pl.col("time") > end - (end - start) / 3
+    is_hit = pl.col("item").is_in(popular.implode()) & is_late
+    return study.events.filter(~is_hit | pl.Series(rng.random(len(study.events)) < 0.5))
+
+
+def cold_items(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """A tenth of the items have no event at all."""
+    items = study.features.items["item"]
+    gone = items.filter(pl.Series(rng.random(len(items)) < 0.1))
+    return study.events.filter(~pl.col("item").is_in(gone.implode()))
+
+
+def cold_users(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+    """A third of the users have lost all but their newest event."""
+    users = study.events["user"].unique().sort()
+    some = users.filter(pl.Series(rng.random(len(users)) < 1 / 3))
+    is_last = pl.int_range(pl.len(), 0, -1).over("user") == 1
+    return study.events.filter(is_last | ~pl.col("user").is_in(some.implode()))
+
+
+def shilling(kind: str) -> Callable:
+    """Fake users push the targets."""
+
+    def attack(study: Study, rng: np.random.Generator) -> pl.DataFrame:
+        users = study.events.partition_by("user", maintain_order=True)
+        start, end = study.events["time"].min(), study.events["time"].max()
+        burst = (end - start) / 12
+        fakes = []
+        for number in range(round(SHARE * len(users))):
+            model = users[rng.integers(len(users))]
+            hiding = _hiding(study, kind, model, rng)
+            seconds = np.sort(rng.uniform(0, burst.total_seconds(), len(hiding)))
+            began = end - burst
+            if kind == "aged copies":
+                began = model["time"].min()
+                seconds = (model["time"] - began).dt.total_seconds().to_numpy()
+            fake = _as_user(study, f"fake {number}", hiding, began, seconds)
+            latest = fake["time"].max() - fake["time"].min()
+            when = rng.uniform(0, 1, NUM_TARGETS) * latest.total_seconds()
+            push = _as_user(
+                study, f"fake {number}", pl.Series(study.targets), fake["time"].min(), when
+            )
+            fakes += [fake, push]
+        return pl.concat([study.events, *fakes])
+
+    return attack
+
+
+def _hiding(study: Study, kind: str, model: pl.DataFrame, rng: np.random.Generator) -> pl.Series:
+    items, counts = study.features.items["item"], study.features.items["events"].to_numpy()
+    number = len(model)
+    if kind == "random":
+        return items.gather(rng.integers(len(items), size=number))
+    if kind == "average":
+        return items.gather(rng.choice(len(items), size=number, p=counts / counts.sum()))
+    if kind == "bandwagon":
+        return items.gather(rng.integers(max(len(items) // 50, 10), size=number))
+    return model["item"]
+
+
+def _as_user(study: Study, name: str, items: pl.Series, began, seconds) -> pl.DataFrame:
+    """Events of one made-up user, of the kind that is most frequent."""
+    times = [began + timedelta(seconds=float(second)) for second in seconds]
+    kind = study.events["kind"].mode()[0]
+    table = pl.DataFrame({"user": name, "item": items, "time": times, "kind": kind})
+    value = pl.lit(study.events["value"].median(), pl.Float64)
+    return table.with_columns(value=value, text=pl.lit(None, pl.String)).cast(study.events.schema)
+
+
+KINDS = ("random", "average", "bandwagon", "copied", "aged copies")
+FAULTS: dict[str, Callable] = {"clean": lambda study, _: study.events}
+FAULTS |= {f"shilling, {kind}": shilling(kind) for kind in KINDS}
+FAULTS |= {f"{share} % missing": missing(share / 100) for share in (5, 10, 20, 30)}
+FAULTS |= {"clocks wrong by 12 h": skewed, "a tenth in a wrong unit": wrong_unit, "bots": bots}
+FAULTS |= {"popularity drifts": drifted, "cold items": cold_items, "cold users": cold_users}
+CAPPED = ["clean", *(f"shilling, {kind}" for kind in KINDS)]
+CASES = [(name, cap) for name in FAULTS for cap in ((False, True) if name in CAPPED else (False,))]
+
+
+def fitted(study: Study, events: pl.DataFrame, *, cap: bool, epochs: int, seeds: int):
+    """Per-user values of `METRICS`, one row per seed, of a model trained on these events."""
+    import interestkit as ik
+
+    log, _ = ik.clean(replace(study.log, events=events), kcore=False)
+    learned = log.events.sort("user", "time", "item", "kind", maintain_order=True)
+    if cap:
+        learned, _ = ik.without_bursts(learned)
+    features = ik.fit_features(learned, study.split.items, until=study.split.cut("test"))
+    truth = _recoded(study, features, log.events)
+    histories = features.histories(learned)
+    config = ik.TrainingConfig(epochs=epochs)
+    found = []
+    for seed in range(seeds):
+        fit = ik.fit(features, histories, config=config, seed=seed, progress=False)
+        found.append(judged(study, ik.Predictor(features=features, model=fit.model), truth))
+    return {name: np.stack([row[name] for row in found]) for name in found[0]}
+
+
+def _recoded(study: Study, features, events: pl.DataFrame):
+    """The judged users of the clean log, with the histories and codes of other features."""
+    users = study.truth.histories.users
+    moments = study.split.moments_test.filter(pl.col("user").is_in(users.tolist()))
+    moments = pl.DataFrame({"user": users}).join(moments, on="user", maintain_order="left")
+    names = pl.concat([study.features.items["item"], pl.Series("item", [None], pl.String)])
+    codes = features.codes(names)  # the last stands for code -1
+    old = study.truth.relevant["code"].to_numpy()
+    relevant = study.truth.relevant.with_columns(code=pl.Series(codes[old], dtype=pl.Int32))
+    place = {name: number for number, name in enumerate(study.features.interests)}
+    columns = [place[name] for name in features.interests]
+    return replace(
+        study.truth,
+        histories=features.histories(events, moments=moments),
+        relevant=relevant,
+        interest_shares=study.truth.interest_shares[:, columns],
+        next_interests=study.truth.next_interests[:, columns],
+    )
+
+
+def judged(study: Study, ranker, truth) -> dict[str, np.ndarray]:
+    """One value per user of each of `METRICS`."""
+    from interestkit import metrics
+
+    codes, _ = ranker.rank(truth.histories, k=10, exclude_seen=False)
+    new, _ = ranker.rank(truth.histories, k=10, exclude_seen=True)
+    best = np.argsort(-ranker.interests(truth.histories), axis=1, kind="stable")[:, :3]
+    shares = study.truth.interest_shares
+    gains = np.take_along_axis(truth.interest_shares, best, axis=1)
+    pushed = ranker.features.codes(pl.Series("item", study.targets))
+    values = (
+        metrics.ndcg_at_k(truth.hits(0, codes), truth.num_relevant(), k=10),
+        metrics.graded_ndcg_at_k(gains, shares, k=3),
+        np.mean([(new == code).any(axis=1) for code in pushed], axis=0),
+    )
+    return {name: np.asarray(v, float) for name, v in zip(METRICS, values, strict=True)}
+
+
+def cold(study: Study, epochs: int, seeds: int) -> dict[str, dict[str, np.ndarray]]:
+    """NDCG@10 of model and popularity for users of whom nothing, or one event, is known."""
+    import interestkit as ik
+
+    features, histories = study.features, study.features.histories(study.events)
+    rankers = {"popular": [ik.Popular(features=features, log=histories)]}
+    config = ik.TrainingConfig(epochs=epochs)
+    fits = [
+        ik.fit(features, histories, config=config, seed=seed, progress=False)
+        for seed in range(seeds)
+    ]
+    rankers["model"] = [ik.Predictor(features=features, model=fit.model) for fit in fits]
+    found = {}
+    for known in (0, 1):
+        own = study.truth.histories
+        lengths = np.minimum(own.lengths, known)
+        keep = np.concatenate(
+            [np.arange(stop - n, stop) for stop, n in zip(own.offsets[1:], lengths, strict=True)]
+        ).astype(int)
+        offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
+        parts = {name: getattr(own, name)[keep] for name in ("item", "seconds", "weight")}
+        truth = replace(study.truth, histories=replace(own, offsets=offsets, **parts))
+        found[f"{known} events known"] = {
+            name: np.stack([judged(study, ranker, truth)[METRICS[0]] for ranker in each])
+            for name, each in rankers.items()
+        }
+    return found
+
+
+def unchanged(study: Study) -> dict[str, bool]:
+    """Whether exact copies and the order of rows leave all features and histories bit-identical."""
+    import interestkit as ik
+
+    def prints(log) -> list[bytes]:
+        split = ik.temporal_split(ik.clean(log)[0])
+        events = split.before("test")
+        features = ik.fit_features(events, split.items.sort("item"))
+        own = features.histories(events)
+        arrays = (features.popularity, features.content, features.item_interests)
+        arrays += (own.offsets, own.item, own.seconds, own.weight, own.moment)
+        return [np.ascontiguousarray(array).tobytes() for array in arrays]
+
+    events, before = study.log.events, prints(study.log)
+    copied = pl.concat([events, events.sample(fraction=0.1, seed=3)])
+    mixed = events.sample(fraction=1, shuffle=True, seed=4)
+    return {
+        "a tenth of the rows twice": prints(replace(study.log, events=copied)) == before,
+        "rows in another order": prints(replace(study.log, events=mixed)) == before,
+    }
+
+
+def measure(name: str, only: list[str], epochs: int, seeds: int) -> dict:
+    """All cases of a data set; each is stored as soon as it is known."""
+    from interestkit.comparison import bootstrap_interval
+    from interestkit.progress import progress_bar
+
+    study = study_of(name, DATA[name])
+    stored = {"users": len(study.truth), "epochs": epochs, "seeds": seeds, "cases": {}}
+    stored["unchanged"] = unchanged(study)
+    cases = [(case, cap) for case, cap in CASES if not only or case in only]
+    clean = None
+    for case, cap in progress_bar(cases, label=name, unit="case"):
+        events = FAULTS[case](study, np.random.default_rng(7))
+        values = fitted(study, events, cap=cap, epochs=epochs, seeds=seeds)
+        clean = values if clean is None else clean
+        row = {}
+        for metric, own in values.items():
+            mean, base = own.mean(axis=0), clean[metric].mean(axis=0)
+            ends = bootstrap_interval(mean - base)
+            row[metric] = {"value": np.nanmean(mean), "difference": np.nanmean(mean - base)}
+            row[metric] |= {"low": ends[0], "high": ends[1], "seeds": np.nanmean(own, 1).tolist()}
+        stored["cases"][case + (", with cap" if cap else "")] = row
+        store(name, stored)
+    stored["cold"] = {}
+    for known, each in cold(study, epochs, seeds).items():
+        gain = each["model"].mean(axis=0) - each["popular"].mean(axis=0)
+        means = {who: float(np.nanmean(values)) for who, values in each.items()}
+        stored["cold"][known] = means | {"gain": np.nanmean(gain), "ends": bootstrap_interval(gain)}
+    store(name, stored)
+    return stored
+
+
+def store(name: str, found: Mapping) -> None:
+    """Put what is known of a data set beside that of others."""
+    path = STORE.with_stem(f"faults-{name}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({"machine": machine(), **found}, indent=1, default=float)
+    path.write_text(text + "\n", "utf-8")
+
+
+def page(results: Mapping[str, Mapping]) -> str:
+    """The results as tables of Markdown."""
+    lines = []
+    for name, found in results.items():
+        base = found["cases"]["clean"]
+        lines += [f"\n**{name}**: {found['users']:,} users, {found['seeds']} seeds\n"]
+        lines += [
+            "| training part | NDCG@10 of items | NDCG@3 of interests | exposure of the five |"
+        ]
+        lines += ["|---|---|---|---|"]
+        for case, row in found["cases"].items():
+            cells = [f"{row[m]['value']:.4f} {_change(row[m], base[m])}" for m in METRICS[:2]]
+            shown = row["exposure"]
+            times = shown["value"] / max(base["exposure"]["value"], 1e-9)
+            cells += [f"{shown['value']:.2%} ({times:.2g} times)"]
+            lines += [f"| {case} | " + " | ".join(cells) + " |"]
+        lines += [""]
+        for what, same in found["unchanged"].items():
+            lines += [
+                f"{what}: features and histories are {'bit-identical' if same else 'OTHERS'}."
+            ]
+        for known, row in found["cold"].items():
+            low, high = row["ends"]
+            lines += [
+                f"{known}: NDCG@10 {row['model']:.4f}, popularity {row['popular']:.4f}, "
+                f"difference {row['gain']:+.4f} [{low:+.4f}, {high:+.4f}]."
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _change(row: Mapping, base: Mapping) -> str:
+    if not row["difference"]:
+        return ""
+    low, high = (row[end] / base["value"] for end in ("low", "high"))
+    return f"({row['difference'] / base['value']:+.1%} [{low:+.1%}, {high:+.1%}])"
+
+
+def main() -> int:
+    """Measure, or write the page of what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--only", nargs="+", choices=FAULTS, default=[])
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--seeds", type=int, default=2)
+    parser.add_argument("--table", type=Path, help="write what is stored, and measure nothing")
+    options = parser.parse_args()
+    if options.table:
+        paths = {name: STORE.with_stem(f"faults-{name}") for name in options.data}
+        results = {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
+        options.table.write_text(page(results), "utf-8")
+        return 0
+    for name in options.data:
+        found = measure(name, options.only, options.epochs, options.seeds)
+        print(page({name: found}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

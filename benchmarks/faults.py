@@ -35,7 +35,7 @@ from timing import RUNS, machine
 
 SHARE = 0.05  # fake users for each real one
 NUM_TARGETS = 5
-DATA = {"movietweetings-40k": None, "complete-journey": 500}  # users that are drawn of it
+DATA = {"movietweetings-40k": None, "complete-journey": 300}  # users that are drawn of it
 STORE = RUNS / "faults.json"
 METRICS = ("items: NDCG@10", "interests: NDCG@3", "exposure")
 

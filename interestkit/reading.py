@@ -51,9 +51,7 @@ def read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
         )
     if not path.is_file():
         raise ValueError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        is_blank = file.read(4096).strip() == b""
-    if is_blank:
+    if _is_blank(path):
         table = pl.DataFrame()
     elif suffix == ".parquet":
         table = read_parquet(path)
@@ -62,6 +60,13 @@ def read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     if table.is_empty():
         raise ValueError(f"{path}: the file has no rows")
     return table
+
+
+def _is_blank(path: Path) -> bool:
+    with path.open("rb") as file:
+        if file.read(len(_MARK)) != _MARK:
+            file.seek(0)
+        return not any(block.strip() for block in iter(lambda: file.read(_BLOCK), b""))
 
 
 def check_begin(path: Path) -> None:
@@ -168,7 +173,7 @@ def _find_broken_row(path: Path, suffix: str) -> str:
     """Which row of a text file cannot be read, for the message; empty if that cannot be said."""
     if suffix in _SEPARATORS:
         rows = _rows(path, suffix)
-        width = len(next(rows))
+        width = len(next(rows, []))
         wide = (row for row, fields in enumerate(rows, start=1) if len(fields) > width)
         return next((f", row {row} with more than {width} fields" for row in wide), "")
     with path.open(encoding="utf-8-sig", newline="\n") as file:

@@ -63,6 +63,8 @@ BROKEN = {
     "bzip2.dat": (bz2.compress(b"user::item"), "must be plain text in UTF-8, got bzip2"),
     "xz.tsv": (lzma.compress(b"user"), "must be plain text in UTF-8, got xz"),
     "parquet.csv": (parquet(), r"got Parquet \(name it \.parquet\)"),
+    "only-a-mark.csv": (b"\xef\xbb\xbf", "the file has no rows"),
+    "only-a-quote.csv": ('"', "header: cannot be read as .csv"),
     # rows and columns
     "short-row.csv": (f"{HEAD}a,x,1\nb,y\n", "row 2: must have 3 fields, got 2"),
     "long-row.csv": (f"{HEAD}a,x,1\nb,y,2,3\n", "row 2 with more than 3 fields"),

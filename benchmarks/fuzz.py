@@ -170,11 +170,15 @@ def make_model(folder: Path) -> Path:
 
 def make_shards(folder: Path) -> Path:
     """Shards and what `prepare` writes."""
+    import polars as pl
+
     import interestkit as ik
 
     log = ik.simulate(num_users=20, num_items=9, num_interests=3, num_bots=0, faults=0, seed=1)
     ik.prepare(log.events, folder, num_shards=2, min_user_events=1, min_item_events=1)
-    (folder / "shards.json").write_text('{"counts": [[3, 5]], "fingerprint": "f"}')
+    parts = [pl.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
+    counts = [[part["user"].n_unique(), len(part)] for part in parts]
+    (folder / "shards.json").write_text(json.dumps({"counts": counts, "fingerprint": "f"}))
     return folder
 
 
@@ -295,16 +299,15 @@ _JSON = (
     '{"user": "ann", "item": 7, "time": 1717180200, "interests": ["a"]}\n{"user": 1, "time": "2"}\n'
 )
 _DAT = "user::item::rating::time\n1::007::9::1360000000\n"
+_MANY = "".join(f"u{n % 3},i{n % 2},{1717180200 + n}\n" for n in range(30))
+_MANY = f"user,item,time\n{_MANY}"
 TARGETS = {
     "csv": _seeded(reader(".csv"), _text_seeds(_ROWS, _ISO)),
     "tsv": _seeded(reader(".tsv"), _text_seeds(_ROWS.replace(",", "\t"))),
     "jsonl": _seeded(reader(".jsonl"), _text_seeds(_JSON)),
     "dat": _seeded(reader(".dat"), _text_seeds(_DAT)),
     "parquet": _seeded(reader(".parquet"), _parquet_seeds),
-    "prepare": _seeded(
-        preparer,
-        _text_seeds("user,item,time\n" + "".join(f"u{n % 3},i{n % 2},{n}\n" for n in range(30))),
-    ),
+    "prepare": _seeded(preparer, _text_seeds(_MANY)),
     "split": replacer(make_split, load_split),
     "features": replacer(make_features, load_features),
     "model": replacer(make_model, load_model),

@@ -16,7 +16,7 @@ from interestkit import reprs
 from interestkit.bounded import check_arrays, read_back
 from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
 from interestkit.histories import SECONDS_PER_DAY, Histories
-from interestkit.popularity import popularity_at
+from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
@@ -32,10 +32,6 @@ from interestkit.schema import (
     did_you_mean,
 )
 from interestkit.storage import load_folder, save_folder
-
-# Decay of interest and popularity is looked at on three time scales, as shares of the
-# training span: a year gives 7, 30 and 365 days.
-TIME_SCALES = (1 / 50, 1 / 12, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -205,14 +201,16 @@ class Features:
                 raise ValueError(f"{name} must have a time zone, got {meta[name]}")
         items, num_snapshots = tables["items"], len(arrays["snapshot_seconds"])
         check_columns(items, _CATALOGUE, what="items")
-        num_items, scales = len(items), _scales(meta["scales_days"], 1.0)
+        num_items, scales = len(items), time_scales(meta["scales_days"], 1.0)
+        weights = np.array([float(weight) for weight in meta["kind_weights"].values()])
         check_arrays(
-            {**arrays, "scales_days": np.array(scales)},
+            {**arrays, "scales_days": np.array(scales), "kind_weights": weights},
             "f",
             item_interests=(num_items, len(meta["interests"])),
             content=(num_items, None),
             popularity=(num_snapshots, len(scales), num_items),
             scales_days=(None,),
+            kind_weights=(None,),
         )
         check_arrays(arrays, "i", snapshot_seconds=(None,))
         if not num_items or not num_snapshots:
@@ -303,7 +301,7 @@ def fit_features(
     for row, own in enumerate(labels):
         item_interests[row, [code[label] for label in own]] = 1 / max(len(own), 1)
     origin = events[TIME].min()
-    scales_days = _scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
+    scales_days = time_scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
     unfinished = Features(
         items=catalogue,
         interests=names,
@@ -312,7 +310,7 @@ def fit_features(
         popularity=np.zeros((1, len(scales_days), len(catalogue)), np.float32),
         snapshot_seconds=np.zeros(1, np.int32),
         scales_days=scales_days,
-        kind_weights=_relative(kind_weights, events),
+        kind_weights=relative_weights(kind_weights, events[KIND]),
         origin=origin,
         fitted_until=last,
         interest_source=source,
@@ -320,14 +318,6 @@ def fit_features(
     if not num_snapshots:
         return unfinished
     return _with_popularity(unfinished, events, until, num_snapshots)
-
-
-def _scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[float, ...]:
-    default = (max(span_days, 1e-3) * share for share in TIME_SCALES)
-    scales_days = tuple(map(float, default if scales_days is None else scales_days))
-    if not scales_days or not min(scales_days) > 0:
-        raise ValueError(f"scales_days must hold numbers above 0, got {scales_days}")
-    return scales_days
 
 
 def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
@@ -389,12 +379,6 @@ def _interests(
         num_clusters=num_themes,
     )
     return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
-
-
-def _relative(kind_weights: Mapping[str, float], events: pl.DataFrame) -> dict[str, float]:
-    """Weights of which the training events have mean 1, so that a log of one kind counts events."""
-    mean = events[KIND].replace_strict(dict(kind_weights), return_dtype=pl.Float64).mean()
-    return {kind: weight / mean for kind, weight in kind_weights.items()}
 
 
 def _with_popularity(

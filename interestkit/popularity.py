@@ -1,11 +1,44 @@
 """How popular items are at moments of the past, on several time scales."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float, Int
 
 from interestkit.histories import SECONDS_PER_DAY
+
+# Decay of interest and popularity is looked at on three time scales, as shares of the
+# training span: a year gives 7, 30 and 365 days.
+TIME_SCALES = (1 / 50, 1 / 12, 1.0)
+
+
+def time_scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[float, ...]:
+    """The scales in days, or `TIME_SCALES` of the span where none are given.
+
+    Raises:
+        ValueError: If there is none, or one is not above 0.
+
+    Example:
+        >>> time_scales(None, 600)
+        (12.0, 50.0, 600.0)
+    """
+    default = (max(span_days, 1e-3) * share for share in TIME_SCALES)
+    scales_days = tuple(map(float, default if scales_days is None else scales_days))
+    if not scales_days or not min(scales_days) > 0:
+        raise ValueError(f"scales_days must hold numbers above 0, got {scales_days}")
+    return scales_days
+
+
+def relative_weights(kind_weights: Mapping[str, float], kinds: pl.Series) -> dict[str, float]:
+    """Weights of which these events have mean 1, so that a log of one kind counts events.
+
+    Example:
+        >>> relative_weights({"view": 3.0}, pl.Series(["view"]))
+        {'view': 1.0}
+    """
+    mean = kinds.replace_strict(dict(kind_weights), return_dtype=pl.Float64).mean()
+    return {kind: weight / mean for kind, weight in kind_weights.items()}
 
 
 def popularity_at(

@@ -179,7 +179,7 @@ def tampered(folder, **fields):
 def test_a_manifest_that_points_elsewhere_is_refused_before_a_file_is_read(saved, name):
     secret = saved.parent / "secret.parquet"
     TABLE.write_parquet(secret)
-    with pytest.raises(ValueError, match="files must be arrays.npz or NAME.parquet, got"):
+    with pytest.raises(ValueError, match=r"files must be arrays\.npz or NAME\.parquet, got"):
         load_folder(tampered(saved, files={name: sha256_of(secret)}), kind="demo")
 
 

@@ -407,7 +407,7 @@ def test_an_unknown_mode_is_an_error(study):
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("arrays", {"weights.item_bias": np.zeros(3, np.float32)}, "must have shape"),
+        ("arrays", {"weights.item_bias.value": np.zeros(3, np.float32)}, "must have shape"),
         ("arrays", {"linear": np.zeros((2, 2), np.float32)}, "linear must have shape"),
         ("meta", {"mode": "other"}, "mode must be one of"),
         ("meta", {"model": {}}, "missing"),

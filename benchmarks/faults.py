@@ -123,7 +123,12 @@ def cold(study: Study, epochs: int, seeds: int) -> dict[str, dict[str, np.ndarra
     import interestkit as ik
 
     features, histories = study.features, study.features.histories(study.events)
-    rankers = {"popular": [ik.Popular(features=features, log=histories)]}
+    rankers = {
+        "popular": [ik.Popular(features=features, log=histories)],
+        "popular of late": [
+            ik.Popular(features=features, log=histories, days=features.scales_days[1])
+        ],
+    }
     config = ik.TrainingConfig(epochs=epochs)
     fits = [
         ik.fit(features, histories, config=config, seed=seed, progress=False)
@@ -179,9 +184,11 @@ def measure(name: str, only: list[str], epochs: int, seeds: int) -> dict:
     stored["unchanged"] = unchanged(study)
     stored["cold"] = {}
     for known, each in cold(study, epochs, seeds).items():
-        gain = each["model"].mean(axis=0) - each["popular"].mean(axis=0)
-        means = {who: float(np.nanmean(values)) for who, values in each.items()}
-        stored["cold"][known] = means | {"gain": np.nanmean(gain), "ends": bootstrap_interval(gain)}
+        stored["cold"][known] = {"model": np.nanmean(each["model"])}
+        for other in ("popular", "popular of late"):
+            gain = each["model"].mean(axis=0) - each[other].mean(axis=0)
+            row = {"gain": np.nanmean(gain), "ends": bootstrap_interval(gain)}
+            stored["cold"][known][other] = row | {"value": np.nanmean(each[other])}
     cases = [(case, cap) for case, cap in CASES if not only or case in only]
     clean = None
     for case, cap in progress_bar(cases, label=name, unit="case"):
@@ -229,11 +236,12 @@ def page(results: Mapping[str, Mapping]) -> str:
                 f"{what}: features and histories are {'bit-identical' if same else 'OTHERS'}."
             ]
         for known, row in found["cold"].items():
-            low, high = row["ends"]
-            lines += [
-                f"{known}: NDCG@10 {row['model']:.4f}, popularity {row['popular']:.4f}, "
-                f"difference {row['gain']:+.4f} [{low:+.4f}, {high:+.4f}]."
-            ]
+            for other in [name for name in row if name != "model"]:
+                own, (low, high) = row[other], row[other]["ends"]
+                lines += [
+                    f"{known}: NDCG@10 {row['model']:.4f}, {other} {own['value']:.4f}, "
+                    f"difference {own['gain']:+.4f} [{low:+.4f}, {high:+.4f}]."
+                ]
     return "\n".join(lines) + "\n"
 
 
@@ -244,14 +252,18 @@ def draw(results: Mapping[str, Mapping]):
     from interestkit import plots
 
     plots.use_style()
-    size = {"figsize": (9, 1.2 + 0.24 * sum(len(found["cases"]) for found in results.values()))}
-    heights = [len(found["cases"]) for found in results.values()]
+    heights = [len(found["cases"]) + 2 for found in results.values()]
     figure, axes = plt.subplots(
-        len(results), 2, squeeze=False, layout="constrained", height_ratios=heights, **size
+        len(results),
+        2,
+        squeeze=False,
+        layout="constrained",
+        height_ratios=heights,
+        figsize=(9, 0.6 + 0.27 * sum(heights)),
     )
     for (left, right), (name, found) in zip(axes, results.items(), strict=True):
         cases, base = found["cases"], found["cases"]["clean"]
-        rows = {name: number for number, name in enumerate(list(cases)[::-1])}
+        rows = {case: number for number, case in enumerate(list(cases)[::-1])}
         for case, row in cases.items():
             colour = "C0" if case.endswith("with cap") else "C1"
             items, of = row[METRICS[0]], base[METRICS[0]]["value"] / 100
@@ -260,14 +272,15 @@ def draw(results: Mapping[str, Mapping]):
             left.plot(items["difference"] / of, rows[case], "o", color=colour)
             right.plot(100 * row["exposure"]["value"], rows[case], "o", color=colour)
         left.axvline(0, color="black", linewidth=1)
-        right.axvline(200 * base["exposure"]["value"], color="black", linewidth=1, linestyle=":")
-        left.set_yticks(list(rows.values()), list(rows))
-        right.set_yticks(list(rows.values()), [])
-        left.set(title=name, xlabel="change of NDCG@10 of items in % (95 % interval)")
-        right.set(
-            title="dotted: twice the exposure of the clean log",
-            xlabel="users shown a pushed item in their ten, in % (mean of five items)",
-        )
+        twice = 200 * base["exposure"]["value"]
+        line = right.axvline(twice, color="black", linewidth=1, linestyle=":")
+        for ax, labels in ((left, list(rows)), (right, [""] * len(rows))):
+            ax.set_yticks(list(rows.values()), labels)
+            ax.set_ylim(-0.7, len(rows) - 0.3)
+        right.set_xlim(left=0)
+        left.set(title=name, xlabel="change of NDCG@10 in %, 95 % interval")
+        right.set(xlabel="users who are shown a pushed item, in %")
+        right.legend([line], ["twice that of the clean log"], loc="best")
     return figure
 
 

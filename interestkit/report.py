@@ -99,14 +99,11 @@ def outdated_note(folder: Path) -> str:
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` on all executed notebooks in a run folder.
+    """The path of `report.html`, written on all executed notebooks in a run folder.
 
     The file has a table of contents, the results, each notebook with its text, code (folded)
     and outputs, and the environment. It holds no script, loads nothing, and a policy in its
     head forbids both; HTML from outputs keeps layout tags only.
-
-    Returns:
-        The path of the report.
     """
     notebooks = list(_executed(folder))
     parts, contents = [], []
@@ -161,9 +158,8 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
 
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         with read_back(path):
-            notebook = nbformat.read(path, as_version=4)
+            _ended(notebook := nbformat.read(path, as_version=4))
             nbformat.validate(notebook)
-            _ended(notebook)
         yield path, notebook
 
 

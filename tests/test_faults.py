@@ -70,7 +70,7 @@ def test_cleaning_finds_wrong_units_and_bots(study):
 def test_the_cap_takes_fakes_that_are_new_and_hardly_anybody_else(study):
     events = made(study, "shilling, random")
     gone = events.join(
-        without_bursts(events, floor=1)[0], on=events.columns, how="anti", nulls_equal=True
+        without_bursts(events, floor=0)[0], on=events.columns, how="anti", nulls_equal=True
     )
     is_fake = gone["user"].str.starts_with("fake")
     assert is_fake.sum() >= 3

@@ -38,6 +38,17 @@ DATA = {"movietweetings-40k": None, "complete-journey": 300}  # users that are d
 STORE = RUNS / "faults.json"
 CAPPED = ["clean", *(f"shilling, {kind}" for kind in KINDS)]
 CASES = [(name, cap) for name in FAULTS for cap in ((False, True) if name in CAPPED else (False,))]
+HEAD = """# Faults and attacks in the training part
+
+![Change of NDCG@10 and exposure of pushed items for each fault](images/faults.png)
+
+Written by `python benchmarks/faults.py --table docs/faults.md` from what `python benchmarks/faults.py`
+measured; its first lines say what each fault is. The test period stays as it is, and so do the users
+who are judged. In brackets: change against the clean log with its 95 % bootstrap interval over users.
+*Exposure* is the share of real users who have a pushed item in their ten new items, as a mean over
+the five that all fake users (5 % of the real ones) have. *with cap*: learned from
+`interestkit.without_bursts(events)`.
+"""
 METRICS = ("items: NDCG@10", "interests: NDCG@3", "exposure")
 
 
@@ -303,8 +314,10 @@ def main() -> int:
     if options.table:
         paths = {name: STORE.with_stem(f"faults-{name}") for name in options.data}
         results = {name: json.loads(path.read_text("utf-8")) for name, path in paths.items()}
-        options.table.write_text(page(results), "utf-8")
-        draw(results).savefig(options.table.with_suffix(".png"), dpi=120)
+        options.table.write_text(HEAD + page(results), "utf-8")
+        image = options.table.parent / "images" / "faults.png"
+        image.parent.mkdir(exist_ok=True)
+        draw(results).savefig(image, dpi=120)
         return 0
     for name in options.data:
         found = measure(name, options.only, options.epochs, options.seeds)

@@ -42,11 +42,11 @@ HEAD = """# Faults and attacks in the training part
 
 ![Change of NDCG@10 and exposure of pushed items for each fault](images/faults.png)
 
-Written by `python benchmarks/faults.py --table docs/faults.md` from what `python benchmarks/faults.py`
-measured; its first lines say what each fault is. The test period stays as it is, and so do the users
-who are judged. In brackets: change against the clean log with its 95 % bootstrap interval over users.
-*Exposure* is the share of real users who have a pushed item in their ten new items, as a mean over
-the five that all fake users (5 % of the real ones) have. *with cap*: learned from
+Measured by `python benchmarks/faults.py`, whose first lines say what each fault is, and written by
+`python benchmarks/faults.py --table docs/faults.md`. The test period stays as it is, and so do the
+users who are judged. In brackets: change against the clean log, 95 % bootstrap interval over
+users. *Exposure* is the share of real users who have a pushed item in their ten new items, as a
+mean over the five that all fake users (5 % of the real ones) have. *with cap*: learned from
 `interestkit.without_bursts(events)`.
 """
 METRICS = ("items: NDCG@10", "interests: NDCG@3", "exposure")
@@ -148,14 +148,7 @@ def cold(study: Study, epochs: int, seeds: int) -> dict[str, dict[str, np.ndarra
     rankers["model"] = [ik.Predictor(features=features, model=fit.model) for fit in fits]
     found = {}
     for known in (0, 1):
-        own = study.truth.histories
-        lengths = np.minimum(own.lengths, known)
-        keep = np.concatenate(
-            [np.arange(stop - n, stop) for stop, n in zip(own.offsets[1:], lengths, strict=True)]
-        ).astype(int)
-        offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
-        parts = {name: getattr(own, name)[keep] for name in ("item", "seconds", "weight")}
-        truth = replace(study.truth, histories=replace(own, offsets=offsets, **parts))
+        truth = replace(study.truth, histories=study.truth.histories.newest(known))
         found[f"{known} events known"] = {
             name: np.stack([judged(study, ranker, truth)[METRICS[0]] for ranker in each])
             for name, each in rankers.items()

@@ -51,6 +51,7 @@ _MODULE_OF = {
     "tuned_baselines": "tuning",
     "model_builder": "tuning",
     "make_baselines": "tuning",
+    "cold_start": "coldstart",
     "recommend": "recommendation",
     "evaluate": "evaluation",
     "compare": "paired",

@@ -87,7 +87,8 @@ def fitted(study: Study, events: pl.DataFrame, *, cap: bool, epochs: int, seeds:
     found = []
     for seed in range(seeds):
         fit = ik.fit(features, histories, config=config, seed=seed, progress=False)
-        found.append(judged(study, ik.Predictor(features=features, model=fit.model), truth))
+        model = ik.Predictor(features=features, model=fit.model)
+        found.append(judged(study, model, truth, features))
     return {name: np.stack([row[name] for row in found]) for name in found[0]}
 
 
@@ -111,7 +112,7 @@ def _recoded(study: Study, features, events: pl.DataFrame):
     )
 
 
-def judged(study: Study, ranker, truth) -> dict[str, np.ndarray]:
+def judged(study: Study, ranker, truth, features) -> dict[str, np.ndarray]:
     """One value per user of each of `METRICS`."""
     from interestkit import metrics
 
@@ -120,7 +121,7 @@ def judged(study: Study, ranker, truth) -> dict[str, np.ndarray]:
     best = np.argsort(-ranker.interests(truth.histories), axis=1, kind="stable")[:, :3]
     shares = study.truth.interest_shares
     gains = np.take_along_axis(truth.interest_shares, best, axis=1)
-    pushed = ranker.features.codes(pl.Series("item", study.targets))
+    pushed = features.codes(pl.Series("item", study.targets))
     values = (
         metrics.ndcg_at_k(truth.hits(0, codes), truth.num_relevant(), k=10),
         metrics.graded_ndcg_at_k(gains, shares, k=3),
@@ -132,6 +133,7 @@ def judged(study: Study, ranker, truth) -> dict[str, np.ndarray]:
 def cold(study: Study, epochs: int, seeds: int) -> dict[str, dict[str, np.ndarray]]:
     """NDCG@10 of model and popularity for users of whom nothing, or one event, is known."""
     import interestkit as ik
+    from interestkit.coldstart import ColdStart
 
     features, histories = study.features, study.features.histories(study.events)
     rankers = {
@@ -146,14 +148,34 @@ def cold(study: Study, epochs: int, seeds: int) -> dict[str, dict[str, np.ndarra
         for seed in range(seeds)
     ]
     rankers["model"] = [ik.Predictor(features=features, model=fit.model) for fit in fits]
+    min_events = _min_events(study, config)
+    rankers["model or popular"] = [
+        ColdStart(model=model, fallback=rankers["popular"][0], min_events=min_events)
+        for model in rankers["model"]
+    ]
     found = {}
     for known in (0, 1):
         truth = replace(study.truth, histories=study.truth.histories.newest(known))
         found[f"{known} events known"] = {
-            name: np.stack([judged(study, ranker, truth)[METRICS[0]] for ranker in each])
+            name: np.stack([judged(study, ranker, truth, features)[METRICS[0]] for ranker in each])
             for name, each in rankers.items()
         }
     return found
+
+
+def _min_events(study: Study, config) -> int:
+    """From which number of events on the model serves validation users better than popularity."""
+    import interestkit as ik
+
+    before = study.split.before("validation")
+    features = ik.fit_features(before, study.split.items)
+    histories = features.histories(before)
+    fit = ik.fit(features, histories, config=config, progress=False)
+    model = ik.Predictor(features=features, model=fit.model)
+    popular = ik.Popular(features=features, log=histories)
+    return ik.cold_start(
+        model, popular, ik.held_out(features, study.split, "validation")
+    ).min_events
 
 
 def unchanged(study: Study) -> dict[str, bool]:
@@ -188,11 +210,11 @@ def measure(name: str, only: list[str], epochs: int, seeds: int) -> dict:
     stored["unchanged"] = unchanged(study)
     stored["cold"] = {}
     for known, each in cold(study, epochs, seeds).items():
-        stored["cold"][known] = {"model": np.nanmean(each["model"])}
-        for other in ("popular", "popular of late"):
-            gain = each["model"].mean(axis=0) - each[other].mean(axis=0)
+        stored["cold"][known] = {}
+        for who, values in each.items():
+            gain = values.mean(axis=0) - each["popular"].mean(axis=0)
             row = {"gain": np.nanmean(gain), "ends": bootstrap_interval(gain)}
-            stored["cold"][known][other] = row | {"value": np.nanmean(each[other])}
+            stored["cold"][known][who] = row | {"value": np.nanmean(values)}
     cases = [(case, cap) for case, cap in CASES if not only or case in only]
     clean = None
     for case, cap in progress_bar(cases, label=name, unit="case"):
@@ -240,12 +262,11 @@ def page(results: Mapping[str, Mapping]) -> str:
                 f"{what}: features and histories are {'bit-identical' if same else 'OTHERS'}."
             ]
         for known, row in found["cold"].items():
-            for other in [name for name in row if name != "model"]:
-                own, (low, high) = row[other], row[other]["ends"]
-                lines += [
-                    f"{known}: NDCG@10 {row['model']:.4f}, {other} {own['value']:.4f}, "
-                    f"difference {own['gain']:+.4f} [{low:+.4f}, {high:+.4f}]."
-                ]
+            lines += ["", f"| {known} | NDCG@10 | beside popular |", "|---|---|---|"]
+            for who, own in row.items():
+                low, high = own["ends"]
+                change = f"{own['gain']:+.4f} [{low:+.4f}, {high:+.4f}]"
+                lines += [f"| {who} | {own['value']:.4f} | {change} |"]
     return "\n".join(lines) + "\n"
 
 

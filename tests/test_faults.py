@@ -94,9 +94,9 @@ def test_the_page_says_change_and_exposure():
         "clean": dict.fromkeys(faults.METRICS, row),
         "bad": dict.fromkeys(faults.METRICS, worse),
     }
-    cold = {"model": 0.2, "popular": {"value": 0.1, "gain": 0.1, "ends": [0.05, 0.15]}}
+    cold = {"model": {"value": 0.2, "gain": 0.1, "ends": [0.05, 0.15]}}
     found = {"users": 9, "seeds": 2, "cases": cases, "cold": {"0 events known": cold}}
     page = faults.page({"made": found | {"unchanged": {"rows in another order": True}}})
     assert "| bad | 0.1000 (-50.0% [-60.0%, -40.0%]) |" in page
     assert "10.00% (0.5 times)" in page
-    assert "+0.1000 [+0.0500, +0.1500]" in page
+    assert "| model | 0.2000 | +0.1000 [+0.0500, +0.1500] |" in page

@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _MODULE_OF = {
     "clean": "cleaning",
     "add_sessions": "cleaning",
+    "without_bursts": "cleaning",
     "load": "datasets",
     "list_datasets": "datasets",
     "read_log": "events",
@@ -50,6 +51,7 @@ _MODULE_OF = {
     "tuned_baselines": "tuning",
     "model_builder": "tuning",
     "make_baselines": "tuning",
+    "cold_start": "coldstart",
     "recommend": "recommendation",
     "evaluate": "evaluation",
     "compare": "paired",

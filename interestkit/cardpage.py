@@ -1,8 +1,11 @@
 """A model card as one HTML page, light and dark, that needs nothing from elsewhere."""
 
 import html
+import json
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+from interestkit.bounded import read_back
 from interestkit.markup import (
     MISSING,
     STYLE,
@@ -15,6 +18,7 @@ from interestkit.markup import (
     short,
 )
 
+HEAD = ("title", "date", "format")  # of a model card, before its sections
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 _WHOLE = """<!DOCTYPE html>
 <html lang="en"><head><meta charset="utf-8">
@@ -26,6 +30,23 @@ _WHOLE = """<!DOCTYPE html>
 body {{ margin: 0; }} @media (prefers-color-scheme: dark) {{ body {{ background: #12161c; }} }}
 </style></head><body>{card}</body></html>
 """
+
+
+def read_card(path: Path, sections: Sequence[str] = ()) -> dict[str, object]:
+    """The content of a card in a file, which `page` can show.
+
+    Args:
+        path: Where `ModelCard.save` wrote it.
+        sections: Sections that it must have; none stands for those that it has.
+
+    Raises:
+        FileNotFoundError: If there is none.
+        ValueError: If it is damaged.
+    """
+    with read_back(path):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        page(content, sections or [name for name in content if name not in HEAD])
+    return content
 
 
 def page(content: Mapping[str, object], sections: Sequence[str], *, whole: bool = True) -> str:

@@ -1,6 +1,7 @@
 """Cleaning of an event log by named rules, with a report of what was dropped and why."""
 
 from dataclasses import dataclass, replace
+from datetime import timedelta
 
 import narwhals as nw
 import polars as pl
@@ -140,3 +141,62 @@ def add_sessions(events: pl.DataFrame, *, gap_minutes: float = 30) -> pl.DataFra
     rows = events.select(USER, TIME).with_row_index(_ROW).sort(USER, TIME, _ROW)
     numbers = with_sessions(nw.from_native(rows), in_place, gap_minutes).to_native()
     return events.with_columns(numbers.sort(_ROW)[SESSION])
+
+
+def without_bursts(
+    events: pl.DataFrame, *, cap: float = 2.0, floor: int = 5, days: float | None = None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The events without those by which many new accounts at once push an item, and what went.
+
+    An event of a user's first `days` counts as that of a newcomer, unless the log was as young
+    itself: nobody can be told there. Over all items there are r newcomers for each established
+    user. An item keeps max(`floor`, `cap` r e) newcomers, where e is the number of its established
+    users, those who came to it first; of the others all events with that item go. So whatever
+    new accounts do, they make an item look at most `cap` times as popular as the established do,
+    or give it `floor` users. Accounts that were aged before they are used are not held back.
+
+    Meant for what is learned from (`split.before("test")`), never for what is judged.
+
+    Args:
+        events: Cleaned events, canonical columns.
+        cap: Times the usual share of newcomers that an item may have, at least 1.
+        floor: Newcomers that every item may have, at least 0.
+        days: How long a user is new, above 0; None takes a twelfth of the span of the log.
+
+    Returns:
+        The events that are left, in their order, and a table of the items that lost some: item,
+        established, newcomers and kept (numbers of users), most newcomers first.
+
+    Raises:
+        ValueError: If an option is out of its bounds.
+
+    Example:
+        >>> from interestkit.simulation import simulate
+        >>> log, _ = clean(simulate(num_users=200, num_bots=0, faults=0))
+        >>> left, items = without_bursts(log.events)
+        >>> len(log.events) - len(left) < 0.01 * len(log.events)
+        True
+    """
+    if not (cap >= 1 and floor >= 0 and (days is None or days > 0)):
+        came = f"cap={cap}, floor={floor}, days={days}"
+        raise ValueError(f"cap must be at least 1, floor at least 0 and days above 0, got {came}")
+    span = events[TIME].max() - events[TIME].min() if len(events) else timedelta(0)
+    youth = span / 12 if days is None else timedelta(days=days)
+    time, born = pl.col(TIME), pl.col(TIME).min()
+    is_new = (time < born.over(USER) + youth) & (time >= born + youth)
+    pairs = (
+        events.with_columns(is_new=is_new)
+        .group_by(ITEM, USER)
+        .agg(pl.col("is_new").all(), since=time.min())
+        .sort(ITEM, "since", USER)
+    )
+    new = pl.col("is_new")
+    share = pairs["is_new"].sum() / max((~pairs["is_new"]).sum(), 1)
+    of_item = {"established": (~new).sum().over(ITEM), "newcomers": new.sum().over(ITEM)}
+    allowed = pl.max_horizontal(pl.lit(floor), (pl.col("established") * cap * share).ceil())
+    pairs = pairs.with_columns(**of_item).with_columns(kept=allowed)
+    lost = pairs.filter(new & (new.cum_sum().over(ITEM) > pl.col("kept")))
+    columns = (ITEM, "established", "newcomers", pl.col("kept").cast(pl.Int64))
+    items = lost.select(*columns).unique().sort(["newcomers", ITEM], descending=[True, False])
+    left = events.join(lost.select(ITEM, USER), on=[ITEM, USER], how="anti", maintain_order="left")
+    return left, items

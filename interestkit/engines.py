@@ -12,6 +12,8 @@ from typing import NamedTuple, Protocol
 import narwhals as nw
 import polars as pl
 
+from interestkit.bounded import check_parquet
+from interestkit.reading import check_begin
 from interestkit.rules import (
     ORDER,
     STAGE,
@@ -266,7 +268,11 @@ def _session():
 
 
 def _scan_files(pattern: str) -> pl.LazyFrame:
-    if pattern.endswith(".csv"):
+    is_csv = pattern.endswith(".csv")
+    below = Path(pattern) / "*.parquet" if Path(pattern).is_dir() else Path(pattern)
+    for path in Path(below.anchor).glob(str(below.relative_to(below.anchor))):
+        (check_begin if is_csv else check_parquet)(path)
+    if is_csv:
         names = dict.fromkeys((USER, ITEM), pl.String)
         return pl.scan_csv(pattern, schema_overrides=names, try_parse_dates=True)
     return pl.scan_parquet(pattern)

@@ -1,25 +1,36 @@
 """Event logs: reading one from a file in any common form."""
 
-import csv
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NoReturn
 
 import polars as pl
 
 from interestkit import reprs, schema
+from interestkit.reading import read_table
 from interestkit.schema import INTERESTS, ITEM, KIND, TEXT, TIME, TITLE, USER, VALUE
 
 _KIND_OF_VALUE = {"rating": "rating", "quantity": "purchase"}
-_SEPARATORS = {".csv": ",", ".tsv": "\t"}
-_EXTENSIONS = (".csv", ".tsv", ".jsonl", ".ndjson", ".parquet", ".dat")
 _ISO_8601 = (
     r"^(?<date>\d{4}-\d{2}-\d{2})(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2}(?:\.\d+)?))?"
     r" ?(?:Z|UTC|(?<hours>[+-]\d{2}):?(?<minutes>\d{2})?)?)?$"
 )
-_LAST_MICROSECOND = 253_402_300_799_000_000  # the last second of the year 9999
-_FIRST_MICROSECOND = -62_135_596_800_000_000  # the start of the year 1
+# Microseconds from the second day of the year 1 to the last but one of 9999, so in any zone.
+_RANGE = (-62_135_510_400_000_000, 253_402_214_400_000_000)
+_OUR_DAYS = (631_152_000_000_000, 4_102_444_800_000_000)  # from 1990 to 2100
+_UNITS = [(1e11, "seconds", 1e6), (1e14, "milliseconds", 1e3)]
+_UNITS += [(1e17, "microseconds", 1.0), (float("inf"), "nanoseconds", 1e-3)]
+_TIMES = (
+    "unix seconds, milliseconds, microseconds or nanoseconds, or ISO 8601 such as "
+    "2024-05-31T18:30:00Z"
+)
+_TEXT_DTYPES = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+_LONGEST = 65_536  # bytes of a text
+_SHORT = f"at most {_LONGEST:,} bytes of text"
+_SHOWN = 100  # letters of a wrong value that a message shows
+_NESTED = r"(?s)^\s*(\[.*\]|\{.*\})\s*$"  # what may be a list or an object of JSON
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -94,12 +105,13 @@ def read_log(
     """The event log in a file, every row of it, in the order of the file.
 
     The extension says the form: .csv, .tsv, .jsonl or .ndjson (one object a line), .parquet,
-    or .dat (fields separated by "::"). Text files are UTF-8.
+    or .dat (fields separated by "::"). Text files are UTF-8 and not compressed. A table has at most
+    1,000 columns, a text at most 65,536 bytes.
 
     Times are ISO 8601 text (no zone means UTC) or a number since 1970: seconds where the
-    column's median is below 1e11, milliseconds where it is above. Empty fields are null; rows
-    without user, item or time are kept for `cleaning.clean` to count, and so are times outside
-    the years 1 to 9999, at the end of that span. A search that names no item gets the item
+    column's median is below 1e11, milliseconds below 1e14, microseconds below 1e17, nanoseconds
+    above. One in another unit than most is an error. Empty fields are null; rows without user, item
+    or time are kept for `cleaning.clean` to count. A search that names no item gets the item
     "search:" + its query in lower case. An item's title and interests are the first ones that
     the file gives for it.
 
@@ -117,32 +129,40 @@ def read_log(
 
     Raises:
         ValueError: If the file is missing, empty or of an unknown form; if user, item or time
-            is not found, or a column fits twice; if a value has the wrong type or a kind is
-            unknown. The message names the file and, where there is one, row (from 1, the
-            header not counted), column and value.
+            is not found, is empty in all rows, or a column fits twice; if a row is damaged, a value
+            has the wrong type, is not finite, or is a rating below 0 (unless `columns` names that
+            column), a time is out of the years 1 to 9999, or a kind is unknown. The message names
+            the file and, where there is one, row (from 1, without the header), column and value.
 
     Example:
         >>> read_log("visits.csv", columns={"user": "who"})  # doctest: +SKIP
         EventLog('visits': 3 events, 2 users, 3 items, 2024-05-01 to 2024-05-03)
     """
     path = Path(path)
-    table = _read_table(path, columns or {})
+    table = read_table(path, columns or {})
     found = find_columns(table.columns, columns or {}, source=path.name)
-    default = default_kind or _KIND_OF_VALUE.get(_plain(found.get(VALUE, "")), "view")
+    default = default_kind or _KIND_OF_VALUE.get(schema.plain_name(found.get(VALUE, "")), "view")
     schema.check_kinds([default, *(kinds or {}).values()], what=path.name)
+    source, is_rating = path.name, schema.plain_name(found.get(VALUE, "")) == "rating"
+    lowest = 0.0 if is_rating and VALUE not in (columns or {}) else None
     ours = pl.DataFrame(
         {
-            USER: _read_text(table, found.get(USER), source=path.name),
-            ITEM: _read_text(table, found.get(ITEM), source=path.name),
-            TIME: _read_time(table, found[TIME], source=path.name),
-            KIND: _read_kind(table, found.get(KIND), kinds or {}, source=path.name),
-            VALUE: _read_value(table, found.get(VALUE), source=path.name),
-            TEXT: _read_text(table, found.get(TEXT), source=path.name),
-            TITLE: _read_text(table, found.get(TITLE), source=path.name),
-            INTERESTS: _read_interests(table, found.get(INTERESTS), source=path.name),
+            USER: _read_name(table, found.get(USER), source=source),
+            ITEM: _read_name(table, found.get(ITEM), source=source),
+            TIME: _read_time(table, found[TIME], source=source),
+            KIND: _read_kind(table, found.get(KIND), kinds or {}, source=source),
+            VALUE: _read_value(table, found.get(VALUE), lowest=lowest, source=source),
+            TEXT: _read_text(table, found.get(TEXT), source=source),
+            TITLE: _read_text(table, found.get(TITLE), source=source),
+            INTERESTS: _read_interests(table, found.get(INTERESTS), source=source),
         }
     ).with_columns(pl.col(KIND).fill_null(default))
     ours = _name_searches(ours)
+    if empty := [name for name in (USER, ITEM, TIME) if ours[name].null_count() == len(ours)]:
+        theirs = found.get(empty[0], empty[0])
+        raise ValueError(
+            f"{source}, column {theirs!r}: must not be empty in all {len(ours):,} rows"
+        )
     return EventLog(
         events=ours.select(list(schema.EVENT_COLUMNS)),
         items=_collect_items(ours),
@@ -158,91 +178,6 @@ def _kinds_note(table: pl.DataFrame, column: str | None, kinds: pl.Series) -> st
     return "".join(f"; {a} read as {b}" for a, b in pairs if a and a.lower() != b)
 
 
-def _read_table(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    """The file as it is: text files give text columns."""
-    suffix = path.suffix.lower()
-    if suffix not in _EXTENSIONS:
-        raise ValueError(
-            f"{path}: extension must be one of {', '.join(_EXTENSIONS)}, got {suffix!r}"
-        )
-    if not path.is_file():
-        raise ValueError(f"{path}: there is no such file")
-    with path.open("rb") as file:
-        is_blank = file.read(4096).strip() == b""
-    try:
-        if is_blank:
-            table = pl.DataFrame()
-        elif suffix == ".parquet":
-            table = pl.read_parquet(path)
-        elif suffix == ".dat":
-            table = _read_dat(path, columns)
-        elif suffix in _SEPARATORS:
-            table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False)
-        else:
-            table = pl.read_ndjson(path, infer_schema_length=None)
-    except pl.exceptions.PolarsError as error:
-        where = _find_broken_row(path, suffix)
-        raise ValueError(f"{path}{where}: cannot be read as {suffix}: {error}") from error
-    if table.is_empty():
-        raise ValueError(f"{path}: the file has no rows")
-    return table
-
-
-def _find_broken_row(path: Path, suffix: str) -> str:
-    """Which row of a text file cannot be read, for the message; empty if that cannot be said."""
-    if suffix not in (*_SEPARATORS, ".jsonl", ".ndjson"):
-        return ""
-    with path.open(encoding="utf-8", errors="replace", newline="") as file:
-        if suffix in _SEPARATORS:
-            rows = csv.reader(file, delimiter=_SEPARATORS[suffix])
-            width = len(next(rows))
-            wide = (row for row, fields in enumerate(rows, start=1) if len(fields) > width)
-            return next((f", row {row} with more than {width} fields" for row in wide), "")
-        for row, line in enumerate(file, start=1):
-            try:
-                json.loads(line)
-            except ValueError:
-                return f", row {row}"
-    return ""
-
-
-def _read_dat(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
-    """Fields separated by "::"; the first line is a header if it holds a known column name."""
-    lines = pl.read_csv(
-        path, has_header=False, separator="\x1f", quote_char=None, infer_schema=False
-    ).to_series()
-    fields = lines.str.split("::")
-    first = fields[0].to_list()
-    known = set(columns.values()) or {name for name in first if _alias_of(name)}
-    has_header = any(name in known for name in first)
-    if not has_header and not columns:
-        raise ValueError(
-            f"{path.name}: the file has no header that names user, item and time; give the names "
-            f'in the order of its {len(first)} fields, as in columns={{"user": "user", ...}}'
-        )
-    names = first if has_header else [columns[ours] for ours in columns]
-    fields = fields[1:] if has_header else fields
-    wrong = (fields.list.len() != len(names)).arg_true()
-    if len(wrong) > 0:
-        row = wrong[0]
-        raise ValueError(
-            f"{path.name}, row {row + 1}: must have {len(names)} fields {names} separated by '::', "
-            f"got {len(fields[row])}"
-        )
-    return pl.DataFrame({name: fields.list.get(i) for i, name in enumerate(names)})
-
-
-def _plain(name: str) -> str:
-    """A name in lower case, with letters and digits only."""
-    return "".join(letter for letter in name.lower() if letter.isalnum())
-
-
-def _alias_of(name: str) -> str | None:
-    """Our name for a column of theirs, None if it is not known."""
-    plain = _plain(name)
-    return next((ours for ours, names in schema.COLUMN_ALIASES.items() if plain in names), None)
-
-
 def find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -> dict[str, str]:
     """Our column names -> theirs, for the columns that the file has."""
     if strange := [ours for ours in columns if ours not in schema.COLUMN_ALIASES]:
@@ -256,7 +191,8 @@ def find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -
     found = dict(columns)
     for ours in schema.COLUMN_ALIASES:
         if ours not in found:
-            fitting = [ours] if ours in free else [name for name in free if _alias_of(name) == ours]
+            fitting = [name for name in free if schema.alias_of(name) == ours]
+            fitting = [ours] if ours in free else fitting
             if len(fitting) > 1:
                 raise ValueError(
                     f"{source}: {ours} could be any of the columns {fitting}; choose one, as in "
@@ -279,54 +215,106 @@ def _read_text(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Se
     if column is None:
         return pl.repeat(None, len(table), dtype=pl.String, eager=True)
     series = table[column]
-    if series.dtype.is_nested():
-        raise ValueError(
-            f"{source}, column {column!r}: must be text or numbers, got {series.dtype}"
-        )
+    if not (series.dtype.is_numeric() or series.dtype in _TEXT_DTYPES):
+        row = series.is_not_null().arg_max()
+        _raise_at(series, row, allowed=f"text or numbers, not {series.dtype}", source=source)
     if series.dtype.is_float():
         series = series.fill_nan(None)
         whole = series.cast(pl.Int64, strict=False)
         series = whole if (whole == series).all() else series
     text = series.cast(pl.String)
+    _check_read(
+        text, text.set(text.str.len_bytes() > _LONGEST, None), allowed=_SHORT, source=source
+    )
     return text.set(text.str.strip_chars() == "", None)
+
+
+def _raise_at(series: pl.Series, row: int, *, allowed: str, source: str) -> NoReturn:
+    value = series[row]
+    value = value.to_list() if isinstance(value, pl.Series) else value
+    value = value if len(repr(value)) <= _SHOWN else str(value)[:_SHOWN] + "..."
+    place = {"source": source, "row": row + 1, "column": series.name}
+    schema.raise_bad_value(**place, value=value, allowed=allowed)
 
 
 def _check_read(before: pl.Series, after: pl.Series, *, allowed: str, source: str) -> pl.Series:
     """`after`, unless a value that was there before is lost."""
     lost = (after.is_null() & before.is_not_null()).arg_true()
     if len(lost) > 0:
-        row = lost[0]
-        schema.raise_bad_value(
-            source=source, row=row + 1, column=before.name, value=before[row], allowed=allowed
-        )
+        _raise_at(before, lost[0], allowed=allowed, source=source)
     return after
 
 
-def _read_value(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Series:
-    """A column as numbers."""
+def _read_name(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Series:
+    """A column as names of users or items: no list or object that JSON had in some rows."""
+    text = _read_text(table, column, source=source)
+    nested = text.str.contains(_NESTED) if source.lower().endswith(("jsonl", "ndjson")) else None
+    for row in [] if nested is None else nested.arg_true():
+        if _is_json(text[row]):
+            _raise_at(text, row, allowed="text or a number", source=source)
+    return text
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
+
+
+def _read_value(
+    table: pl.DataFrame, column: str | None, *, lowest: float | None, source: str
+) -> pl.Series:
+    """A column as finite numbers."""
     if column is None:
         return pl.repeat(None, len(table), dtype=pl.Float64, eager=True)
     text = _read_text(table, column, source=source)
-    numbers = text.str.strip_chars().cast(pl.Float64, strict=False).fill_nan(None)
-    return _check_read(text, numbers, allowed="a number", source=source)
+    numbers = text.str.strip_chars().cast(pl.Float64, strict=False)
+    numbers = numbers.set(~numbers.is_finite(), None)
+    numbers = _check_read(text, numbers, allowed="a number", source=source)
+    if lowest is not None:
+        enough = numbers.set(numbers < lowest, None)
+        allowed = f"at least {lowest:g}, or the column be named in columns= if it may be below"
+        _check_read(text, enough, allowed=allowed, source=source)
+    return numbers
 
 
 def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     """A column as UTC times."""
-    dtype = table.schema[column]
-    if isinstance(dtype, pl.Date | pl.Datetime):
-        time = table[column].cast(pl.Datetime("us", getattr(dtype, "time_zone", None)))
-        is_naive = time.dtype.time_zone is None
-        return time.dt.replace_time_zone("UTC") if is_naive else time.dt.convert_time_zone("UTC")
+    series = table[column]
+    if isinstance(series.dtype, pl.Date | pl.Datetime):
+        return _in_utc(series, source=source)
     text = _read_text(table, column, source=source).str.strip_chars()
     numbers = text.cast(pl.Float64, strict=False)
-    unit = 1e6 if (numbers.abs().median() or 0) < 1e11 else 1e3  # microseconds
-    micros = (numbers * unit).round().clip(_FIRST_MICROSECOND, _LAST_MICROSECOND)
+    numbers = numbers.set(numbers.is_nan(), None)
+    median = numbers.filter(numbers.is_finite()).abs().median() or 0
+    name, unit = next((name, unit) for limit, name, unit in _UNITS if median < limit)
+    micros = (numbers * unit).round()
+    is_wrong = ~micros.is_between(*_RANGE)
+    for _, _, other in _UNITS:  # what is of our days in a larger unit, and long ago in this one
+        if other > unit:
+            is_wrong |= (numbers * other).is_between(*_OUR_DAYS) & (micros < _OUR_DAYS[0])
+    allowed = f"a time in the years 1 to 9999 in unix {name}, as most of the column is"
+    _check_read(text, text.set(is_wrong, None), allowed=allowed, source=source)
     time = micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
     if time.null_count() > text.null_count():
         time = time.zip_with(time.is_not_null(), _parse_iso_8601(text))
-    allowed = "unix seconds, unix milliseconds or ISO 8601 such as 2024-05-31T18:30:00Z"
-    return _check_read(text, time, allowed=allowed, source=source)
+    time = time.set(~time.to_physical().is_between(*_RANGE), None)
+    return _check_read(text, time, allowed=_TIMES, source=source)
+
+
+def _in_utc(series: pl.Series, *, source: str) -> pl.Series:
+    """Dates and times as UTC times."""
+    is_date = series.dtype == pl.Date
+    unit = 86_400_000_000 if is_date else {"ms": 1e3, "us": 1, "ns": 1e-3}[series.dtype.time_unit]
+    micros = series.to_physical().cast(pl.Float64) * unit
+    kept = micros.set(~micros.is_between(*_RANGE), None)
+    allowed = "a time in the years 1 to 9999"
+    _check_read(series.to_physical(), kept, allowed=allowed, source=source)
+    time = series.cast(pl.Datetime("us", getattr(series.dtype, "time_zone", None)))
+    is_naive = time.dtype.time_zone is None
+    return time.dt.replace_time_zone("UTC") if is_naive else time.dt.convert_time_zone("UTC")
 
 
 def _parse_iso_8601(text: pl.Series) -> pl.Series:
@@ -350,12 +338,12 @@ def _read_kind(
     text = _read_text(table, column, source=source)
     aliases = {alias: kind for kind, names in schema.KIND_ALIASES.items() for alias in names}
     found = text.drop_nulls().unique(maintain_order=True).to_list()
-    known = {theirs: kinds.get(theirs, aliases.get(_plain(theirs))) for theirs in found}
+    known = {theirs: kinds.get(theirs, aliases.get(schema.plain_name(theirs))) for theirs in found}
     if unknown := [theirs for theirs, kind in known.items() if kind is None]:
         row = (text == unknown[0]).arg_true()[0]
         raise ValueError(
-            f"{source}, row {row + 1}, column {column!r}: unknown kinds {unknown} among the found "
-            f"{found}; map each to one of {', '.join(schema.KINDS)}, as in "
+            f"{source}, row {row + 1}, column {column!r}: unknown kinds {unknown[:10]} among the "
+            f"found {found[:10]}; map each to one of {', '.join(schema.KINDS)}, as in "
             f'kinds={{"{unknown[0]}": "view"}}'
         )
     return text.replace_strict(known, return_dtype=pl.String, default=None)
@@ -366,7 +354,12 @@ def _read_interests(table: pl.DataFrame, column: str | None, *, source: str) -> 
     if column is None:
         return pl.repeat([], len(table), dtype=pl.List(pl.String), eager=True)
     if isinstance(table.schema[column], pl.List):
-        labels = table[column].cast(pl.List(pl.String))
+        labels = table[column]
+        inner = labels.dtype.inner
+        if not (inner.is_numeric() or inner in _TEXT_DTYPES):
+            row = (labels.list.len() > 0).arg_max()
+            _raise_at(labels, row, allowed=f"text or numbers in a list, not {inner}", source=source)
+        labels = labels.cast(pl.List(pl.String))
     else:
         labels = _read_text(table, column, source=source).str.split("|")
     stripped = pl.element().str.strip_chars()

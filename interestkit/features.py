@@ -13,8 +13,10 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
+from interestkit.bounded import check_arrays, read_back
 from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
 from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
@@ -30,10 +32,6 @@ from interestkit.schema import (
     did_you_mean,
 )
 from interestkit.storage import load_folder, save_folder
-
-# Decay of interest and popularity is looked at on three time scales, as shares of the
-# training span: a year gives 7, 30 and 365 days.
-TIME_SCALES = (1 / 50, 1 / 12, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +197,25 @@ class Features:
             meta[name] = tuple(meta[name])
         for name in ("origin", "fitted_until"):
             meta[name] = datetime.fromisoformat(meta[name])
-        return cls(items=tables["items"], **{name: arrays[name] for name in _ARRAYS}, **meta)
+            if meta[name].tzinfo is None:
+                raise ValueError(f"{name} must have a time zone, got {meta[name]}")
+        items, num_snapshots = tables["items"], len(arrays["snapshot_seconds"])
+        check_columns(items, _CATALOGUE, what="items")
+        num_items, scales = len(items), time_scales(meta["scales_days"], 1.0)
+        weights = np.array([float(weight) for weight in meta["kind_weights"].values()])
+        check_arrays(
+            {**arrays, "scales_days": np.array(scales), "kind_weights": weights},
+            "f",
+            item_interests=(num_items, len(meta["interests"])),
+            content=(num_items, None),
+            popularity=(num_snapshots, len(scales), num_items),
+            scales_days=(None,),
+            kind_weights=(None,),
+        )
+        check_arrays(arrays, "i", snapshot_seconds=(None,))
+        if not num_items or not num_snapshots:
+            raise ValueError("items and snapshots must be at least one")
+        return cls(items=items, **{name: arrays[name] for name in _ARRAYS}, **meta)
 
     def save(self, folder: str | Path) -> Path:
         """The folder, to which the features are written whole; `Features.load` reads it."""
@@ -209,9 +225,11 @@ class Features:
     def load(cls, folder: str | Path) -> "Features":
         """Features that `save` wrote; errors as in `storage.load_folder`."""
         stored = load_folder(folder, kind="features")
-        return cls.unpack(tables=stored.tables, arrays=stored.arrays, meta=stored.meta)
+        with read_back(folder):
+            return cls.unpack(tables=stored.tables, arrays=stored.arrays, meta=stored.meta)
 
 
+_CATALOGUE = ITEM_COLUMNS | {"events": pl.Int32, "is_candidate": pl.Boolean}
 _ARRAYS = ("item_interests", "content", "popularity", "snapshot_seconds")
 
 
@@ -283,7 +301,7 @@ def fit_features(
     for row, own in enumerate(labels):
         item_interests[row, [code[label] for label in own]] = 1 / max(len(own), 1)
     origin = events[TIME].min()
-    scales_days = _scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
+    scales_days = time_scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
     unfinished = Features(
         items=catalogue,
         interests=names,
@@ -292,7 +310,7 @@ def fit_features(
         popularity=np.zeros((1, len(scales_days), len(catalogue)), np.float32),
         snapshot_seconds=np.zeros(1, np.int32),
         scales_days=scales_days,
-        kind_weights=_relative(kind_weights, events),
+        kind_weights=relative_weights(kind_weights, events[KIND]),
         origin=origin,
         fitted_until=last,
         interest_source=source,
@@ -300,14 +318,6 @@ def fit_features(
     if not num_snapshots:
         return unfinished
     return _with_popularity(unfinished, events, until, num_snapshots)
-
-
-def _scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[float, ...]:
-    default = (max(span_days, 1e-3) * share for share in TIME_SCALES)
-    scales_days = tuple(map(float, default if scales_days is None else scales_days))
-    if not scales_days or not min(scales_days) > 0:
-        raise ValueError(f"scales_days must hold numbers above 0, got {scales_days}")
-    return scales_days
 
 
 def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
@@ -371,12 +381,6 @@ def _interests(
     return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
 
 
-def _relative(kind_weights: Mapping[str, float], events: pl.DataFrame) -> dict[str, float]:
-    """Weights of which the training events have mean 1, so that a log of one kind counts events."""
-    mean = events[KIND].replace_strict(dict(kind_weights), return_dtype=pl.Float64).mean()
-    return {kind: weight / mean for kind, weight in kind_weights.items()}
-
-
 def _with_popularity(
     features: Features, events: pl.DataFrame, until: datetime, num_snapshots: int
 ) -> Features:
@@ -385,16 +389,8 @@ def _with_popularity(
     end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
     is_known = (code >= 0) & (seconds < end)  # not of the last, half second
     weight = events[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
-    code, seconds, weight = (a[is_known] for a in (code, seconds, weight.to_numpy()))
+    counted = (a[is_known] for a in (code, seconds, weight.to_numpy()))
     edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
-    step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, num_snapshots - 1)
-    cell, cells = step * features.num_items + code, num_snapshots * features.num_items
-    popularity = np.zeros((num_snapshots + 1, len(features.scales_days), features.num_items))
-    for scale, days in enumerate(features.scales_days):
-        decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
-        added = np.bincount(cell, weight * decayed, minlength=cells)
-        kept = np.exp(-np.diff(edges) / SECONDS_PER_DAY / days)
-        for snapshot, row in enumerate(added.reshape(num_snapshots, -1)):
-            popularity[snapshot + 1, scale] = popularity[snapshot, scale] * kept[snapshot] + row
-    popularity = np.log1p(popularity).astype(np.float32)
+    sizes = {"scales_days": features.scales_days, "num_items": features.num_items}
+    popularity = popularity_at(edges, *counted, **sizes)
     return replace(features, popularity=popularity, snapshot_seconds=edges)

@@ -98,6 +98,22 @@ class Histories:
             moment=self.moment[users],
         )
 
+    def newest(self, count: int) -> "Histories":
+        """The same with no more than the newest `count` events of each user.
+
+        Args:
+            count: 0 or more.
+        """
+        lengths = np.minimum(self.lengths, count)
+        is_kept = np.arange(len(self.item)) >= (self.offsets[1:] - lengths)[self.user]
+        return replace(
+            self,
+            offsets=np.append(0, np.cumsum(lengths)).astype(self.offsets.dtype),
+            item=self.item[is_kept],
+            seconds=self.seconds[is_kept],
+            weight=self.weight[is_kept],
+        )
+
     def number_of(self, user: str) -> int:
         """Number of the user with this name.
 

@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 
 from interestkit import __version__
-from interestkit.cardpage import page
+from interestkit.cardpage import page, read_card
 from interestkit.cleaning import CleaningReport
 from interestkit.evaluation import Evaluation
 from interestkit.events import EventLog
@@ -82,9 +82,9 @@ class ModelCard:
 
         Raises:
             FileNotFoundError: If there is none.
+            ValueError: If it is damaged.
         """
-        path = Path(folder) / "model_card.json"
-        return cls(content=json.loads(path.read_text(encoding="utf-8")))
+        return cls(content=read_card(Path(folder) / "model_card.json", SECTIONS))
 
 
 def model_card(

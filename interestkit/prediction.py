@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Float, Int
 
 from interestkit import reprs
+from interestkit.bounded import check_arrays, read_back
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
@@ -32,7 +33,7 @@ from interestkit.model import (
 from interestkit.packing import by_name
 from interestkit.ranking import top_k
 from interestkit.schema import USER
-from interestkit.storage import load_folder, save_folder
+from interestkit.storage import Stored, load_folder, save_folder
 
 BLOCK = 128  # users scored at a time
 _CHUNK = 32  # blocks that one call of a program goes through, at most
@@ -176,19 +177,32 @@ class Predictor:
     def load(cls, folder: str | Path) -> "Predictor":
         """What `save` wrote; errors as in `storage.load_folder`."""
         stored = load_folder(folder, kind="model")
+        with read_back(folder):
+            return cls._unpack(stored)
+
+    @classmethod
+    def _unpack(cls, stored: Stored) -> "Predictor":
         settings = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in stored.meta["model"].items()
         }
         config = ModelConfig(**settings)
+        features = Features.unpack(
+            tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]
+        )
+        if config.num_items != features.num_items or config.num_interests != features.num_interests:
+            raise ValueError("model and features must be of one catalogue")
         model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
         graph, state = nnx.split(model)
-        leaves = [stored.arrays[f"weights.{name}"] for name in by_name(state)]
-        state = jax.tree.unflatten(jax.tree.structure(state), place(leaves))
+        shapes = {f"weights.{name}": leaf.shape for name, leaf in by_name(state).items()}
+        check_arrays(stored.arrays, "f", **shapes)
+        linear = {"linear": (features.num_items,) * 2} if "linear" in stored.arrays else {}
+        check_arrays(stored.arrays, "f", **linear)
+        state = jax.tree.unflatten(
+            jax.tree.structure(state), place([stored.arrays[name] for name in shapes])
+        )
         return cls(
-            features=Features.unpack(
-                tables=stored.tables, arrays=stored.arrays, meta=stored.meta["features"]
-            ),
+            features=features,
             model=nnx.merge(graph, state),
             mode=stored.meta["mode"],
             linear=stored.arrays.get("linear"),

@@ -11,11 +11,12 @@ from pathlib import Path
 import narwhals as nw
 import polars as pl
 
+from interestkit.bounded import naming, read_back
 from interestkit.engines import ENGINES, Done, Job
 from interestkit.events import find_columns
 from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
-from interestkit.shards import Shards, part_name
+from interestkit.shards import Shards, checked_counts, part_name
 from interestkit.splitting import first_numbers, later_shares
 from interestkit.storage import sha256_of
 
@@ -97,15 +98,16 @@ class Prepared:
             ValueError: If a newer version wrote it.
         """
         folder = Path(folder)
-        stored = json.loads((folder / _MANIFEST).read_text("utf-8"))
-        if (form := stored.pop("format")) > _FORMAT:
-            raise ValueError(f"{folder}: format must be at most {_FORMAT}, got {form}")
-        stored["report"] = pl.DataFrame(stored["report"])
-        stored["cuts"] = tuple(map(datetime.fromisoformat, stored["cuts"]))
-        stored["counts"] = {
-            part: [tuple(pair) for pair in counts] for part, counts in stored["counts"].items()
-        }
-        return cls(folder=folder, **stored)
+        path = folder / _MANIFEST
+        text = path.read_text("utf-8", errors="replace")
+        with read_back(path):
+            stored = json.loads(text)
+            if (form := stored.pop("format")) > _FORMAT:
+                raise ValueError(f"format must be at most {_FORMAT}, got {form}")
+            stored["report"] = pl.DataFrame(stored["report"])
+            stored["cuts"] = tuple(map(datetime.fromisoformat, stored["cuts"]))
+            counts = {part: checked_counts(stored["counts"][part]) for part in _PARTS}
+            return cls(folder=folder, **{**stored, "counts": counts})
 
 
 def prepare(
@@ -144,8 +146,9 @@ def prepare(
         **limits: Fields of `rules.Rules`, as in `clean`; missing users, items and times always go.
 
     Raises:
-        ValueError: If a column is missing or of another type, a kind is unknown, nothing is left,
-            a part would be empty, the folder is not empty, or a setting is out of bounds.
+        ValueError: If a file cannot be read or is compressed text, a column is missing or of
+            another type, a kind is unknown, nothing is left, a part would be empty, the folder is
+            not empty, or a setting is out of bounds.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -160,10 +163,11 @@ def prepare(
     _check_settings(engine, num_shards, gap_minutes, rules)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: must be a new or empty folder")
-    rows = _canonical(ENGINES[engine].scan(events), columns or {})
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as aside:
-        fresh = Path(aside) / "fresh"
+    aside = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    with naming("events"), aside:
+        rows = _canonical(ENGINES[engine].scan(events), columns or {})
+        fresh = Path(aside.name) / "fresh"
         fresh.mkdir()
         done = ENGINES[engine].run(rows, Job(rules, fresh, num_shards, gap_minutes))
         facts = _facts(done, fresh, shares)

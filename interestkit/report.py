@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from interestkit import __version__
-from interestkit.cardpage import page
+from interestkit.bounded import read_back
+from interestkit.cardpage import HEAD, page, read_card
 from interestkit.markup import STYLE, html_table
 from interestkit.printed import outputs_html, safe_html
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
 MARKER = "papermill-error-cell-tag"
-HEAD = ("title", "date", "format")  # of a model card, before its sections
 POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 
 
@@ -39,7 +39,7 @@ def read_results(folder: Path) -> dict[str, Any] | None:
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
         list(_grids(results["table"]))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path} has not the form of results: {error!r}") from error
     return results
 
@@ -95,14 +95,11 @@ def outdated_note(folder: Path) -> str:
 
 
 def write_report(folder: Path) -> Path:
-    """Write `report.html` on all executed notebooks in a run folder.
+    """The path of `report.html`, written on all executed notebooks in a run folder.
 
     The file has a table of contents, the results, each notebook with its text, code (folded)
     and outputs, and the environment. It holds no script, loads nothing, and a policy in its
     head forbids both; HTML from outputs keeps layout tags only.
-
-    Returns:
-        The path of the report.
     """
     notebooks = list(_executed(folder))
     parts, contents = [], []
@@ -156,7 +153,10 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
     import nbformat
 
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        yield path, nbformat.read(path, as_version=4)
+        with read_back(path):
+            _ended(notebook := nbformat.read(path, as_version=4))
+            nbformat.validate(notebook)
+        yield path, notebook
 
 
 def _ended(notebook: Any) -> datetime:
@@ -195,7 +195,7 @@ def _model_card(folder: Path) -> str:
     """The card that the evaluation notebook wrote, folded; nothing before it ran."""
     if not (path := folder / "model_card.json").is_file():
         return ""
-    content = json.loads(path.read_text(encoding="utf-8"))
+    content = read_card(path)
     body = page(content, [name for name in content if name not in HEAD], whole=False)
     return f'<details id="card"><summary>Model card</summary>{body}</details>'
 

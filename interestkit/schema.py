@@ -106,6 +106,29 @@ def check_kinds(kinds: Iterable[str | None], *, what: str) -> None:
         raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, got {strange}")
 
 
+def plain_name(name: str) -> str:
+    """A name in lower case, with letters and digits only.
+
+    Args:
+        name: A name as a file has it.
+
+    Example:
+        >>> plain_name("Event_Type")
+        'eventtype'
+    """
+    return "".join(letter for letter in name.lower() if letter.isalnum())
+
+
+def alias_of(name: str) -> str | None:
+    """Our name for a column of theirs by `COLUMN_ALIASES`, None if it is not known.
+
+    Args:
+        name: Their name.
+    """
+    plain = plain_name(name)
+    return next((ours for ours, names in COLUMN_ALIASES.items() if plain in names), None)
+
+
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """The end of a message that points at the most similar known name, or nothing.
 

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,6 +16,7 @@ from typing import TypeVar
 import numpy as np
 import polars as pl
 
+from interestkit.bounded import read_back, read_parquet
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 from interestkit.storage import sha256_of, write_atomically
 
@@ -70,12 +71,12 @@ class Shards:
             ValueError: If the file does not hold as many events as when it was written.
         """
         path = self.folder / (self.files[number] if self.files else part_name(number))
-        table = pl.scan_parquet(path)
+        table = read_parquet(path, None if columns is None else list({*columns, TIME}))
         if self.since is not None:
             table = table.filter(pl.col(TIME) >= self.since)
         if self.until is not None:
             table = table.filter(pl.col(TIME) < self.until)
-        table = table.select(*(columns or [pl.all()])).collect()
+        table = table.select(*(columns or [pl.all()]))
         if len(table) != self.counts[number][1]:
             raise ValueError(
                 f"{path}: must hold {self.counts[number][1]:,} events, got {len(table):,}"
@@ -83,14 +84,15 @@ class Shards:
         if not self.is_coded:
             return table
         there = set(table.columns)
-        names = (own.gather(table[c]) for c, own in self._names.items() if c in there)
-        return table.with_columns(*names, *(pl.col(c).cast(pl.String) for c in there & {KIND}))
+        with read_back(path):
+            names = (own.gather(table[c]) for c, own in self._names.items() if c in there)
+            return table.with_columns(*names, *(pl.col(c).cast(pl.String) for c in there & {KIND}))
 
     @cached_property
     def _names(self) -> dict[str, pl.Series]:
         """Name of each code."""
         files = {USER: "users", ITEM: "items"}
-        return {c: pl.read_parquet(self.folder / f"{f}.parquet")[c] for c, f in files.items()}
+        return {c: read_parquet(self.folder / f"{f}.parquet")[c] for c, f in files.items()}
 
     def order(self, seed: int, apart: int = 1) -> Iterator[int]:
         """Numbers of shards without end: each once in random order, then again in another.
@@ -118,11 +120,14 @@ class Shards:
             FileNotFoundError: If there is nothing, or writing did not end.
             ValueError: If they were written by an older version, which did not sort them.
         """
-        stored = json.loads((Path(folder) / _MANIFEST).read_text("utf-8"))
-        if "fingerprint" not in stored:
-            raise ValueError(f"{folder}: must be written anew, got shards of an older version")
-        counts = tuple((users, events) for users, events in stored["counts"])
-        return cls(folder=Path(folder), counts=counts, fingerprint=stored["fingerprint"])
+        path = Path(folder) / _MANIFEST
+        text = path.read_text("utf-8", errors="replace")
+        with read_back(path):
+            stored = json.loads(text)
+            if "fingerprint" not in stored:
+                raise ValueError("must be written anew, got shards of an older version")
+            counts = checked_counts(stored["counts"])
+            return cls(folder=Path(folder), counts=counts, fingerprint=str(stored["fingerprint"]))
 
 
 def write_shards(
@@ -179,6 +184,21 @@ def write_shards(
     manifest = {"counts": counts, "fingerprint": digest.hexdigest()}
     (folder / _MANIFEST).write_text(json.dumps(manifest) + "\n", "utf-8")
     return Shards(folder=folder, counts=tuple(counts), fingerprint=digest.hexdigest())
+
+
+def checked_counts(stored: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    """Users and events of each file, as a manifest says them.
+
+    Args:
+        stored: Pairs of whole numbers, 0 or more.
+
+    Raises:
+        ValueError: If there is no pair, or one is something else.
+    """
+    counts = tuple((users, events) for users, events in stored)
+    if not counts or not all(type(n) is int and 0 <= n < 2**31 for pair in counts for n in pair):
+        raise ValueError("counts must be pairs of whole numbers from 0 on, at least one")
+    return counts
 
 
 def _sort_by_user(path: Path) -> tuple[int, int]:

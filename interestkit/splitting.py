@@ -9,8 +9,9 @@ from pathlib import Path
 import polars as pl
 
 from interestkit import reprs, schema
+from interestkit.bounded import read_back
 from interestkit.events import EventLog
-from interestkit.schema import ITEM, TIME, USER
+from interestkit.schema import ITEM, KIND, TEXT, TIME, USER, VALUE
 from interestkit.storage import load_folder, save_folder
 
 METHODS = ("temporal", "leave-last-out", "random")
@@ -27,8 +28,9 @@ class Split:
     """A log in three parts, and the moment at which each user of a part is predicted.
 
     Args:
-        train: Events to learn from, sorted by user and time; events of a user at one moment
-            keep the order of the log. So are `validation` and `test`.
+        train: Events to learn from, sorted by user and time; events of a user at one moment are
+            sorted by item, kind, value and text, or after leave-last-out keep the order of the log.
+            So are `validation` and `test`.
         validation: Events to choose settings on.
         test: Events to report on.
         items: One row per item of the log.
@@ -167,7 +169,8 @@ class Split:
             ValueError: If the folder holds something else or is damaged.
         """
         stored = load_folder(folder, kind="split")
-        return cls(**stored.tables, **stored.meta)
+        with read_back(folder):
+            return cls(**stored.tables, **stored.meta)
 
     def _moments(self, part: str) -> pl.DataFrame:
         if part not in ("validation", "test"):
@@ -343,8 +346,14 @@ def _make_split(
     moments: dict[str, pl.Expr],
     method: str,
 ) -> Split:
-    """The split whose parts are the events, sorted by user and time, that meet a condition."""
-    events = log.events.select(list(schema.EVENT_COLUMNS)).sort(USER, TIME, maintain_order=True)
+    """The split whose parts are the events, sorted by user and time, that meet a condition.
+
+    After a split in time, events of a user at one moment are in the order of their fields, so that
+    the order of the log's rows changes nothing; otherwise the log's order says which is the last.
+    """
+    ties = (ITEM, KIND, VALUE, TEXT) if method == "temporal" else ()
+    events = log.events.select(list(schema.EVENT_COLUMNS))
+    events = events.sort(USER, TIME, *ties, maintain_order=True)
     conditions = {"train": train, "validation": validation, "test": test}
     parts = {part: events.filter(condition) for part, condition in conditions.items()}
     when = {

@@ -17,11 +17,14 @@ from typing import Protocol
 import numpy as np
 import polars as pl
 
+from interestkit.bounded import PLAIN_DTYPES, read_arrays, read_parquet
+
 FORMAT_VERSION = 2  # of encrypted folders; others have 1
 _MANIFEST = "manifest.json"
 _ARRAYS = "arrays.npz"
-_FORMULA = r"^[\s=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
-_PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+_FIELDS = {"kind": str, "format": int, "meta": dict, "files": dict}  # of the manifest
+_FORMULA = r"^[\s\x00-\x1f=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
+_TABLE = r"[A-Za-z0-9_-]+"  # name of a table
 
 
 class Lock(Protocol):
@@ -166,8 +169,8 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
     read, meta = _opened(folder, manifest)
     tables = [name for name in manifest["files"] if name != _ARRAYS]
     return Stored(
-        tables={Path(name).stem: pl.read_parquet(read(name)) for name in tables},
-        arrays=_read_arrays(read(_ARRAYS)) if _ARRAYS in manifest["files"] else {},
+        tables={Path(name).stem: read_parquet(read(name)) for name in tables},
+        arrays=read_arrays(read(_ARRAYS)) if _ARRAYS in manifest["files"] else {},
         meta=meta,
     )
 
@@ -215,11 +218,11 @@ def sha256_of(path: Path) -> str:
 def _check_content(
     tables: Mapping[str, pl.DataFrame], arrays: Mapping[str, np.ndarray], manifest: Mapping
 ) -> None:
-    strange = [name for name in tables if not re.fullmatch(r"[A-Za-z0-9_-]+", name)]
+    strange = [name for name in tables if not re.fullmatch(_TABLE, name)]
     if strange:
         raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
     for name, array in arrays.items():
-        if array.dtype.kind not in _PLAIN_DTYPES:
+        if array.dtype.kind not in PLAIN_DTYPES:
             raise ValueError(
                 f"array {name!r} must hold numbers, bools, text or times, got {array.dtype}"
             )
@@ -325,23 +328,22 @@ def _read_manifest(folder: Path) -> dict:
         raise ValueError(f"{folder}: {_MANIFEST} is missing, so save_folder did not write this")
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if not {"kind", "format", "meta", "files"} <= manifest.keys():
-            raise ValueError("a field is missing")
-    except (ValueError, AttributeError) as error:
+        for name, form in _FIELDS.items():
+            if not isinstance(manifest[name], form):
+                raise ValueError(f"{name} must be {form.__name__}, got {manifest[name]!r:.100}")
+        for name in manifest["files"]:
+            if name != _ARRAYS and not re.fullmatch(rf"{_TABLE}\.parquet", name):
+                raise ValueError(f"files must be {_ARRAYS} or NAME.parquet, got {name!r:.100}")
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
     return manifest
 
 
 def _check_file(path: Path, expected: str) -> None:
-    if not path.is_file():
-        raise ValueError(f"{path}: the file is missing; save the folder again")
+    if path.is_symlink() or not path.is_file():
+        raise ValueError(f"{path}: the file is missing or a link; save the folder again")
     actual = sha256_of(path)
     if actual != expected:
         raise ValueError(
             f"{path}: the file is damaged; its sha256 must be {expected}, got {actual}"
         )
-
-
-def _read_arrays(path: Path | io.BytesIO) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)

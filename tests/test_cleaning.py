@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from interestkit.cleaning import add_sessions, clean
+from interestkit.cleaning import add_sessions, clean, without_bursts
 from interestkit.events import EventLog, read_log
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS, KINDS
 
@@ -388,3 +388,84 @@ def test_no_shopper_and_no_film_lover_is_called_a_bot(
 def test_movietweetings_has_the_core_that_its_description_counts():
     cleaned, _ = clean(read_real("movietweetings-40k"))
     assert (cleaned.num_events, cleaned.num_users, cleaned.num_items) == (19423, 1814, 1069)
+
+
+DAY = 86_400
+# Eight pairs of user and item of those who were there at the start, three of newcomers, and nine
+# of accounts that all come on day 20 for x: 12 newcomers for 8 established, 1.5 each.
+BURST = [
+    *(event(f"e{n}", "old", 0) for n in range(6)),
+    *(event(f"e{n}", "x", 10 * DAY) for n in range(2)),
+    *(event(f"n{n}", "old", 10 * DAY) for n in range(3)),
+    *(event(f"f{n}", "x", 20 * DAY + n) for n in range(9)),
+    event("f8", "old", 25 * DAY),  # as an established user
+]
+
+
+def test_a_burst_of_new_accounts_counts_as_much_as_the_usual_share_of_newcomers():
+    events = make_log(BURST).events
+    left, items = without_bursts(events, cap=1, floor=0, days=2)
+    # f8 is established for "old": 9 of those and 12 newcomers; x keeps 12 / 9 x 2, rounded up
+    assert items.rows() == [("x", 2, 9, 3)]
+    assert left["user"].to_list() == [
+        row[0] for row in BURST if row[0] not in LOST or row[1] != "x"
+    ]
+
+
+LOST = {f"f{n}" for n in range(3, 9)}  # those who came last
+
+
+@pytest.mark.parametrize(
+    ("options", "kept"), [({"cap": 2}, 6), ({"floor": 5}, 5), ({"floor": 9}, None)], ids=str
+)
+def test_cap_and_floor_say_how_many_newcomers_an_item_keeps(options, kept):
+    events = make_log(BURST).events
+    _, items = without_bursts(events, days=2, **{"cap": 1, "floor": 0} | options)
+    assert items["kept"].to_list() == ([] if kept is None else [kept])
+
+
+def test_nobody_is_new_while_the_log_is_young():
+    rows = [event("e0", "y"), *(event(f"f{n}", "x", DAY + n) for n in range(9))]
+    rows.append(event("e0", "y", 99 * DAY))
+    assert without_bursts(make_log(rows).events, cap=1, floor=0, days=2)[1].is_empty()
+    assert len(without_bursts(make_log(rows).events, cap=1, floor=0, days=0.5)[1]) == 1
+
+
+def test_what_a_burst_loses_does_not_depend_on_the_order_of_rows():
+    events = make_log(BURST).events
+    mixed = events.sample(fraction=1, shuffle=True, seed=2)
+    left, items = without_bursts(mixed, cap=1, floor=0, days=2)
+    expected, same = without_bursts(events, cap=1, floor=0, days=2)
+    assert items.equals(same)
+    assert left.sort("user", "item").equals(expected.sort("user", "item"))
+
+
+def test_an_attack_that_would_lift_an_item_fivefold_lifts_it_less_than_twofold(clean_log):
+    events = clean_log.events
+    end = events["time"].max()
+    item = events.group_by("item").len().sort("len", "item")["item"][0]
+    real = events.filter(pl.col("item") == item)["user"].n_unique()
+    fakes = [
+        {"user": f"fake {n}", "item": item, "time": end - timedelta(minutes=n), "kind": "view"}
+        for n in range(5 * real)
+    ]
+    fakes = pl.DataFrame(fakes).select(
+        pl.col("user", "item"),
+        pl.col("time").cast(EVENT_COLUMNS["time"]),
+        "kind",
+        value=pl.lit(None, pl.Float64),
+        text=pl.lit(None, pl.String),
+    )
+    left, _ = without_bursts(pl.concat([events, fakes]), floor=0)
+    assert left.filter(pl.col("item") == item)["user"].n_unique() < 2 * real
+
+
+@pytest.mark.parametrize("options", [{"cap": 0.9}, {"floor": -1}, {"days": 0}])
+def test_options_of_bursts_are_checked(options):
+    with pytest.raises(ValueError, match="cap must be at least 1, floor at least 0 and days above"):
+        without_bursts(make_log(BURST).events, **options)
+
+
+def test_a_log_without_events_has_no_burst():
+    left, items = without_bursts(make_log([]).events)
+    assert (len(left), len(items)) == (0, 0)

@@ -4,7 +4,9 @@ import hashlib
 import importlib.util
 import lzma
 import pickle
+import threading
 from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import polars as pl
@@ -238,6 +240,7 @@ def test_a_download_goes_into_the_folder_when_its_sha256_fits(empty_folder, monk
     (empty_folder / known.name / "ratings.dat").unlink()
     with pytest.raises(FileNotFoundError, match=r"failed .*hash"):
         load(known.name)
+    assert [path.name for path in (empty_folder / known.name).iterdir()] == ["movies.dat"]
 
 
 def test_the_list_shows_what_is_there_without_downloading(empty_folder):
@@ -262,3 +265,41 @@ def test_every_data_set_says_its_terms_and_has_whole_hashes(name):
     dataset = DATASETS[name]
     assert all([dataset.licence, dataset.citation, dataset.homepage, dataset.note])
     assert all(len(sha256) == 64 for sha256 in dataset.files.values())
+
+
+@pytest.fixture
+def served():
+    """Address of a server on this machine that sends ten bytes and claims a thousand."""
+
+    class Cut(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "10" if "whole" in self.path else "1000")
+            self.end_headers()
+            self.wfile.write(b"0123456789")
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Cut) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("place", ["whole", "cut"])
+def test_a_download_that_is_cut_or_another_leaves_no_file(empty_folder, monkeypatch, served, place):
+    known = replace(DATASETS["ml-100k"], url=f"{served}/{place}")
+    monkeypatch.setattr(datasets, "DATASETS", {known.name: known})
+    with pytest.raises(FileNotFoundError, match=r"ml-100k\.inter failed"):
+        load("ml-100k")
+    assert not [path for path in empty_folder.rglob("*") if path.is_file()]
+
+
+@pytest.mark.usefixtures("empty_folder")
+def test_a_download_whose_sha256_fits_stays(served):
+    digest = hashlib.sha256(b"0123456789").hexdigest()
+    known = replace(DATASETS["ml-100k"], url=f"{served}/whole", files={"ml-100k.inter": digest})
+    assert datasets._find_file(known, "ml-100k.inter").read_bytes() == b"0123456789"

@@ -132,11 +132,10 @@ def test_time_is_read_as_the_moment_it_means(tmp_path, text, expected):
     assert read_log(path).events["time"].to_list() == [expected]
 
 
-def test_one_wild_number_does_not_change_the_unit_of_the_others(tmp_path):
+def test_one_wild_number_is_an_error_that_says_the_unit_of_the_others(tmp_path):
     path = write(tmp_path, "user,item,time\na,x,1717180200\na,x,1e18\na,x,1717180201\n")
-    times = read_log(path).events["time"].to_list()
-    assert times[::2] == [utc(2024, 5, 31, 18, 30), utc(2024, 5, 31, 18, 30, 1)]
-    assert times[1].year == 9999
+    with pytest.raises(ValueError, match=r"data row 2, column 'time': .* unix seconds, .* '1e18'"):
+        read_log(path)
 
 
 @given(
@@ -314,7 +313,7 @@ def test_a_dat_without_header_takes_its_columns_in_order_and_keeps_leading_zeros
             '{"user": ["a"], "item": "x", "time": 1}\n',
             "log.jsonl",
             {},
-            r"column 'user': must be text or numbers, got List\(String\)",
+            r"column 'user': must be text or numbers, not List\(String\), got ",
             id="nested",
         ),
         pytest.param(
@@ -373,7 +372,7 @@ def test_a_file_that_is_not_there_is_named(tmp_path):
 def test_text_that_is_not_utf8_is_an_error_that_names_the_file(tmp_path):
     path = tmp_path / "log.csv"
     path.write_bytes("user,item,time\na,\xe9,1\n".encode("latin-1"))
-    with pytest.raises(ValueError, match=r"log\.csv: cannot be read as \.csv: .*utf-8"):
+    with pytest.raises(ValueError, match=r"log\.csv, line 2: must be UTF-8, got byte 0xe9"):
         read_log(path)
 
 

@@ -1,13 +1,17 @@
 """Features know the training events, all of them, and nothing later."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import numpy as np
 import polars as pl
 import pytest
 
+from interestkit import storage
+from interestkit.cleaning import clean
 from interestkit.evaluation import evaluate
-from interestkit.features import TIME_SCALES, Features, fit_features
+from interestkit.features import Features, fit_features
+from interestkit.popularity import TIME_SCALES
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from interestkit.splitting import temporal_split
 
@@ -341,3 +345,50 @@ def test_the_last_snapshot_is_in_force_at_a_cut_within_a_second():
     at_cut = np.expm1(features.popularity[-1, -1]).sum()
     ages = np.array([(cut - time).total_seconds() for time in times]) / 86_400
     assert at_cut == pytest.approx(np.exp(-ages / features.scales_days[-1]).sum(), rel=1e-4)
+
+
+def without(mapping, name):
+    return {key: value for key, value in mapping.items() if key != name}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda packed: packed | {"arrays": without(packed["arrays"], "content")},
+        lambda packed: packed | {"arrays": packed["arrays"] | {"content": np.ones(3)}},
+        lambda packed: packed | {"arrays": packed["arrays"] | {"snapshot_seconds": np.zeros(0)}},
+        lambda packed: (
+            packed
+            | {"arrays": packed["arrays"] | {"popularity": packed["arrays"]["popularity"] * np.nan}}
+        ),
+        lambda packed: packed | {"meta": without(packed["meta"], "origin")},
+        lambda packed: packed | {"meta": packed["meta"] | {"origin": "2024-01-01"}},
+        lambda packed: packed | {"meta": packed["meta"] | {"scales_days": [1.0, "x"]}},
+        lambda packed: packed | {"meta": packed["meta"] | {"kind_weights": {"view": None}}},
+        lambda packed: packed | {"tables": {"items": packed["tables"]["items"].head(1)}},
+        lambda packed: packed | {"tables": {"items": packed["tables"]["items"].drop("events")}},
+        lambda packed: packed | {"tables": {}},
+    ],
+    ids=range(11),
+)
+def test_features_whose_parts_do_not_belong_together_are_not_loaded(features, tmp_path, change):
+    storage.save_folder(tmp_path / "f", kind="features", **change(features.pack()))
+    with pytest.raises(ValueError, match="f: damaged, or saved by another version"):
+        Features.load(tmp_path / "f")
+
+
+def test_copies_and_the_order_of_rows_change_no_bit(small_log):
+    def known(events):
+        split = temporal_split(clean(replace(small_log, events=events))[0], min_judged=0)
+        before = split.before("test")
+        features = fit_features(before, split.items)
+        return features, features.histories(before)
+
+    events = small_log.events
+    features, histories = known(events)
+    copied = pl.concat([events, events.sample(fraction=0.3, seed=1)])
+    for other in (copied, events.sample(fraction=1, shuffle=True, seed=2), copied.reverse()):
+        same, own = known(other)
+        assert_same(features, same)
+        for name in ("users", "offsets", "item", "seconds", "weight", "moment"):
+            np.testing.assert_array_equal(getattr(histories, name), getattr(own, name))

@@ -213,3 +213,12 @@ def test_one_model_alone_has_no_differences(study):
 def test_a_predictor_brings_its_features(study):
     predictor = Predictor(features=study.features, model=study.result.model)
     assert model_card(predictor).content["features"]["items"] == study.features.num_items
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"title": "t", "date": "d"}', '"' + "[" * 99_999]
+)
+def test_a_damaged_card_is_one_error(tmp_path, text):
+    (tmp_path / "model_card.json").write_text(text)
+    with pytest.raises(ValueError, match=r"model_card\.json: damaged"):
+        ModelCard.load(tmp_path)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from interestkit import baselines, neighbours, prediction
+from interestkit import baselines, neighbours, prediction, storage
 from interestkit.evaluation import evaluate
 from interestkit.features import Features
 from interestkit.prediction import Predictor, check_k, predict_interests
@@ -402,3 +402,25 @@ def test_an_unknown_mode_is_an_error(study):
     message = "mode must be one of hybrid, collaborative, content, got 'both'"
     with pytest.raises(ValueError, match=message):
         study.predictor.in_mode("both")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("arrays", {"weights.item_bias.value": np.zeros(3, np.float32)}, "must have shape"),
+        ("arrays", {"linear": np.zeros((2, 2), np.float32)}, "linear must have shape"),
+        ("meta", {"mode": "other"}, "mode must be one of"),
+        ("meta", {"model": {}}, "missing"),
+        ("meta", {"features": {}}, "interests"),
+    ],
+    ids=range(5),
+)
+def test_a_model_whose_parts_do_not_belong_together_is_not_loaded(
+    study, tmp_path, name, value, message
+):
+    stored = storage.load_folder(study.predictor.save(tmp_path / "m"), kind="model")
+    parts = {part: dict(getattr(stored, part)) for part in ("tables", "arrays", "meta")}
+    parts[name] |= value
+    storage.save_folder(tmp_path / "m", kind="model", **parts)
+    with pytest.raises(ValueError, match=f"m: damaged, .*{message}"):
+        Predictor.load(tmp_path / "m")

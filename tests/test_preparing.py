@@ -1,5 +1,6 @@
 """Preparing on disk: the same events, codes, sessions and parts as step by step in memory."""
 
+import gzip
 import importlib.util
 import shutil
 from datetime import UTC, datetime, timedelta
@@ -253,3 +254,27 @@ def test_spark_prepares_the_same(log, spark, tmp_path):
     for part in ("train", "validation", "test"):
         ours, theirs = (whole(one, part).sort(COLUMNS) for one in (prepared, done))
         assert theirs.equals(ours)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("log.csv", gzip.compress(b"user,item,time\na,x,1\n"), "plain text in UTF-8, got gzip"),
+        ("log.csv", b"user,item,time\na,\xff,1\n", "events: .*utf-8"),
+        ("log.csv", b"user,item,time\na,x,1,2\n", "events: found more fields"),
+        ("log.parquet", b"PAR1" + bytes(40) + b"PAR1", "log.parquet: cannot be read as .parquet"),
+    ],
+    ids=range(4),
+)
+def test_a_broken_file_is_one_error_and_leaves_nothing(tmp_path, name, content, message):
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        ik.prepare(tmp_path / name, tmp_path / "out", num_shards=1)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"format": "1"}', '{"format": 1}'])
+def test_a_damaged_manifest_is_one_error(tmp_path, text):
+    (tmp_path / "prepared.json").write_text(text)
+    with pytest.raises(ValueError, match=r"prepared\.json: damaged"):
+        ik.Prepared.read(tmp_path)

@@ -169,3 +169,20 @@ def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):
     once = write_shards(first, tmp_path, num_shards=1)
     with pytest.raises(ValueError, match=r"shard 0 of .*: histories must hold a user with events"):
         study.fit_again(study.features, once)
+
+
+@pytest.mark.parametrize(
+    "text", ["[", "[]", "{}", '{"counts": [], "fingerprint": ""}', '{"counts": [[1, -1]]}', "\xff"]
+)
+def test_a_damaged_manifest_of_shards_is_one_error(tmp_path, text):
+    (tmp_path / "shards.json").write_text(text, "latin-1")
+    with pytest.raises(ValueError, match=r"shards\.json: damaged"):
+        Shards.read(tmp_path)
+
+
+def test_a_damaged_shard_is_one_error(tmp_path, clean_log):
+    shards = write_shards(clean_log.events, tmp_path / "s", num_shards=1)
+    path = tmp_path / "s" / "part-00000.parquet"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: cannot be read as \.parquet"):
+        shards.events(0)

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from interestkit import schema
+from interestkit import schema, storage
 from interestkit.datasets import load
 from interestkit.events import EventLog
 from interestkit.features import fit_features
@@ -282,3 +284,25 @@ def test_a_planted_event_changes_no_part_before_its_own():
     assert "spy" in again.test["user"]
     assert "spy" not in again.before("test")["user"]
     assert again.before("test")["time"].max() < cut
+
+
+@given(st.permutations(range(8)))
+def test_a_split_in_time_does_not_depend_on_the_order_of_rows(order):
+    several = [("a", f"i{n}", hour) for n, hour in enumerate([0, 0, 0, 1, 2, 2, 3, 3])]
+    mixed = [several[n] for n in order]
+    shares = {"validation_share": 0.25, "test_share": 0.25, "min_judged": 0}
+    split, same = (temporal_split(make_log(*rows), **shares) for rows in (several, mixed))
+    for part in ("train", "validation", "test"):
+        assert getattr(split, part).equals(getattr(same, part))
+
+
+def test_leave_last_out_takes_the_last_row_of_a_moment():
+    for items in ("xyz", "zyx"):
+        split = leave_last_out(make_log(*(("a", item, 0) for item in items)))
+        assert split.test["item"].to_list() == [items[-1]]
+
+
+def test_loading_a_split_that_lacks_a_table_is_one_error(tmp_path, ten):
+    storage.save_folder(tmp_path / "s", kind="split", tables={"train": ten.train})
+    with pytest.raises(ValueError, match="damaged, or saved by another version"):
+        Split.load(tmp_path / "s")

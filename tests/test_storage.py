@@ -164,3 +164,57 @@ def test_sha256_equals_the_published_value_for_abc(tmp_path):
     (tmp_path / "abc").write_bytes(b"abc")  # FIPS 180-4, example of SHA-256
     expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert sha256_of(tmp_path / "abc") == expected
+
+
+def tampered(folder, **fields):
+    """The folder with other fields in its manifest."""
+    path = folder / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "name", ["../secret.parquet", "/etc/passwd", "a/b.parquet", "C:\\x.parquet", "x.exe", "..", ""]
+)
+def test_a_manifest_that_points_elsewhere_is_refused_before_a_file_is_read(saved, name):
+    secret = saved.parent / "secret.parquet"
+    TABLE.write_parquet(secret)
+    with pytest.raises(ValueError, match=r"files must be arrays\.npz or NAME\.parquet, got"):
+        load_folder(tampered(saved, files={name: sha256_of(secret)}), kind="demo")
+
+
+def test_a_link_in_a_saved_folder_is_not_followed(saved):
+    secret = saved.parent / "secret.parquet"
+    TABLE.write_parquet(secret)
+    (saved / "train.parquet").unlink()
+    (saved / "train.parquet").symlink_to(secret)
+    with pytest.raises(ValueError, match=r"train\.parquet: the file is missing or a link"):
+        load_folder(tampered(saved, files={"train.parquet": sha256_of(secret)}), kind="demo")
+
+
+@pytest.mark.parametrize(
+    "fields", [{"kind": 1}, {"format": "1"}, {"meta": []}, {"files": ["x"]}], ids=str
+)
+def test_a_manifest_with_a_field_of_another_type_is_named(saved, fields):
+    with pytest.raises(ValueError, match=r"manifest\.json: the file is damaged .* must be"):
+        load_folder(tampered(saved, **fields), kind="demo")
+
+
+def test_a_manifest_of_any_depth_is_an_error_of_its_own(saved):
+    (saved / "manifest.json").write_text('{"meta":' * 99_999)
+    with pytest.raises(ValueError, match=r"manifest\.json: the file is damaged"):
+        load_folder(saved, kind="demo")
+
+
+def test_saving_does_not_take_a_manifest_at_its_word_that_files_are_ours(saved):
+    (saved / "thesis.txt").write_text("mine")
+    tampered(saved, files={"thesis.txt": "0"})
+    with pytest.raises(ValueError, match="the file is damaged"):
+        save_folder(saved, kind="demo")
+    assert (saved / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("start", ["=", "\x1d=", "\x00+", " @", "\t-"])
+def test_no_cell_of_a_csv_starts_as_a_formula(tmp_path, start):
+    path = storage.write_csv(pl.DataFrame({"title": [f"{start}1"]}), tmp_path / "a.csv")
+    assert path.read_bytes().split(b"\n")[1].startswith(b"\"'")

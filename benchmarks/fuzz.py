@@ -1,0 +1,200 @@
+"""Random and damaged files against everything that reads or writes one, hour after hour.
+
+    python benchmarks/fuzz.py                       # an hour of processor time for each target
+    python benchmarks/fuzz.py --seconds 60 --only csv parquet
+
+Each target has a process of its own. It starts from whole files and changes them: under `atheris`
+(`pip install atheris`, Python 3.11 to 3.13) by what the code has not yet gone through, without it
+at random. A crash is any exception but ValueError and FileNotFoundError, a process that ends, HTML
+that runs something, a spreadsheet formula, or more than 256 MB above the imports. Inputs that crash
+are kept in `runs/fuzz/TARGET` and can be tried again: `--again runs/fuzz/csv/crash-...`.
+"""
+
+import argparse
+import contextlib
+import importlib.util
+import json
+import os
+import random
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from pathlib import Path
+
+from fuzz_targets import TARGETS
+
+ROOT = Path(__file__).resolve().parents[1]
+RUNS = ROOT / "runs" / "fuzz"
+ROOM = 256 << 20  # bytes above the imports
+LONGEST = 16_384  # bytes of an input
+ALLOWED = (ValueError, FileNotFoundError)
+_WORDS = [
+    b"nan",
+    b"-inf",
+    b"1e400",
+    b"\xef\xbb\xbf",
+    b'"',
+    b"\n",
+    b"\0",
+    b"::",
+    b"[",
+    b"{",
+    b"null",
+]
+_WORDS += [
+    b"9" * 30,
+    b"../",
+    b"\xd9\xa1",
+    b"PAR1",
+    b"\xff\xff\xff\x7f",
+    b"-1",
+    b"true",
+    b"=1+1",
+    b"\r",
+]
+
+
+class Watch:
+    """Runs one target on inputs, and keeps those that crash it."""
+
+    def __init__(self, name: str, seconds: float):
+        self.name, self.seconds, self.runs, self.refused = name, seconds, 0, 0
+        self.kept: dict[str, str] = {}
+        self.folder = Path(tempfile.mkdtemp(prefix=f"fuzz-{name}-"))
+        self.store = RUNS / name
+        self.store.mkdir(parents=True, exist_ok=True)
+        self.seeds = [s for s in TARGETS[name].seeds(self.folder) if len(s) <= 4 * LONGEST]
+        for seed in self.seeds:
+            with contextlib.suppress(*ALLOWED):
+                TARGETS[name](seed, self.folder)
+        self.base = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+        self.peak, self.began = 0, time.process_time()
+
+    def __call__(self, data: bytes) -> None:
+        """One run; ends the process when the time is up."""
+        self.runs += 1
+        (self.store / "running").write_bytes(data)
+        try:
+            TARGETS[self.name](data, self.folder)
+        except ALLOWED:
+            self.refused += 1
+        except BaseException as error:
+            last = traceback.extract_tb(error.__traceback__)[-1]
+            self.keep(f"{type(error).__name__} at {Path(last.filename).name}:{last.lineno}", data)
+        above = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10) - self.base
+        if above > max(self.peak, ROOM):
+            self.keep(f"memory {above >> 20} MB", data)
+        self.peak = max(self.peak, above)
+        if time.process_time() - self.began > self.seconds:
+            self.end()
+
+    def keep(self, what: str, data: bytes) -> None:
+        """Keep an input, unless one that did the same is there."""
+        if what not in self.kept:
+            path = self.store / f"crash-{len(self.kept)}"
+            path.write_bytes(data)
+            self.kept[what] = str(path.relative_to(ROOT))
+
+    def end(self) -> None:
+        """Print what was found, and end."""
+        (self.store / "running").unlink(missing_ok=True)
+        found = {"target": self.name, "seconds": round(time.process_time() - self.began, 1)}
+        found |= {"runs": self.runs, "refused": self.refused, "megabytes": self.peak >> 20}
+        print("\n" + json.dumps(found | {"crashes": self.kept}), flush=True)
+        os._exit(bool(self.kept))
+
+
+def changed(data: bytes, rng: random.Random) -> bytes:
+    """The input with a few changes: bits, bytes, words, parts that go, come twice or move."""
+    data = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 8))):
+        at = rng.randrange(len(data) + 1)
+        how = rng.randrange(6)
+        if how == 0 and data:
+            data[at % len(data)] ^= 1 << rng.randrange(8)
+        elif how == 1 and data:
+            data[at % len(data)] = rng.choice((0, 127, 128, 255, rng.randrange(256)))
+        elif how == 2:
+            data[at:at] = rng.choice(_WORDS)
+        elif how == 3:
+            del data[at : at + rng.randrange(1, 33)]
+        elif how == 4:
+            data[at:at] = data[at : at + rng.randrange(1, 257)] * rng.choice((1, 1, 2, 30))
+        else:
+            data[at : at + len(word)] = (word := rng.choice(_WORDS))
+    return bytes(data[: 4 * LONGEST])
+
+
+def watch(name: str, seconds: float, seed: int) -> None:
+    """Run one target in this process until its time is up."""
+    sys.path.insert(0, str(ROOT / "tests"))
+    has_atheris = importlib.util.find_spec("atheris") is not None
+    if has_atheris:
+        import atheris
+
+        with atheris.instrument_imports(include=["interestkit"]):
+            one = Watch(name, seconds)
+    else:
+        one = Watch(name, seconds)
+    rng = random.Random(seed)
+    if not has_atheris:
+        while True:
+            one(changed(rng.choice(one.seeds), rng))
+    corpus = one.folder / "corpus"
+    corpus.mkdir()
+    for number, content in enumerate(one.seeds):
+        (corpus / str(number)).write_bytes(content)
+
+    def mutate(data: bytes, size: int, seed: int) -> bytes:
+        own = random.Random(seed)
+        if own.random() < 0.5:
+            return changed(data, own)[:size]
+        return atheris.Mutate(data, size)
+
+    arguments = [sys.argv[0], str(corpus), f"-seed={seed}", f"-max_len={LONGEST}", "-verbosity=0"]
+    arguments += ["-rss_limit_mb=0", "-timeout=120", "-handle_segv=0", "-handle_abrt=0"]
+    atheris.Setup(arguments, one, custom_mutator=mutate)
+    atheris.Fuzz()
+
+
+def main() -> int:
+    """Watch each target in a process of its own; 0 where none crashed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=3600, help="processor time of each target")
+    parser.add_argument("--only", nargs="+", choices=TARGETS, default=list(TARGETS))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--again", type=Path, help="an input that was kept")
+    parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.again:
+        sys.path.insert(0, str(ROOT / "tests"))
+        name = options.again.resolve().parent.name
+        TARGETS[name](options.again.read_bytes(), Path(tempfile.mkdtemp()))
+        return 0
+    if options.inside:
+        watch(options.only[0], options.seconds, options.seed)
+    ended = [apart(name, options.seconds, options.seed) for name in options.only]
+    return int(not all(ended))
+
+
+def apart(name: str, seconds: float, seed: int) -> bool:
+    """Watch one target in a process of its own; True where nothing crashed."""
+    command = [sys.executable, __file__, "--inside", "--only", name]
+    command += ["--seconds", str(seconds), "--seed", str(seed)]
+    limits = {"POLARS_MAX_THREADS": "1", "OMP_NUM_THREADS": "1", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(command, env=os.environ | limits, capture_output=True, check=False)
+    last = done.stdout.decode(errors="replace").strip().splitlines()[-1:]
+    if done.returncode < 0 or not last or not last[0].startswith("{"):
+        ending = done.stderr.decode(errors="replace")[-600:]
+        last = [f"{name}: the process ended by {done.returncode}, its input is kept\n{ending}"]
+        if (running := RUNS / name / "running").exists():
+            running.replace(RUNS / name / "crash-end")
+    print(last[0], flush=True)
+    return done.returncode == 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,235 @@
+"""Parquet files and NumPy archives, read within bounds: one that lies of its size is an error."""
+
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+MOST_COLUMNS = 1_000  # of a table that is read
+_BATCH = 4_096  # rows of a Parquet file at a time
+_ROOM = 1 << 26  # bytes that a Parquet file may unpack to, whatever its own size, ...
+_EXPANSION = 1_000  # ... and as a multiple of its size
+PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+_LONGEST_HEADER = 10_000  # bytes of the header of an array
+# What reading a damaged archive raises; a password is a RuntimeError, a strange header may be any.
+_NO_ARCHIVE = (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, TypeError)
+_NO_ARCHIVE += (LookupError, MemoryError, SyntaxError)
+
+
+def read_parquet(path: Path | BytesIO, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """A Parquet file, every value checked, so that a damaged or lying one is an error like others.
+
+    Arrow reads it: it holds out against files that claim more than they have, where the reader of
+    Polars may end the process.
+
+    Args:
+        path: The file, or its content.
+        columns: Those wanted; None takes all.
+
+    Raises:
+        ValueError: If it cannot be read, has more than 1,000 columns, or unpacks to more than
+            64 MiB and 1,000 times its size.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    errors = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, MemoryError)
+    errors += (pl.exceptions.PolarsError, pl.exceptions.PanicException)
+    try:
+        room = max(_ROOM, _EXPANSION * _size(path))
+        with parquet.ParquetFile(path) as file:
+            _check_claims(file.metadata, room)
+            empty = file.schema_arrow.empty_table()
+            batches, claimed = [], file.metadata.num_rows
+            for batch in file.iter_batches(_BATCH, columns=columns):
+                batch.validate(full=True)
+                batches.append(batch)
+                room -= batch.nbytes
+                if room < 0:
+                    raise ValueError(f"unpacks to more than {_EXPANSION:,} times its size")
+        if (num_rows := sum(batch.num_rows for batch in batches)) != claimed:
+            raise ValueError(f"claims {claimed:,} rows, but has {num_rows:,}")
+        names = columns or empty.schema.names
+        table = pa.Table.from_batches(batches) if batches else empty.select(names)
+        return pl.from_arrow(table)
+    except errors as error:
+        raise ValueError(f"{path}: cannot be read as .parquet: {brief(error)}") from error
+
+
+def _size(path: Path | BytesIO) -> int:
+    return path.getbuffer().nbytes if isinstance(path, BytesIO) else path.stat().st_size
+
+
+def check_parquet(path: Path) -> None:
+    """Raise ValueError if what a Parquet file says of itself cannot be; its values are not read.
+
+    Args:
+        path: The file.
+    """
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    try:
+        with parquet.ParquetFile(path) as file:
+            _check_claims(file.metadata, max(_ROOM, _EXPANSION * path.stat().st_size))
+    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
+        raise ValueError(f"{path}: cannot be read as .parquet: {brief(error)}") from error
+
+
+def _check_claims(metadata, room: int) -> None:
+    """Raise ValueError if a Parquet file says of itself that it is too large to be true."""
+    if metadata.num_columns > MOST_COLUMNS:
+        raise ValueError(
+            f"must have at most {MOST_COLUMNS:,} columns, got {metadata.num_columns:,}"
+        )
+    if not 0 <= metadata.num_rows <= room:
+        raise ValueError(f"claims {metadata.num_rows:,} rows, which is more than it can hold")
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for column in range(row_group.num_columns):
+            size = row_group.column(column).total_uncompressed_size
+            if not 0 <= size <= room:
+                raise ValueError(f"claims a column of {size:,} bytes, more than it can hold")
+
+
+def read_arrays(path: Path | BytesIO) -> dict[str, np.ndarray]:
+    """The arrays of an archive that `storage.save_folder` wrote: as they are, never unpickled.
+
+    Args:
+        path: A zip file of NAME.npy, or its content, none of them compressed.
+
+    Raises:
+        ValueError: If a member is compressed, says another size than it has, or holds objects.
+    """
+    found = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            members = archive.infolist()
+            if sum(member.file_size for member in members) > _size(path):
+                raise ValueError("its members claim more bytes than the file has")
+            for member in members:
+                found[member.filename.removesuffix(".npy")] = _read_array(archive, member)
+    except _NO_ARCHIVE as error:
+        raise ValueError(f"{path}: cannot be read as arrays: {brief(error)}") from error
+    return found
+
+
+def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    if member.compress_type != zipfile.ZIP_STORED:
+        raise ValueError(f"{member.filename!r} must be stored as it is, got it compressed")
+    with archive.open(member) as file:
+        version = np.lib.format.read_magic(file)
+        if version not in (readers := _HEADERS):
+            raise ValueError(f"{member.filename!r}: version must be 1.0 or 2.0, got {version}")
+        shape, is_fortran, dtype = readers[version](file, max_header_size=_LONGEST_HEADER)
+        left = member.file_size - file.tell()
+        if dtype.kind not in PLAIN_DTYPES:
+            raise ValueError(f"{member.filename!r} must hold numbers, text or times, got {dtype}")
+        size = dtype.itemsize
+        for length in shape:  # whole numbers of any size, so that nothing wraps round
+            size *= length
+        if size != left or min(shape, default=0) < 0:
+            raise ValueError(f"{member.filename!r}: shape {shape} needs {size} bytes, got {left}")
+        flat, done = np.empty(size, np.uint8), 0
+        while read := file.readinto(flat[done:]):
+            done += read
+    if not size:
+        return np.zeros(shape, dtype)
+    return flat.view(dtype).reshape(shape, order="F" if is_fortran else "C")
+
+
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def brief(error: BaseException) -> str:
+    r"""What an error of a library says, on one line and without advice on its own arguments.
+
+    Args:
+        error: The error.
+
+    Example:
+        >>> brief(ValueError("no such thing\n\nYou might want to try ..."))
+        'no such thing'
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0][:200]
+
+
+@contextmanager
+def naming(source: object) -> Iterator[None]:
+    """Makes a ValueError of what Polars says where a table cannot be read or computed.
+
+    Args:
+        source: Name of the table.
+
+    Example:
+        >>> with naming("events"):
+        ...     pl.DataFrame({"x": ["a"]}).cast(pl.Int64)
+        Traceback (most recent call last):
+        ValueError: events: conversion from `str` to `i64` failed in column 'x' for 1 out of 1 ...
+    """
+    try:
+        yield
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        raise ValueError(f"{source}: {brief(error)}") from error
+
+
+@contextmanager
+def read_back(source: object) -> Iterator[None]:
+    """Makes one ValueError of whatever goes wrong while an object is made of what a file says.
+
+    Args:
+        source: File or folder that it comes from.
+
+    Raises:
+        ValueError: If the block raises one, or finds a part missing or of another kind.
+
+    Example:
+        >>> with read_back("run/model"):
+        ...     {}["mode"]
+        Traceback (most recent call last):
+        ValueError: run/model: damaged, or saved by another version ('mode'); save it again
+    """
+    errors = (LookupError, TypeError, AttributeError, ValueError, ArithmeticError, RecursionError)
+    try:
+        yield
+    except (*errors, pl.exceptions.PolarsError) as error:
+        raise ValueError(
+            f"{source}: damaged, or saved by another version ({brief(error)}); save it again"
+        ) from error
+
+
+def check_arrays(
+    arrays: Mapping[str, np.ndarray], kinds: str, **shapes: tuple[int | None, ...]
+) -> None:
+    """Raise ValueError unless arrays have the kinds and shapes that belong to one another.
+
+    Args:
+        arrays: Arrays by name.
+        kinds: Kinds of NumPy types that are allowed, such as "iu"; those of "f" must be finite.
+        **shapes: Shape that the array of this name must have; None stands for any length.
+
+    Example:
+        >>> check_arrays({"x": np.ones(3)}, "f", x=(2,))
+        Traceback (most recent call last):
+        ValueError: x must have shape (2,) and a type of kind 'f', got (3,) and float64
+    """
+    for name, shape in shapes.items():
+        array = arrays[name]
+        fits = len(shape) == array.ndim and all(
+            wanted in (None, came) for wanted, came in zip(shape, array.shape, strict=True)
+        )
+        if not fits or array.dtype.kind not in kinds:
+            raise ValueError(
+                f"{name} must have shape {shape} and a type of kind {kinds!r}, got {array.shape} "
+                f"and {array.dtype}"
+            )
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} must be finite")

@@ -3,22 +3,25 @@
 import glob
 import hashlib
 import json
+import os
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
-_ARRAYS = "arrays.npz"
+_ARRAYS = "arrays.safetensors"
+_ARRAYS_1 = "arrays.npz"  # of format 1
 _FORMULA = r"^[\s=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
-_PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+_PLAIN_DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,17 +50,19 @@ def save_folder(
     """The folder, written so that an interruption leaves what was there before.
 
     All files are written to a hidden folder beside it, which takes the name of `folder` only
-    when it is complete. Tables become NAME.parquet, arrays one arrays.npz without pickle, and
-    manifest.json holds kind, format version, meta and the sha256 of each file.
+    when it is complete and on the disk. Tables become NAME.parquet, arrays one
+    arrays.safetensors, and manifest.json holds kind, format version, meta, the sha256 of each
+    file and, as its last line, that of all lines before it.
 
     Args:
         folder: Where to write. A folder that was saved earlier is replaced.
         kind: What is saved, such as "split"; `load_folder` asks for it again.
         tables: Tables by name; a name has letters, digits, "_" and "-" only.
-        arrays: Arrays by name, of numbers, bools, text or times.
+        arrays: Arrays by name, of bools or real numbers of up to 64 bits.
         meta: Settings and facts that JSON can hold.
 
     Raises:
+        OSError: If the disk is full or fails; `folder` stays as it was.
         ValueError: If a name, an array or `meta` cannot be stored, or if `folder` holds files
             that `save_folder` has not written there (they would be lost).
 
@@ -71,7 +76,7 @@ def save_folder(
     tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
     manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
     _check_content(tables, arrays, manifest)
-    _restore_previous(folder)
+    _clear_up(folder)
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.saving-", dir=folder.parent) as aside:
@@ -129,38 +134,18 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
     manifest = _read_manifest(folder)
     if manifest["kind"] != kind:
         raise ValueError(f"{folder}: must hold kind {kind!r}, got {manifest['kind']!r}")
-    if manifest["format"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder}: format must be at most {FORMAT_VERSION}, got {manifest['format']}; "
-            "it was saved by a newer version of interestkit"
-        )
     for name, expected in manifest["files"].items():
         _check_file(folder / name, expected)
-    tables = [name for name in manifest["files"] if name != _ARRAYS]
+    tables = [name for name in manifest["files"] if name.endswith(".parquet")]
     return Stored(
         tables={Path(name).stem: pl.read_parquet(folder / name) for name in tables},
-        arrays=_read_arrays(folder / _ARRAYS) if _ARRAYS in manifest["files"] else {},
+        arrays=_read_arrays(folder, manifest["files"]),
         meta=manifest["meta"],
     )
 
 
-def is_saved(folder: str | Path) -> bool:
-    """Whether there is anything for `load_folder` to read, be it damaged.
-
-    What a process that was killed while it saved has left beside the folder is cleared up.
-
-    Args:
-        folder: A folder that nobody else saves to at this moment.
-    """
-    folder = Path(folder)
-    _restore_previous(folder)
-    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.saving-*"):
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a hidden file beside `path`, which then takes its name.
+    """Let `write` fill a hidden file beside `path`, which takes its name once on the disk.
 
     Args:
         path: The file to write or replace.
@@ -169,7 +154,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     aside = path.with_name(f".{path.name}.saving")
     try:
         write(aside)
+        _sync(aside)
         aside.replace(path)
+        _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
 
@@ -191,10 +178,9 @@ def _check_content(
     if strange:
         raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
     for name, array in arrays.items():
-        if array.dtype.kind not in _PLAIN_DTYPES:
-            raise ValueError(
-                f"array {name!r} must hold numbers, bools, text or times, got {array.dtype}"
-            )
+        if array.dtype.str[1:] not in _PLAIN_DTYPES:
+            what = "bools or real numbers of up to 64 bits"
+            raise ValueError(f"array {name!r} must hold {what}, got {array.dtype}")
     try:
         json.dumps(manifest)
     except TypeError as error:
@@ -225,13 +211,31 @@ def _write(
     for name, table in tables.items():
         table.write_parquet(folder / f"{name}.parquet")
     if arrays:
-        with zipfile.ZipFile(folder / _ARRAYS, "w") as archive:  # as np.savez, but any name will do
-            for name, array in arrays.items():
-                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                    np.lib.format.write_array(file, array, allow_pickle=False)
+        in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+        try:
+            save_file(in_order, folder / _ARRAYS)
+        except SafetensorError as error:
+            raise OSError(f"{folder / _ARRAYS}: {error}") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
-    (folder / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    lines = text.removesuffix("\n}").encode()
+    (folder / _MANIFEST).write_bytes(lines + _seal(lines))
+    for path in (*folder.iterdir(), folder):
+        _sync(path)
+
+
+def _seal(lines: bytes) -> bytes:
+    """The end of a manifest, with the sha256 of all that stands before it."""
+    return f',\n "sha256": "{hashlib.sha256(lines).hexdigest()}"\n}}\n'.encode()
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file, or the names in a folder, are on the disk."""
+    number = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(number)
+    finally:
+        os.close(number)
 
 
 def _swap_in(fresh: Path, folder: Path) -> None:
@@ -241,6 +245,7 @@ def _swap_in(fresh: Path, folder: Path) -> None:
         folder.rename(previous)
     try:
         fresh.rename(folder)
+        _sync(folder.parent)
     except BaseException:
         _restore_previous(folder)
         raise
@@ -259,16 +264,34 @@ def _restore_previous(folder: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def _clear_up(folder: Path) -> None:
+    """Undo or end what a process that was killed while it saved has left beside the folder."""
+    _restore_previous(folder)
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.saving-*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _read_manifest(folder: Path) -> dict:
     path = folder / _MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder}: {_MANIFEST} is missing, so save_folder did not write this")
+    text = path.read_bytes()
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(text)
         if not {"kind", "format", "meta", "files"} <= manifest.keys():
             raise ValueError("a field is missing")
+        number, lines = manifest["format"], text[: -len(_seal(b""))]
+        is_newer = isinstance(number, int) and number > FORMAT_VERSION
+        is_older = number == 1 and "sha256" not in manifest  # format 1 had no seal
+        if not (is_newer or is_older or text == lines + _seal(lines)):
+            raise ValueError("its lines are not those that were saved")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
+    if is_newer:
+        raise ValueError(
+            f"{folder}: format must be at most {FORMAT_VERSION}, got {number}; "
+            "it was saved by a newer version of interestkit"
+        )
     return manifest
 
 
@@ -282,6 +305,8 @@ def _check_file(path: Path, expected: str) -> None:
         )
 
 
-def _read_arrays(path: Path) -> dict[str, np.ndarray]:
-    with np.load(path, allow_pickle=False) as stored:
-        return dict(stored)
+def _read_arrays(folder: Path, files: Mapping[str, str]) -> dict[str, np.ndarray]:
+    if _ARRAYS_1 in files:
+        with np.load(folder / _ARRAYS_1, allow_pickle=False) as stored:
+            return dict(stored)
+    return load_file(folder / _ARRAYS) if _ARRAYS in files else {}

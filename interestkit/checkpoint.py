@@ -226,7 +226,7 @@ def _last_whole(folder: str | Path, epochs: list[int]) -> Stored:
             wrong.append(f"{_of_epoch(folder, before)}: missing, as a later one may be")
         if wrong:
             what = f"training goes on after epoch {epoch}, the last whole state"
-            warnings.warn(f"{what}: {'; '.join(wrong)}", RuntimeWarning, stacklevel=5)
+            warnings.warn(f"{what}: {'; '.join(wrong)}", RuntimeWarning, stacklevel=6)
         return stored
     what = f"must hold a whole state, got {'; '.join(wrong)}"
     raise ValueError(f"{folder}: {what}; take a new folder to begin anew")

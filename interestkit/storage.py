@@ -208,14 +208,14 @@ def _write(
     arrays: Mapping[str, np.ndarray],
     manifest: dict,
 ) -> None:
-    for name, table in tables.items():
-        table.write_parquet(folder / f"{name}.parquet")
-    if arrays:
-        in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
-        try:
+    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    try:
+        for name, table in tables.items():
+            table.write_parquet(folder / f"{name}.parquet")
+        if arrays:
             save_file(in_order, folder / _ARRAYS)
-        except SafetensorError as error:
-            raise OSError(f"{folder / _ARRAYS}: {error}") from error
+    except (SafetensorError, pl.exceptions.ComputeError) as error:  # what a full disk makes of both
+        raise OSError(f"{folder}: {error}") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
     lines = text.removesuffix("\n}").encode()

@@ -135,7 +135,7 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
     if manifest["kind"] != kind:
         raise ValueError(f"{folder}: must hold kind {kind!r}, got {manifest['kind']!r}")
     for name, expected in manifest["files"].items():
-        _check_file(folder / name, expected)
+        check_file(folder / name, expected)
     tables = [name for name in manifest["files"] if name.endswith(".parquet")]
     return Stored(
         tables={Path(name).stem: pl.read_parquet(folder / name) for name in tables},
@@ -159,6 +159,35 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         _sync(path.parent)
     finally:
         aside.unlink(missing_ok=True)
+
+
+def write_sealed(path: Path, facts: Mapping[str, object]) -> None:
+    """Write facts as JSON, with the sha256 of its lines as the last one; `read_sealed` checks it.
+
+    Args:
+        path: The file to write or replace.
+        facts: At least one; what JSON does not know becomes text.
+    """
+    write_atomically(path, lambda aside: aside.write_bytes(_sealed(facts)))
+
+
+def read_sealed(path: Path) -> dict[str, object]:
+    """What `write_sealed` wrote.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If a byte of it is another.
+
+    Example:
+        >>> path = Path(tempfile.mkdtemp()) / "facts.json"
+        >>> write_sealed(path, {"k": 10})
+        >>> read_sealed(path)["k"]
+        10
+    """
+    text = path.read_bytes()
+    if not _is_sealed(text):
+        raise ValueError(f"{path}: the file is damaged, or of an older version; write it anew")
+    return json.loads(text)
 
 
 def sha256_of(path: Path) -> str:
@@ -217,15 +246,24 @@ def _write(
     except (SafetensorError, pl.exceptions.ComputeError) as error:  # what a full disk makes of both
         raise OSError(f"{folder}: {error}") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    text = json.dumps({**manifest, "files": files}, indent=1, ensure_ascii=False)
-    lines = text.removesuffix("\n}").encode()
-    (folder / _MANIFEST).write_bytes(lines + _seal(lines))
+    (folder / _MANIFEST).write_bytes(_sealed({**manifest, "files": files}))
     for path in (*folder.iterdir(), folder):
         _sync(path)
 
 
+def _sealed(facts: Mapping[str, object]) -> bytes:
+    text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
+    lines = text.removesuffix("\n}").encode()
+    return lines + _seal(lines)
+
+
+def _is_sealed(text: bytes) -> bool:
+    lines = text[: -len(_seal(b""))]
+    return text == lines + _seal(lines)
+
+
 def _seal(lines: bytes) -> bytes:
-    """The end of a manifest, with the sha256 of all that stands before it."""
+    """The end of a JSON file, with the sha256 of all that stands before it."""
     return f',\n "sha256": "{hashlib.sha256(lines).hexdigest()}"\n}}\n'.encode()
 
 
@@ -280,10 +318,10 @@ def _read_manifest(folder: Path) -> dict:
         manifest = json.loads(text)
         if not {"kind", "format", "meta", "files"} <= manifest.keys():
             raise ValueError("a field is missing")
-        number, lines = manifest["format"], text[: -len(_seal(b""))]
+        number = manifest["format"]
         is_newer = isinstance(number, int) and number > FORMAT_VERSION
         is_older = number == 1 and "sha256" not in manifest  # format 1 had no seal
-        if not (is_newer or is_older or text == lines + _seal(lines)):
+        if not (is_newer or is_older or _is_sealed(text)):
             raise ValueError("its lines are not those that were saved")
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
@@ -295,7 +333,8 @@ def _read_manifest(folder: Path) -> dict:
     return manifest
 
 
-def _check_file(path: Path, expected: str) -> None:
+def check_file(path: Path, expected: str) -> None:
+    """Raise ValueError unless a file is there and has this sha256."""
     if not path.is_file():
         raise ValueError(f"{path}: the file is missing; save the folder again")
     actual = sha256_of(path)

@@ -157,11 +157,24 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         Shards.read(tmp_path / "nothing")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "shards.json").write_text('{"counts": [[1, 2]]}')
-    with pytest.raises(ValueError, match="must be written anew, got shards of an older version"):
+    with pytest.raises(ValueError, match=r"shards.json: .* of an older version; write it anew"):
         Shards.read(tmp_path / "old")
     copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
     with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
         copy.events(0)
+
+
+def test_a_shard_that_has_changed_since_is_refused(study, events, tmp_path):
+    own = write_shards(events, tmp_path, num_shards=2)
+    path = tmp_path / "part-00001.parquet"
+    table = pl.read_parquet(path)
+    table.with_columns(pl.col("item").reverse()).write_parquet(path)  # as many events
+    assert len(own.events(0)) + len(table) == len(events)
+    for reads in (lambda: own.events(1), lambda: study.fit_again(study.features, own)):
+        with pytest.raises(
+            ValueError, match=r"part-00001.parquet: the file is damaged; its sha256"
+        ):
+            reads()
 
 
 def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):

@@ -99,14 +99,20 @@ def can_repeat(histories: Histories | Shards, task: str) -> bool:
     return task != "hidden" and (isinstance(histories, Shards) or histories.num_repeats > 0)
 
 
-def check_times(features: Features, histories: Histories) -> Histories:
-    """The same histories; ValueError if one goes on after the features were fitted."""
+def check_histories(features: Features, histories: Histories) -> Histories:
+    """The same histories; ValueError if one goes on after the features, or weighs no number."""
     histories.check_coded_by(features.fingerprint)
     last = features.seconds(pl.Series([features.fitted_until]))[0]
     if later := int((histories.seconds > last).sum()):
         raise ValueError(
             f"histories must end by {features.fitted_until}, until which the features were "
             f"fitted, got {later:,} of {len(histories.seconds):,} events after it"
+        )
+    if len(wrong := np.flatnonzero(~np.isfinite(histories.weight))):
+        user = histories.users[np.searchsorted(histories.offsets, wrong[0], side="right") - 1]
+        raise ValueError(
+            f"histories must have finite weights, got {histories.weight[wrong[0]]} for user "
+            f"{str(user)!r}, and for {len(wrong):,} of {len(histories.weight):,} events"
         )
     return histories
 
@@ -152,7 +158,7 @@ def _from_shards(source: Source, seed: int, first_epoch: int):
     num_users, num_events = shards.largest
 
     def read(number: int) -> tuple[int, tuple[Log, Examples]]:
-        own = check_times(source.features, _read(source.features, shards, number))
+        own = check_histories(source.features, _read(source.features, shards, number))
         try:
             arrays = source.arrays(own)
         except ValueError as error:

@@ -50,7 +50,7 @@ from interestkit.failing import (
     first_failure,
 )
 from interestkit.features import Features
-from interestkit.feeding import Fed, Source, can_repeat, check_times, feed, sample, users_at
+from interestkit.feeding import Fed, Source, can_repeat, check_histories, feed, sample, users_at
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
@@ -251,7 +251,7 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         what = "features.histories(events) or Shards"
         raise ValueError(f"histories must be {what}, got {type(histories).__name__}")
     if isinstance(histories, Histories):
-        check_times(features, histories)
+        check_histories(features, histories)
     if validation is None:
         return
     if not isinstance(validation, HeldOut):

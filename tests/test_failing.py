@@ -22,14 +22,11 @@ RATE = 0.003
 
 @pytest.fixture(scope="module")
 def world():
-    """Histories in which one event of "user" has a weight that is no number, and how to fit."""
+    """Histories, their last user, and how to fit on them."""
     split, features, config = killed.world()
     config = replace(config, epochs=9, examples_per_epoch=36, batch_size=12, learning_rate=RATE)
     sound = features.histories(split.train)
-    number = int(sound.lengths.argmax()) // 2
-    weight = sound.weight.copy()
-    weight[sound.offsets[number]] = np.nan
-    poisoned = replace(sound, weight=weight)
+    number = len(sound) - 1  # nobody comes after, whose window of events begins with theirs
 
     def fit(histories, *, learning_rate=RATE, **options):
         own = replace(config, learning_rate=learning_rate)
@@ -37,7 +34,7 @@ def world():
 
     return SimpleNamespace(
         **{"split": split, "features": features, "config": config, "sound": sound},
-        **{"poisoned": poisoned, "number": number, "user": str(sound.users[number]), "fit": fit},
+        **{"begin": sound.offsets[number], "user": str(sound.users[number]), "fit": fit},
     )
 
 
@@ -55,11 +52,21 @@ def drawn_by(world, key):
     )
 
 
-def test_a_user_whose_loss_is_no_number_is_named_and_earlier_epochs_are_kept(world, tmp_path):
-    begin = world.sound.offsets[world.number]
+def test_a_user_whose_loss_is_no_number_is_named_and_earlier_epochs_are_kept(
+    world, tmp_path, monkeypatch
+):
+    begin = world.begin
+
+    def poisoned(*arguments, **options):
+        log = log_arrays(*arguments, **options)
+        return log._replace(
+            weight=np.where(np.arange(len(log.weight)) == begin, np.nan, log.weight)
+        )
+
+    monkeypatch.setattr("interestkit.feeding.log_arrays", poisoned)
     for seed in range(9):
         with pytest.raises(TrainingDiverged) as caught:
-            world.fit(world.poisoned, seed=seed, checkpoint=tmp_path / f"{seed}")
+            world.fit(world.sound, seed=seed, checkpoint=tmp_path / f"{seed}")
         if caught.value.epoch > 1:
             break
     error, folder = caught.value, tmp_path / f"{seed}"
@@ -74,13 +81,21 @@ def test_a_user_whose_loss_is_no_number_is_named_and_earlier_epochs_are_kept(wor
     assert error.batch == [str(world.sound.users[row]) for row in at]
     what = f"diverged in epoch {error.epoch}, step {error.step} of 3: .* rows {error.rows[0]}"
     with pytest.raises(FloatingPointError, match=rf"{what}.* of the 12 .*, users '{world.user}'"):
-        world.fit(world.poisoned, seed=seed, checkpoint=folder)  # it goes on to the same place
-    kept = world.fit(world.poisoned, seed=seed, stop_after=before)
+        world.fit(world.sound, seed=seed, checkpoint=folder)  # it goes on to the same place
+    kept = world.fit(world.sound, seed=seed, stop_after=before)
     assert error.result.best_epoch == before
     assert error.result.curve.drop("seconds").equals(kept.curve.drop("seconds"))
     for one, other in zip(weights(error.result), weights(kept), strict=True):
         np.testing.assert_array_equal(one, other)
         assert np.isfinite(one).all()
+
+
+def test_weights_that_are_no_numbers_are_refused_before_training(world):
+    weight = world.sound.weight.copy()
+    weight[world.begin] = np.nan
+    what = rf"got nan for user '{world.user}', and for 1 of [\d,]+ events"
+    with pytest.raises(ValueError, match=what):
+        world.fit(replace(world.sound, weight=weight))
 
 
 def test_weights_that_grow_too_large_are_told_from_bad_rows(world):

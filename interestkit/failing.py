@@ -26,34 +26,15 @@ class TrainingDiverged(FloatingPointError):
         result: The `FitResult` of the epochs before; None in the first. A checkpoint has it too.
     """
 
-    def __init__(self, epoch: int, step: int, batch: list[str], rows: list[int], config):
-        self.epoch, self.step, self.batch, self.rows = epoch, step, batch, rows
+    def __init__(self, text: str, *, epoch: int = 0, step: int = 0, batch=(), rows=()):
+        super().__init__(text)
+        self.epoch, self.step, self.batch, self.rows = epoch, step, list(batch), list(rows)
         self.result = None
-        lower = f"lower learning_rate={config.learning_rate}"
-        text = f"training diverged in epoch {epoch}"
-        if step:
-            text += f", step {step} of {config.steps}: {self._blame(lower)}"
-        super().__init__(text if step else f"{text}; {lower}")
 
     @property
     def users(self) -> list[str]:
         """Names of the users of `rows`, each once."""
         return list(dict.fromkeys(self.batch[row] for row in self.rows))
-
-    def _blame(self, lower: str) -> str:
-        what = "loss or gradient is no finite number"
-        if not self.rows:
-            return f"the loss and gradient of each row are finite, the update is not; {lower}"
-        if len(self.rows) == len(self.batch):
-            return f"the {what} in each of the {len(self.batch)} rows of its batch; {lower}"
-        rows, users = (_some(found) for found in (self.rows, self.users))
-        of = f"rows {rows} of the {len(self.batch)} in its batch, users {users}"
-        return f"the {what} in {of}; look at their events, or {lower}"
-
-
-def _some(found: list) -> str:
-    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-    return ", ".join(map(repr, found[:5])) + more
 
 
 class Steps(NamedTuple):
@@ -155,11 +136,31 @@ def diverged(
         config: Settings of training.
         users_at: Names of the users whose first events are at these places.
     """
-    found = jax.tree.map(np.asarray, found)
+    found, lower = jax.tree.map(np.asarray, found), f"lower learning_rate={config.learning_rate}"
+    text = f"training diverged in epoch {epoch}"
     if not found.is_found:
-        return TrainingDiverged(epoch, 0, [], [], config)
+        return TrainingDiverged(f"{text}; {lower}", epoch=epoch)
+    step, batch = int(found.step) + 1, users_at(found.start)
     rows = np.flatnonzero(found.is_bad).tolist()
-    return TrainingDiverged(epoch, int(found.step) + 1, users_at(found.start), rows, config)
+    where = _where(rows, batch)
+    text += f", step {step} of {config.steps}: {where}{lower}"
+    return TrainingDiverged(text, epoch=epoch, step=step, batch=batch, rows=rows)
+
+
+def _where(rows: list[int], batch: list[str]) -> str:
+    what = "loss or gradient is no finite number"
+    if not rows:
+        return "the loss and gradient of each row are finite, the update is not; "
+    if len(rows) == len(batch):
+        return f"the {what} in each of the {len(batch)} rows of its batch; "
+    users = _some(list(dict.fromkeys(batch[row] for row in rows)))
+    of = f"rows {_some(rows)} of the {len(batch)} in its batch, users {users}"
+    return f"the {what} in {of}; look at their events, or "
+
+
+def _some(found: list) -> str:
+    more = f" and {len(found) - 5} more" if len(found) > 5 else ""
+    return ", ".join(map(repr, found[:5])) + more
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Training that cannot go on says where, whose rows it was, and keeps what was learnt before."""
 
+import pickle
 from dataclasses import replace
 from itertools import pairwise
 from types import SimpleNamespace
@@ -82,6 +83,8 @@ def test_a_user_whose_loss_is_no_number_is_named_and_earlier_epochs_are_kept(
     what = f"diverged in epoch {error.epoch}, step {error.step} of 3: .* rows {error.rows[0]}"
     with pytest.raises(FloatingPointError, match=rf"{what}.* of the 12 .*, users '{world.user}'"):
         world.fit(world.sound, seed=seed, checkpoint=folder)  # it goes on to the same place
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 (as between processes)
+    assert (str(copy), copy.users, copy.step) == (str(error), error.users, error.step)
     kept = world.fit(world.sound, seed=seed, stop_after=before)
     assert error.result.best_epoch == before
     assert error.result.curve.drop("seconds").equals(kept.curve.drop("seconds"))

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from pathlib import Path
 
@@ -51,33 +51,44 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     for name, value in (
-        *(("kills", 640), ("kills_inside", 280), ("training_kills", 60)),
-        *(("training_kills_inside", 20), ("damages", 10_000), ("seed", 0)),
+        *(("kills", 688), ("kills_inside", 294), ("training_kills", 12)),
+        *(("training_kills_inside", 6), ("damages", 10_000), ("seed", 0)),
     ):
         parser.add_argument(f"--{name}", type=int, default=value, help=f"default {value}")
     parser.add_argument("--overhead", default="complete-journey", help='data set, or "" for none')
+    parser.add_argument("--no_full_disk", action="store_true", help="leave the full disk out")
     parser.add_argument("--out", default=str(HERE.parent / "runs" / "benchmarks" / "torture.json"))
     given = parser.parse_args()
     _preload()
     random.seed(given.seed)
     for name in ("simulation", "splitting", "features", "shards", "heldout", "training"):
         import_module(f"interestkit.{name}")  # here, so that forked processes need not
-    found = {"options": vars(given)}
+    found, out = {"options": vars(given)}, Path(given.out)
+    out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=os.environ.get("TMPDIR")) as folder:
-        folder = Path(folder)
-        world = apart(make_world, folder / "world")
-        found["replayed"] = kills_of_replays(folder, given.kills, given.kills_inside)
-        plain, inside = given.training_kills, given.training_kills_inside
-        found["trained"] = kills_of_training(folder, plain, inside) if plain + inside else {}
-        found["disk_full"] = apart(disk_full, folder)
-        found["damaged"] = apart(damages, folder, given.damages, given.seed)
-        found["seconds_of_a_fit"] = world
+        for name, numbers in _parts(Path(folder), given):
+            found[name] = numbers
+            out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+            print(name, json.dumps(numbers), flush=True)
+    failures = _failures(found)
+    print("\n".join(failures) or "nothing was lost")
+    sys.exit(bool(failures))
+
+
+def _parts(folder: Path, given: argparse.Namespace) -> Iterator[tuple[str, dict]]:
+    """Names and numbers of what is asked for."""
+    apart(make_world, folder / "world")
+    if given.kills + given.kills_inside:
+        yield "replayed", kills_of_replays(folder, given.kills, given.kills_inside)
+    if given.training_kills + given.training_kills_inside:
+        numbers = given.training_kills, given.training_kills_inside
+        yield "trained", kills_of_training(folder, *numbers)
+    if not given.no_full_disk:
+        yield "disk_full", apart(disk_full, folder)
+    if given.damages:
+        yield "damaged", apart(damages, folder, given.damages, given.seed)
     if given.overhead:
-        found["overhead"] = apart(overhead, given.overhead)
-    Path(given.out).parent.mkdir(parents=True, exist_ok=True)
-    Path(given.out).write_text(json.dumps(found, indent=1) + "\n", "utf-8")
-    print(json.dumps(found, indent=1))
-    sys.exit(bool(_failures(found)))
+        yield "overhead", apart(overhead, given.overhead)
 
 
 def _failures(found: dict) -> list[str]:
@@ -109,9 +120,7 @@ def kills_of_replays(folder: Path, kills: int, inside: int) -> dict:
     replay = replay_of(folder / "world")
     runs = folder / "replays"
     runs.mkdir()
-    began = time.perf_counter()
-    _, num_calls = Child(_save_states, runs / "0", replay, 1).end()[0][-1]
-    rhythm = time.perf_counter() - began
+    _, num_calls, seconds = Child(_save_states, runs / "0", replay, 1).end()[0][-1]
     how = [False] * kills + [True] * inside
     random.shuffle(how)
 
@@ -119,7 +128,7 @@ def kills_of_replays(folder: Path, kills: int, inside: int) -> dict:
         at = random.randrange(1, 2 * num_calls) if is_inside else 0
         return Child(_save_states, run, replay, 50, at)
 
-    return _kill(runs, how, start, lambda: random.uniform(0, 2 * rhythm))
+    return _kill(runs, how, start, lambda: (1, random.uniform(0, seconds / 2)))
 
 
 def _save_states(run: Path, replay: Replay, runs: int, kill_at: int = 0, *, say: Callable) -> None:
@@ -127,6 +136,7 @@ def _save_states(run: Path, replay: Replay, runs: int, kill_at: int = 0, *, say:
     from interestkit.checkpoint import load_progress, save_progress
 
     arm(run.parent, kill_at, KILL if kill_at else NOTHING)
+    began = time.perf_counter()
     for number in range(int(run.name), int(run.name) + runs):
         run = run.with_name(str(number))
         found = load_progress(run, replay.epochs[0].state, replay.identity)
@@ -138,7 +148,7 @@ def _save_states(run: Path, replay: Replay, runs: int, kill_at: int = 0, *, say:
         last = load_progress(run, replay.epochs[0].state, replay.identity)
         say(["ended", number, is_epoch(last, replay)])
         shutil.rmtree(run)
-    say(["calls", calls()])
+    say(["calls", calls(), time.perf_counter() - began])
 
 
 def kills_of_training(folder: Path, kills: int, inside: int) -> dict:
@@ -146,9 +156,9 @@ def kills_of_training(folder: Path, kills: int, inside: int) -> dict:
     world, runs = folder / "world", folder / "trainings"
     runs.mkdir()
     whole, lasted, counts = {}, [], []
-    for number in range(6):  # `_fit` has six kinds
-        *_, (digest, seconds, counted) = Child(_train, world, runs / f"{number}-whole").end()[0]
-        whole[number] = digest
+    for number in range(4):  # `fit` has four kinds
+        said, _ = Child(_train, world, runs / f"{number}-whole").end()
+        whole[number], seconds, counted = said[-1]
         lasted.append(seconds)
         counts.append(counted)
         shutil.rmtree(runs / f"{number}-whole")
@@ -159,7 +169,10 @@ def kills_of_training(folder: Path, kills: int, inside: int) -> dict:
         at = random.randrange(1, min(counts)) if is_inside else 0
         return Child(_train, world, run, whole, at)
 
-    return _kill(runs, how, start, lambda: random.uniform(0, 1.2 * max(lasted)))
+    def moment() -> tuple[int, float]:
+        return random.randrange(1, 13), random.uniform(0, max(lasted))
+
+    return _kill(runs, how, start, moment)
 
 
 def _train(
@@ -184,25 +197,32 @@ def _train(
     arm(run.parent, kill_at, KILL if kill_at else NOTHING)
     if whole is None:
         result = fit(world, run, number)
-        say([digest(result), result.seconds, calls()])
+        seconds = result.curve["seconds"]  # of an epoch and its save, once compiled
+        say([digest(result), (seconds[-1] - seconds[0]) / (len(seconds) - 1), calls()])
         return
     while True:
         result = fit(world, run.with_name(str(number)), number)
-        say(["ended", number, digest(result) == whole[number % 6]])
+        say(["ended", number, digest(result) == whole[number % 4]])
         shutil.rmtree(run.with_name(str(number)))
         number += 1
 
 
-def _kill(runs: Path, how: list[bool], start: Callable, moment: Callable[[], float]) -> dict:
-    """Kill process after process, and hold what each one finds to what the last had saved."""
+def _kill(
+    runs: Path, how: list[bool], start: Callable, moment: Callable[[], tuple[int, float]]
+) -> dict:
+    """Kill process after process, and hold what each one finds to what the last had saved.
+
+    `moment` says when: so many seconds after so many lines have been reported.
+    """
     found = Counter(kills=0, inside=0, lost=0, wrong=0, saves=0, ended=0, litter=0)
     number, epoch = 0, 0  # what was saved last
     for is_inside in how:
-        child = start(runs / str(number), is_inside)
+        child, first = start(runs / str(number), is_inside), []
         if not is_inside:
-            child.lines.readline()  # it is at work
-            time.sleep(moment())
-        said, ended_by = child.end(kill=not is_inside)
+            lines, seconds = moment()
+            first = [child.lines.readline() for _ in range(lines)]
+            time.sleep(seconds)
+        said, ended_by = child.end(first, kill=not is_inside)
         found["kills"] += ended_by == signal.SIGKILL
         found["inside"] += ended_by == signal.SIGKILL and is_inside
         for what, run, *rest in said:

@@ -8,6 +8,7 @@ import traceback
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
@@ -118,26 +119,24 @@ def damages(folder: Path, number: int, seed: int, say: Callable) -> None:
     replay, world = replay_of(folder / "world"), folder / "world"
     kept = _last_states(folder / "kept", replay)
     found = Counter(damages=0, refused=0, older_with_warning=0, accepted=0, other_errors=0)
-    kinds, loaders = Counter(), _loaders()
-    for nth in range(number):
-        kind = "states" if nth % 2 else ("split", "features", "model")[nth // 2 % 3]
-        own = kept if kind == "states" else world / "saved-0" / kind
-        work = folder / "damaged"
+    kinds, loaders, work = Counter(), _loaders(), folder / "damaged"
+    loaders["states"] = lambda at: _read_states(at, replay)
+    for nth in count():
+        if found["damages"] == number:
+            break
         shutil.rmtree(work, ignore_errors=True)
+        kind = "states" if nth % 2 else ("split", "features", "model")[nth // 2 % 3]
         if kind == "states":
-            shutil.copytree(own / "last", work)
-            hit = sorted(work.iterdir())[1:] if nth % 4 == 1 else sorted(work.iterdir())
-            other = own / "first"
+            shutil.copytree(kept / "last", work)
+            hit, other = sorted(work.iterdir())[nth % 4 == 1 :], kept / "first"
         else:
-            shutil.copytree(own, work)
+            shutil.copytree(world / "saved-0" / kind, work)
             hit, other = [work], world / "saved-1" / {"split": "model"}.get(kind, kind)
         how = random.choice(WAYS)
-        if not all(tuple(how(at, other) for at in hit)):
-            continue  # nothing has changed
-        found["damages"] += 1
-        kinds[how.__name__.strip("_")] += 1
-        load = loaders.get(kind, lambda at: _read_states(at, replay))
-        found[_outcome(load, work)] += 1
+        if all(tuple(how(at, other) for at in hit)):  # or else nothing has changed
+            found["damages"] += 1
+            kinds[how.__name__.strip("_")] += 1
+            found[_outcome(loaders[kind], work)] += 1
     say(dict(found) | {"kinds": dict(kinds)})
 
 

@@ -6,7 +6,7 @@ BIN := .venv/bin
 BENCHMARKS := article native import_time ranking preprocessing shards throughput against_als ml100k growth capacity
 
 .DEFAULT_GOAL := help
-.PHONY: help run test lab bench lint lock clean environment
+.PHONY: help run test lab bench torture lint lock clean environment
 
 help: ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 14
@@ -25,6 +25,9 @@ bench: environment ## Measure speed beside other packages, which get environment
 	@sh benchmarks/peers/environment.sh
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/summary.py
+
+torture: environment ## Kill, damage and fill the disk under what is saved (an hour; needs Linux and cc)
+	@$(BIN)/python benchmarks/torture.py $(ARGS)
 
 lint: environment ## Check style, imports between modules, and that notebooks hold no output
 	@$(BIN)/ruff check $(ARGS)

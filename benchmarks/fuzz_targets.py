@@ -52,7 +52,7 @@ def replacer(make: Callable, load: Callable) -> Callable:
     saved = {}
 
     def run(data: bytes, folder: Path) -> None:
-        from interestkit.storage import sha256_of
+        from interestkit.files import sha256_of, with_digest
 
         if not saved:
             saved["folder"] = make(folder / "saved")
@@ -66,7 +66,8 @@ def replacer(make: Callable, load: Callable) -> Callable:
         if manifest.exists() and changed != manifest:
             text = json.loads(saved["files"][manifest])
             text["files"][changed.name] = sha256_of(changed)
-            manifest.write_text(json.dumps(text))
+            text.pop("sha256", None)
+            manifest.write_bytes(with_digest(text))
         load(saved["folder"])
 
     def seeds(folder: Path) -> list[bytes]:
@@ -124,12 +125,17 @@ def make_shards(folder: Path) -> Path:
     import polars as pl
 
     import interestkit as ik
+    from interestkit.files import with_digest
 
     log = ik.simulate(num_users=20, num_items=9, num_interests=3, num_bots=0, faults=0, seed=1)
     ik.prepare(log.events, folder, num_shards=2, min_user_events=1, min_item_events=1)
     parts = [pl.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
     counts = [[part["user"].n_unique(), len(part)] for part in parts]
-    (folder / "shards.json").write_text(json.dumps({"counts": counts, "fingerprint": "f"}))
+    facts = {"counts": counts, "fingerprint": "f", "digests": {}}  # so that files are read
+    (folder / "shards.json").write_bytes(with_digest(facts))
+    prepared = json.loads((folder / "prepared.json").read_text())
+    del prepared["sha256"]
+    (folder / "prepared.json").write_bytes(with_digest(prepared | {"digests": {}}))
     return folder
 
 

@@ -1,8 +1,12 @@
-"""Training that was stopped goes on: its state in a folder, whole, checked, of the same run."""
+"""Training that was stopped goes on: its last two states in a folder, whole, checked, its own."""
 
 import hashlib
+import re
+import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from interestkit import __version__
 from interestkit.devices import padded_items, place, whole
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features
@@ -17,9 +22,11 @@ from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.model import ModelConfig
 from interestkit.shards import Shards
-from interestkit.storage import is_saved, load_folder, save_folder
+from interestkit.storage import Stored, load_folder, save_folder
 
 _KIND = "training state"
+_NAME = re.compile(r"epoch-(\d{5,})")
+_MADE_BY = ("jax", "flax", "optax", "numpy")  # in another version they may compute other digits
 
 
 class Progress(NamedTuple):
@@ -91,8 +98,14 @@ class Checkpoint:
         if self.folder is None:
             return
         arrays = whole((run.state, run.best_params), self.mesh, self.shape.num_items)
-        if jax.process_index() == 0:
+        if jax.process_index():
+            return
+        try:
             save_progress(self.folder, Progress(*arrays, *run[2:]), self.identity)
+        except OSError as error:
+            what = f"the state after epoch {len(run.rows)} was not saved to {self.folder}"
+            error.add_note(f"{what}; the one before is whole, and the same call goes on from it")
+            raise
 
 
 def identity_of(
@@ -106,7 +119,10 @@ def identity_of(
 ) -> dict[str, object]:
     """What makes a run the same run: settings, seed, and fingerprints of its data."""
     of_features = (features.item_interests, features.content, features.popularity)
+    of_features += (features.snapshot_seconds, features.is_candidate)
+    of_features += (features.items["events"].to_numpy(),)
     return {
+        "versions": {"interestkit": __version__} | {name: version(name) for name in _MADE_BY},
         "seed": seed,
         "config": _plain(asdict(config)),
         "shape": _plain(asdict(shape)),
@@ -117,24 +133,34 @@ def identity_of(
 
 
 def save_progress(folder: str | Path, progress: Progress, identity: Mapping[str, object]) -> None:
-    """Write how far training has come, in place of what the folder held of it before.
+    """Write how far training has come to `folder`/epoch-NNNNN, and keep the state before it.
 
     Args:
-        folder: Where to; killed while writing, it still has the state of the epoch before.
+        folder: Where to; killed while writing, it still has the states that it had.
         progress: What is saved, its arrays in NumPy.
         identity: What `identity_of` says.
     """
+    epoch = len(progress.rows)
+    earlier = [number for number in _saved_epochs(folder) if number < epoch]
+    kept = {epoch, *earlier[-1:]}
     parts = {"state": progress.state, "best": progress.best_params}
     if not progress.epochs_since_best:
         del parts["best"]  # the weights of the state are the best
     meta = {"identity": identity, "rows": progress.rows, "best_epoch": progress.best_epoch}
-    save_folder(folder, kind=_KIND, arrays=_named(parts), meta=meta)
+    meta["before"] = max(earlier, default=0)
+    # one that is there was damaged, or training would not be here
+    shutil.rmtree(_of_epoch(folder, epoch), ignore_errors=True)
+    save_folder(_of_epoch(folder, epoch), kind=_KIND, arrays=_named(parts), meta=meta)
+    for number in set(_saved_epochs(folder)) - kept:
+        shutil.rmtree(_of_epoch(folder, number), ignore_errors=True)
 
 
 def load_progress(
     folder: str | Path, like: object, identity: Mapping[str, object]
 ) -> Progress | None:
-    """What `save_progress` wrote; None where there is nothing yet.
+    """What `save_progress` wrote last; None where there is nothing yet.
+
+    Where the last state is damaged or missing, the one before it is taken, with a warning.
 
     Args:
         folder: Where it lies.
@@ -142,12 +168,13 @@ def load_progress(
         identity: What `identity_of` says of this run.
 
     Raises:
-        ValueError: If the folder holds something else, a damaged file, or the state of another
+        ValueError: If the folder holds something else, no whole state, or the state of another
             run; the message names what differs.
     """
-    if not is_saved(folder):
+    epochs = _saved_epochs(folder)
+    if not epochs:
         return None
-    stored = load_folder(folder, kind=_KIND)
+    stored = _last_whole(folder, epochs)
     if differing := list(_differing(stored.meta["identity"], identity)):
         raise ValueError(
             f"{folder}: must hold the state of this very run, got another "
@@ -158,6 +185,51 @@ def load_progress(
     if not found.epochs_since_best:
         return found
     return found._replace(best_params=_unnamed(stored.arrays, "best", like.params))
+
+
+def _of_epoch(folder: str | Path, epoch: int) -> Path:
+    return Path(folder) / f"epoch-{epoch:05d}"
+
+
+def _saved_epochs(folder: str | Path) -> list[int]:
+    """Epochs whose state is there, in order; what a killed process left is cleared up.
+
+    Raises:
+        ValueError: If there is anything else.
+    """
+    folder = Path(folder)
+    if not folder.exists():
+        return []
+    if not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    for path in folder.glob(".epoch-*"):
+        shutil.rmtree(path, ignore_errors=True)
+    names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
+    found = [_NAME.fullmatch(name) for name in names]
+    if strange := [name for name, match in zip(names, found, strict=True) if not match]:
+        raise ValueError(
+            f"{folder}: must be new, empty or hold epochs of training, got a folder with {strange}"
+        )
+    return sorted(int(match[1]) for match in found)
+
+
+def _last_whole(folder: str | Path, epochs: list[int]) -> Stored:
+    """The newest state that can be read; a warning says what was passed over."""
+    wrong = []
+    for epoch in reversed(epochs):
+        try:
+            stored = load_folder(_of_epoch(folder, epoch), kind=_KIND)
+        except (ValueError, OSError) as error:
+            wrong.append(str(error))
+            continue
+        if (before := stored.meta["before"]) and before not in epochs:
+            wrong.append(f"{_of_epoch(folder, before)}: missing, as a later one may be")
+        if wrong:
+            what = f"training goes on after epoch {epoch}, the last whole state"
+            warnings.warn(f"{what}: {'; '.join(wrong)}", RuntimeWarning, stacklevel=6)
+        return stored
+    what = f"must hold a whole state, got {'; '.join(wrong)}"
+    raise ValueError(f"{folder}: {what}; take a new folder to begin anew")
 
 
 def _differing(stored: Mapping, wanted: Mapping) -> Iterable[str]:

@@ -11,9 +11,9 @@ import polars as pl
 from interestkit import events as event_logs
 from interestkit import schema
 from interestkit.events import EventLog
+from interestkit.files import sha256_of
 from interestkit.simulation import simulate
 from interestkit.sources import DATASETS, Dataset
-from interestkit.storage import sha256_of
 
 _TIMEOUT_SECONDS = 30
 

@@ -14,11 +14,11 @@ from interestkit import reprs
 from interestkit.baselines import Ranker
 from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_statistics
 from interestkit.features import Features
+from interestkit.files import write_atomically
 from interestkit.heldout import HeldOut
 from interestkit.judging import Judge
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
-from interestkit.storage import write_atomically
 
 TARGETS = ("items", "new items", "interests")
 

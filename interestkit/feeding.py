@@ -60,6 +60,7 @@ class Fed(NamedTuple):
     log: Log
     examples: Examples
     waited: float  # seconds for which the epoch waited for it
+    shards: tuple[int, ...] = ()  # numbers of those that are side by side in it
 
 
 def feed(source: Source, *, seed: int, first_epoch: int = 1) -> Iterator[Fed]:
@@ -78,19 +79,40 @@ def feed(source: Source, *, seed: int, first_epoch: int = 1) -> Iterator[Fed]:
     return repeat(Fed(*place(source.arrays(source.histories), source.mesh), 0.0))
 
 
+def users_at(source: Source, fed: Fed, starts: np.ndarray) -> list[str]:
+    """Names of the users whose first events are at these places of `fed.log`."""
+    own, names = {None: source.histories}, []
+    for start in starts.tolist():
+        number = None
+        if fed.shards:
+            slot, start = divmod(start, source.histories.largest[1])
+            number = fed.shards[slot]
+            if number not in own:
+                own[number] = _read(source.features, source.histories, number)
+        row = np.searchsorted(own[number].offsets, start, side="right") - 1
+        names.append(str(own[number].users[row]))
+    return names
+
+
 def can_repeat(histories: Histories | Shards, task: str) -> bool:
     """Whether somebody has an item twice, as far as can be told without reading all shards."""
     return task != "hidden" and (isinstance(histories, Shards) or histories.num_repeats > 0)
 
 
-def check_times(features: Features, histories: Histories) -> Histories:
-    """The same histories; ValueError if one goes on after the features were fitted."""
+def check_histories(features: Features, histories: Histories) -> Histories:
+    """The same histories; ValueError if one goes on after the features, or weighs no number."""
     histories.check_coded_by(features.fingerprint)
     last = features.seconds(pl.Series([features.fitted_until]))[0]
     if later := int((histories.seconds > last).sum()):
         raise ValueError(
             f"histories must end by {features.fitted_until}, until which the features were "
             f"fitted, got {later:,} of {len(histories.seconds):,} events after it"
+        )
+    if len(wrong := np.flatnonzero(~np.isfinite(histories.weight))):
+        user = histories.users[np.searchsorted(histories.offsets, wrong[0], side="right") - 1]
+        raise ValueError(
+            f"histories must have finite weights, got {histories.weight[wrong[0]]} for user "
+            f"{str(user)!r}, and for {len(wrong):,} of {len(histories.weight):,} events"
         )
     return histories
 
@@ -135,26 +157,27 @@ def _from_shards(source: Source, seed: int, first_epoch: int):
     to_read = slots + fresh * (config.epochs - first_epoch)
     num_users, num_events = shards.largest
 
-    def read(number: int) -> tuple[Log, Examples]:
-        own = check_times(source.features, _read(source.features, shards, number))
+    def read(number: int) -> tuple[int, tuple[Log, Examples]]:
+        own = check_histories(source.features, _read(source.features, shards, number))
         try:
             arrays = source.arrays(own)
         except ValueError as error:
             raise ValueError(f"shard {number} of {shards.folder}: {error}") from error
-        return padded(*arrays, num_users=num_users, num_events=num_events)
+        return number, padded(*arrays, num_users=num_users, num_events=num_events)
 
     numbers = islice(shards.order(seed, apart=slots), begin, begin + to_read)
     parts = enumerate(timed(prefetched(numbers, read)), start=begin)
-    held = None
+    held, there = None, [0] * slots
     for needed in chain([slots], repeat(fresh)):
         waited = 0.0
-        for nth, (part, seconds) in islice(parts, needed):
+        for nth, ((number, part), seconds) in islice(parts, needed):
             waited += seconds
+            there[nth % slots] = number
             with on_mesh(mesh):  # not in the thread: several hosts do so in step
                 part = place(part, mesh)
                 held = _room_for(slots, part) if held is None else held
                 held = _put_in(held, part, np.int32(nth % slots))
-        yield Fed(*held, waited)
+        yield Fed(*held, waited, tuple(there))
 
 
 @partial(jax.jit, static_argnums=0)

@@ -18,11 +18,11 @@ from interestkit.cleaning import CleaningReport
 from interestkit.evaluation import Evaluation
 from interestkit.events import EventLog
 from interestkit.features import Features
+from interestkit.files import write_atomically
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM, TIME, USER
 from interestkit.sources import DATASETS
 from interestkit.splitting import Split
-from interestkit.storage import write_atomically
 from interestkit.training import FitResult
 
 SECTIONS = (  # of every card, in this order; None where nothing is known

@@ -1,7 +1,6 @@
 """From a log larger than memory to clean, coded, sorted events in shards, on Polars or Spark."""
 
 import hashlib
-import json
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,14 +13,14 @@ import polars as pl
 from interestkit.bounded import naming, read_back
 from interestkit.engines import ENGINES, Done, Job
 from interestkit.events import find_columns
+from interestkit.files import read_checked, sha256_of, write_checked
 from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
 from interestkit.shards import Shards, checked_counts, part_name
 from interestkit.splitting import first_numbers, later_shares
-from interestkit.storage import sha256_of
 
 _MANIFEST = "prepared.json"
-_FORMAT = 1
+_FORMAT = 2
 _FIRST_MILLISECOND = 100_000_000_000  # smaller whole numbers are seconds
 _PARTS = ("train", "validation", "test")
 
@@ -46,6 +45,7 @@ class Prepared:
         counts: Part -> users and events of each file.
         settings: What `prepare` was told.
         fingerprint: Stands for the bytes of all files.
+        digests: sha256 of each file.
     """
 
     folder: Path
@@ -58,6 +58,7 @@ class Prepared:
     counts: Mapping[str, list[tuple[int, int]]]
     settings: Mapping[str, object]
     fingerprint: str
+    digests: Mapping[str, str]
 
     def __repr__(self) -> str:
         parts = ", ".join(f"{part} {self.num_events_of(part):,}" for part in _PARTS)
@@ -87,6 +88,7 @@ class Prepared:
             since=(None, *self.cuts)[number],
             until=(*self.cuts, None)[number],
             is_coded=True,
+            digests=self.digests,
         )
 
     @classmethod
@@ -95,13 +97,13 @@ class Prepared:
 
         Raises:
             FileNotFoundError: If there is nothing.
-            ValueError: If a newer version wrote it.
+            ValueError: If it is damaged, or a newer or older version wrote it.
         """
         folder = Path(folder)
         path = folder / _MANIFEST
-        text = path.read_text("utf-8", errors="replace")
+        stored = read_checked(path)
         with read_back(path):
-            stored = json.loads(text)
+            del stored["sha256"]
             if (form := stored.pop("format")) > _FORMAT:
                 raise ValueError(f"format must be at most {_FORMAT}, got {form}")
             stored["report"] = pl.DataFrame(stored["report"])
@@ -171,8 +173,7 @@ def prepare(
         fresh.mkdir()
         done = ENGINES[engine].run(rows, Job(rules, fresh, num_shards, gap_minutes))
         facts = _facts(done, fresh, shares)
-        text = json.dumps({"format": _FORMAT, "settings": settings, **facts}, indent=1, default=str)
-        (fresh / _MANIFEST).write_text(text + "\n", "utf-8")
+        write_checked(fresh / _MANIFEST, {"format": _FORMAT, "settings": settings, **facts})
         fresh.rename(folder)
     return Prepared.read(folder)
 
@@ -236,7 +237,7 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
     done.users.select(USER, EVENTS).write_parquet(folder / "users.parquet")
     done.items.select(ITEM, EVENTS).write_parquet(folder / "items.parquet")
     counts = [_count(path, cuts) for path in sorted(folder.glob("part-*.parquet"))]
-    digests = [sha256_of(path) for path in sorted(folder.iterdir())]
+    digests = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     facts = {
         "report": done.report.to_dicts(),
         "num_events": num_events,
@@ -244,7 +245,8 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
         "num_items": len(done.items),
         "num_sessions": sum(sessions for *_, sessions in counts),
         "cuts": [cut.isoformat() for cut in cuts],
-        "fingerprint": hashlib.sha256("".join(digests).encode()).hexdigest(),
+        "fingerprint": hashlib.sha256("".join(digests.values()).encode()).hexdigest(),
+        "digests": digests,
         "counts": {part: [row[n] for row in counts] for n, part in enumerate(_PARTS)},
     }
     empty = [part for part, own in facts["counts"].items() if not sum(events for _, events in own)]

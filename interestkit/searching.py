@@ -17,10 +17,10 @@ import numpy as np
 import polars as pl
 
 from interestkit.baselines import Ranker
+from interestkit.files import write_atomically
 from interestkit.heldout import HeldOut
 from interestkit.metrics import hit_rate_at_k, ndcg_at_k, recall_at_k
 from interestkit.progress import progress_bar
-from interestkit.storage import write_atomically
 
 TARGETS = {"items": False, "new items": True}  # True: of items that the user never had
 METRICS = {"NDCG": ndcg_at_k, "recall": recall_at_k, "hit rate": hit_rate_at_k}

@@ -1,12 +1,11 @@
 """A log that does not fit in memory: Parquet files of whole users, read while the device works."""
 
 import hashlib
-import json
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
 from itertools import islice
@@ -17,8 +16,14 @@ import numpy as np
 import polars as pl
 
 from interestkit.bounded import read_back, read_parquet
+from interestkit.files import (
+    check_file,
+    read_checked,
+    sha256_of,
+    write_atomically,
+    write_checked,
+)
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
-from interestkit.storage import sha256_of, write_atomically
 
 T = TypeVar("T")
 _MANIFEST = "shards.json"
@@ -37,6 +42,7 @@ class Shards:
         until: So are those from here on.
         is_coded: Users and items are row numbers of users.parquet and items.parquet, as `prepare`
             writes them.
+        digests: sha256 of each file by its name: it is checked when the file is first read.
     """
 
     folder: Path
@@ -46,6 +52,7 @@ class Shards:
     since: datetime | None = None
     until: datetime | None = None
     is_coded: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict, hash=False)
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -68,9 +75,9 @@ class Shards:
             columns: Those wanted, as fewer are read sooner; None takes all.
 
         Raises:
-            ValueError: If the file does not hold as many events as when it was written.
+            ValueError: If the file is not the one that was written.
         """
-        path = self.folder / (self.files[number] if self.files else part_name(number))
+        path = self._checked(self.files[number] if self.files else part_name(number))
         table = read_parquet(path, None if columns is None else list({*columns, TIME}))
         if self.since is not None:
             table = table.filter(pl.col(TIME) >= self.since)
@@ -92,7 +99,18 @@ class Shards:
     def _names(self) -> dict[str, pl.Series]:
         """Name of each code."""
         files = {USER: "users", ITEM: "items"}
-        return {c: read_parquet(self.folder / f"{f}.parquet")[c] for c, f in files.items()}
+        return {c: read_parquet(self._checked(f"{f}.parquet"))[c] for c, f in files.items()}
+
+    def _checked(self, name: str) -> Path:
+        """The path of a file whose bytes were right when it was first asked for."""
+        if name in self.digests and name not in self._right:
+            check_file(self.folder / name, self.digests[name])
+            self._right.add(name)
+        return self.folder / name
+
+    @cached_property
+    def _right(self) -> set[str]:
+        return set()
 
     def order(self, seed: int, apart: int = 1) -> Iterator[int]:
         """Numbers of shards without end: each once in random order, then again in another.
@@ -118,16 +136,17 @@ class Shards:
 
         Raises:
             FileNotFoundError: If there is nothing, or writing did not end.
-            ValueError: If they were written by an older version, which did not sort them.
+            ValueError: If the list of files is damaged, or of an older version.
         """
         path = Path(folder) / _MANIFEST
-        text = path.read_text("utf-8", errors="replace")
+        stored = read_checked(path)
         with read_back(path):
-            stored = json.loads(text)
-            if "fingerprint" not in stored:
-                raise ValueError("must be written anew, got shards of an older version")
-            counts = checked_counts(stored["counts"])
-            return cls(folder=Path(folder), counts=counts, fingerprint=str(stored["fingerprint"]))
+            return cls(
+                folder=Path(folder),
+                counts=checked_counts(stored["counts"]),
+                fingerprint=stored["fingerprint"],
+                digests=stored["digests"],
+            )
 
 
 def write_shards(
@@ -174,16 +193,17 @@ def write_shards(
             file_path_provider=lambda part: part_name(part.partition_keys.item()),
         )
     )
-    counts, digest = [], hashlib.blake2b(digest_size=16)
+    counts, digests = [], {}
     for path in sorted(folder.iterdir()):  # numbers that no user falls on are closed up
         path = path.rename(folder / part_name(len(counts)))
         counts.append(_sort_by_user(path))
-        digest.update(sha256_of(path).encode())
+        digests[path.name] = sha256_of(path)
     if not counts:
         raise ValueError("events must hold at least one event, got none")
-    manifest = {"counts": counts, "fingerprint": digest.hexdigest()}
-    (folder / _MANIFEST).write_text(json.dumps(manifest) + "\n", "utf-8")
-    return Shards(folder=folder, counts=tuple(counts), fingerprint=digest.hexdigest())
+    fingerprint = hashlib.blake2b("".join(digests.values()).encode(), digest_size=16).hexdigest()
+    facts = {"counts": counts, "fingerprint": fingerprint, "digests": digests}
+    write_checked(folder / _MANIFEST, facts)
+    return Shards.read(folder)
 
 
 def checked_counts(stored: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:

@@ -1,13 +1,11 @@
 """Folders of tables and arrays that are saved whole, checked when read, and never half there."""
 
 import glob
-import hashlib
 import io
 import json
 import re
 import shutil
 import tempfile
-import zipfile
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -16,14 +14,19 @@ from typing import Protocol
 
 import numpy as np
 import polars as pl
+import safetensors.numpy as safetensors
+from safetensors import SafetensorError
 
-from interestkit.bounded import PLAIN_DTYPES, read_arrays, read_parquet
+from interestkit.bounded import brief, read_arrays, read_parquet
+from interestkit.files import check_file, is_whole, sha256_of, sync, with_digest
 
-FORMAT_VERSION = 2  # of encrypted folders; others have 1
+FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
-_ARRAYS = "arrays.npz"
+_ARRAYS = "arrays.safetensors"
+_ARRAYS_1 = "arrays.npz"  # of format 1
 _FIELDS = {"kind": str, "format": int, "meta": dict, "files": dict}  # of the manifest
 _FORMULA = r"^[\s\x00-\x1f=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
+_DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
 _TABLE = r"[A-Za-z0-9_-]+"  # name of a table
 
 
@@ -76,18 +79,20 @@ def save_folder(
     """The folder, written so that an interruption leaves what was there before.
 
     All files are written to a hidden folder beside it, which takes the name of `folder` only
-    when it is complete. Tables become NAME.parquet, arrays one arrays.npz without pickle, and
-    manifest.json holds kind, format version, meta and the sha256 of each file. Inside
-    `privacy.encryption.sealed` all but kind and names of files is encrypted before it is written.
+    when it is complete and on the disk. Tables become NAME.parquet, arrays one
+    arrays.safetensors, and manifest.json holds kind, format version, meta, the sha256 of each
+    file and, as its last line, that of all lines before it. Inside `privacy.encryption.sealed`
+    all but kind and names of files is encrypted before it is written.
 
     Args:
         folder: Where to write. A folder that was saved earlier is replaced.
         kind: What is saved, such as "split"; `load_folder` asks for it again.
         tables: Tables by name; a name has letters, digits, "_" and "-" only.
-        arrays: Arrays by name, of numbers, bools, text or times.
+        arrays: Arrays by name, of bools or real numbers of up to 64 bits.
         meta: Settings and facts that JSON can hold.
 
     Raises:
+        OSError: If the disk is full or fails; `folder` stays as it was.
         ValueError: If a name, an array or `meta` cannot be stored, or if `folder` holds files
             that `save_folder` has not written there (they would be lost).
 
@@ -99,9 +104,9 @@ def save_folder(
     """
     folder = Path(folder)
     tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
-    manifest = {"kind": kind, "format": 1, "meta": dict(meta or {})}
+    manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
     _check_content(tables, arrays, manifest)
-    _restore_previous(folder)
+    _clear_up(folder)
     _check_replaceable(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.saving-", dir=folder.parent) as aside:
@@ -159,60 +164,15 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
     manifest = _read_manifest(folder)
     if manifest["kind"] != kind:
         raise ValueError(f"{folder}: must hold kind {kind!r}, got {manifest['kind']!r}")
-    if manifest["format"] > FORMAT_VERSION:
-        raise ValueError(
-            f"{folder}: format must be at most {FORMAT_VERSION}, got {manifest['format']}; "
-            "it was saved by a newer version of interestkit"
-        )
     for name, expected in manifest["files"].items():
-        _check_file(folder / name, expected)
+        check_file(folder / name, expected)
     read, meta = _opened(folder, manifest)
-    tables = [name for name in manifest["files"] if name != _ARRAYS]
+    tables = [name for name in manifest["files"] if name.endswith(".parquet")]
     return Stored(
         tables={Path(name).stem: read_parquet(read(name)) for name in tables},
-        arrays=read_arrays(read(_ARRAYS)) if _ARRAYS in manifest["files"] else {},
+        arrays=_read_arrays(read, manifest["files"]),
         meta=meta,
     )
-
-
-def is_saved(folder: str | Path) -> bool:
-    """Whether there is anything for `load_folder` to read, be it damaged.
-
-    What a process that was killed while it saved has left beside the folder is cleared up.
-
-    Args:
-        folder: A folder that nobody else saves to at this moment.
-    """
-    folder = Path(folder)
-    _restore_previous(folder)
-    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.saving-*"):
-        shutil.rmtree(aside, ignore_errors=True)
-    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a hidden file beside `path`, which then takes its name.
-
-    Args:
-        path: The file to write or replace.
-        write: Called with the hidden file's path; if it fails, `path` stays as it was.
-    """
-    aside = path.with_name(f".{path.name}.saving")
-    try:
-        write(aside)
-        aside.replace(path)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Args:
-        path: The file.
-    """
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_content(
@@ -222,10 +182,9 @@ def _check_content(
     if strange:
         raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
     for name, array in arrays.items():
-        if array.dtype.kind not in PLAIN_DTYPES:
-            raise ValueError(
-                f"array {name!r} must hold numbers, bools, text or times, got {array.dtype}"
-            )
+        if array.dtype.str[1:] not in _DTYPES:
+            what = "bools or real numbers of up to 64 bits"
+            raise ValueError(f"array {name!r} must hold {what}, got {array.dtype}")
     try:
         json.dumps(manifest)
     except TypeError as error:
@@ -255,16 +214,20 @@ def _write(
 ) -> None:
     locksmith = LOCKSMITH.get()
     lock = None if locksmith is None else locksmith.lock(manifest["kind"])
-    for name, table in tables.items():
-        _write_file(folder / f"{name}.parquet", table.write_parquet, lock)
-    if arrays:
-        _write_file(folder / _ARRAYS, lambda to: _write_arrays(to, arrays), lock)
+    in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
+    try:
+        for name, table in tables.items():
+            _write_file(folder / f"{name}.parquet", table.write_parquet, lock)
+        if arrays:
+            _write_file(folder / _ARRAYS, lambda to: _write_arrays(to, in_order), lock)
+    except (SafetensorError, pl.exceptions.ComputeError) as error:  # what a full disk makes of both
+        raise OSError(f"{folder}: {error}") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
     manifest = {**manifest, "files": files}
-    if lock is not None:
-        manifest = lock.sealed_manifest({**manifest, "format": FORMAT_VERSION})
-    text = json.dumps(manifest, indent=1, ensure_ascii=False)
-    (folder / _MANIFEST).write_text(text + "\n", encoding="utf-8")
+    manifest = manifest if lock is None else lock.sealed_manifest(manifest)
+    (folder / _MANIFEST).write_bytes(with_digest(manifest))
+    for path in (*folder.iterdir(), folder):
+        sync(path)
 
 
 def _write_file(path: Path, write: Callable, lock: Lock | None) -> None:
@@ -278,10 +241,10 @@ def _write_file(path: Path, write: Callable, lock: Lock | None) -> None:
 
 
 def _write_arrays(to: Path | io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:
-    with zipfile.ZipFile(to, "w") as archive:  # as np.savez, but any name will do
-        for name, array in arrays.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
+    if isinstance(to, Path):
+        safetensors.save_file(arrays, to)
+    else:
+        to.write(safetensors.save(arrays))
 
 
 def _opened(folder: Path, manifest: Mapping) -> tuple[Callable[[str], Path | io.BytesIO], dict]:
@@ -304,6 +267,7 @@ def _swap_in(fresh: Path, folder: Path) -> None:
         folder.rename(previous)
     try:
         fresh.rename(folder)
+        sync(folder.parent)
     except BaseException:
         _restore_previous(folder)
         raise
@@ -322,28 +286,49 @@ def _restore_previous(folder: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
+def _clear_up(folder: Path) -> None:
+    """Undo or end what a process that was killed while it saved has left beside the folder."""
+    _restore_previous(folder)
+    for aside in folder.parent.glob(f".{glob.escape(folder.name)}.saving-*"):
+        shutil.rmtree(aside, ignore_errors=True)
+
+
 def _read_manifest(folder: Path) -> dict:
     path = folder / _MANIFEST
     if not path.is_file():
         raise ValueError(f"{folder}: {_MANIFEST} is missing, so save_folder did not write this")
+    text = path.read_bytes()
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = json.loads(text)
         for name, form in _FIELDS.items():
             if not isinstance(manifest[name], form):
                 raise ValueError(f"{name} must be {form.__name__}, got {manifest[name]!r:.100}")
         for name in manifest["files"]:
-            if name != _ARRAYS and not re.fullmatch(rf"{_TABLE}\.parquet", name):
+            if name not in (_ARRAYS, _ARRAYS_1) and not re.fullmatch(rf"{_TABLE}\.parquet", name):
                 raise ValueError(f"files must be {_ARRAYS} or NAME.parquet, got {name!r:.100}")
+        is_newer = manifest["format"] > FORMAT_VERSION
+        is_older = manifest["format"] == 1 and "sha256" not in manifest  # without the last line
+        if not (is_newer or is_older or is_whole(text)):
+            raise ValueError("its lines are not those that were saved")
     except (ValueError, TypeError, LookupError, RecursionError) as error:
         raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
+    if is_newer:
+        raise ValueError(
+            f"{folder}: format must be at most {FORMAT_VERSION}, got {manifest['format']}; "
+            "it was saved by a newer version of interestkit"
+        )
     return manifest
 
 
-def _check_file(path: Path, expected: str) -> None:
-    if path.is_symlink() or not path.is_file():
-        raise ValueError(f"{path}: the file is missing or a link; save the folder again")
-    actual = sha256_of(path)
-    if actual != expected:
-        raise ValueError(
-            f"{path}: the file is damaged; its sha256 must be {expected}, got {actual}"
-        )
+def _read_arrays(read: Callable, files: Mapping[str, str]) -> dict[str, np.ndarray]:
+    if _ARRAYS_1 in files:
+        return read_arrays(read(_ARRAYS_1))
+    if _ARRAYS not in files:
+        return {}
+    source = read(_ARRAYS)
+    try:
+        if isinstance(source, Path):
+            return safetensors.load_file(source)
+        return safetensors.load(source.getvalue())
+    except SafetensorError as error:
+        raise ValueError(f"{source}: cannot be read as arrays: {brief(error)}") from error

@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from jaxtyping import Array, Float
 
 from interestkit import reprs
-from interestkit.checkpoint import Checkpoint, identity_of
+from interestkit.checkpoint import Checkpoint, Progress, identity_of
 from interestkit.devices import (
     DATA,
     MODEL,
@@ -41,8 +41,16 @@ from interestkit.examples import (
     sampler,
     shuffled,
 )
+from interestkit.failing import (
+    Steps,
+    TrainingDiverged,
+    advice_on_memory,
+    all_finite,
+    diverged,
+    first_failure,
+)
 from interestkit.features import Features
-from interestkit.feeding import Source, can_repeat, check_times, feed, sample
+from interestkit.feeding import Fed, Source, can_repeat, check_histories, feed, sample, users_at
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories, power_of_two
 from interestkit.losses import LOSSES, total_loss
@@ -131,15 +139,18 @@ def fit(
             items over its model axis, which must divide `num_sampled`. Losses are those of one
             device, to rounding. The weights come back in NumPy, in the memory of the host.
         checkpoint: A folder to which all that is needed to go on is saved after each epoch. If it
-            has a state of the same run (settings, seed, data), training goes on from there, with
-            the result that it would have had without a stop, bit for bit on the same devices.
+            has a state of the same run (settings, seed, data, versions), training goes on from
+            there, with the result that it would have had without a stop, bit for bit on the same
+            devices. The state before is kept for where the last one is damaged.
         **shape: Fields of `ModelConfig` that differ from its defaults, such as `hidden`.
 
     Raises:
         ValueError: If no user has two moments, an event is later than the features, no validation
             user has a later item, `validation` is the test part, a setting is out of range, or
-            `checkpoint` holds another run, something else or a damaged file.
-        FloatingPointError: If a loss is no longer a finite number.
+            `checkpoint` holds another run, something else or no whole state.
+        FloatingPointError: If a loss or weight is no longer a finite number; the error names step
+            and users, and its `result` has the epochs before (`failing.TrainingDiverged`).
+        MemoryError: If memory is not enough; the message says what takes it.
     """
     began = time.perf_counter()
     config = config or TrainingConfig()
@@ -147,42 +158,51 @@ def fit(
     _check_data(features, histories, validation)
     use_compilation_cache()
     shape = {"can_repeat": can_repeat(histories, config.task)} | shape
-    shape_config = model_config(features, sample(features, histories), **shape)
+    shape = model_config(features, sample(features, histories), **shape)
     identity = checkpoint and identity_of(
-        features, histories, validation, config=config, shape=shape_config, seed=seed
+        features, histories, validation, config=config, shape=shape, seed=seed
     )
-    keep = Checkpoint(folder=checkpoint, identity=identity, mesh=mesh, shape=shape_config)
-    state, train = _prepared(features, validation, config, shape_config, mesh, seed)
-    run = keep.resumed(state)
-    began -= run.seconds
-    source = Source(features, histories, config, mesh, can_repeat=shape_config.can_repeat)
-    fed = feed(source, seed=seed, first_epoch=len(run.rows) + 1)
-    for epoch in progress_bar(
-        epochs[len(run.rows) :], label=f"training, seed {seed}", unit="epoch", enabled=progress
-    ):
-        if run.epochs_since_best >= config.patience:
-            break
-        log, examples, waited = next(fed)
-        state, losses, scores = train(run.state, log, examples)
-        row = _curve_row(epoch, losses, scores, config)
-        run = run.after(state, row | {"seconds": time.perf_counter() - began, "waited": waited})
-        keep.save(run)
-        if on_epoch and on_epoch(run.rows[-1]):
-            break
+    keep = Checkpoint(folder=checkpoint, identity=identity, mesh=mesh, shape=shape)
+    source = Source(features, histories, config, mesh, can_repeat=shape.can_repeat)
+    with advice_on_memory(config, shape, in_shards=isinstance(histories, Shards)):
+        run, train = _prepared(source, validation, keep, seed)
+        began -= run.seconds
+        fed = feed(source, seed=seed, first_epoch=len(run.rows) + 1)
+        for _ in progress_bar(
+            epochs[len(run.rows) :], label=f"training, seed {seed}", unit="epoch", enabled=progress
+        ):
+            if run.epochs_since_best >= config.patience:
+                break
+            try:
+                run = train(run, next(fed), began)
+            except TrainingDiverged as error:
+                error.result = _result(run, shape, source, validation, seed, began)
+                raise
+            keep.save(run)
+            if on_epoch and on_epoch(run.rows[-1]):
+                break
+        return _result(run, shape, source, validation, seed, began)
+
+
+def _result(run: Progress, shape: ModelConfig, source: Source, validation, seed: int, began: float):
+    """What came of training; None before its first epoch has ended."""
+    if not run.rows:
+        return None
     curve = pl.DataFrame(run.rows)
     return FitResult(
-        model=_model(shape_config, run.best_params, mesh),
+        model=_model(shape, run.best_params, source.mesh),
         curve=curve if validation is not None else curve.drop("score"),
         best_epoch=run.best_epoch,
-        config=config,
+        config=source.config,
         seed=seed,
         seconds=time.perf_counter() - began,
         device=str(jax.devices()[0].device_kind),
     )
 
 
-def _prepared(features, validation, config, shape: ModelConfig, mesh: Mesh | None, seed: int):
-    """The state before the first epoch, and a function that trains one epoch and judges it."""
+def _prepared(source: Source, validation: HeldOut | None, keep: Checkpoint, seed: int):
+    """Where training stands, and a function that trains one epoch more and judges it."""
+    (features, _, config, mesh, _), shape = source, keep.shape
     wide = replace(shape, num_items=padded_items(shape.num_items, mesh))
     program, rates = _parted(config, mesh)
     key = jax.random.key_data(jax.random.key(seed))
@@ -196,14 +216,20 @@ def _prepared(features, validation, config, shape: ModelConfig, mesh: Mesh | Non
     if validation is not None:
         judge = validator(wide, features, catalogue, validation, config, mesh)
 
-    def train(state: _State, log, examples):
+    def train(run: Progress, fed: Fed, began: float) -> Progress:
+        epoch = len(run.rows) + 1
+        given = (wide, program, rates, run.state, fed.log, catalogue, width, fed.examples)
         with on_mesh(mesh):
-            state, losses = _train_epoch(
-                wide, program, rates, state, log, catalogue, width, examples
-            )
-            return state, losses, judge and judge(state.params)
+            state, losses, is_finite = _train_epoch(*given)
+            scores = judge and judge(state.params)
+            if not is_finite:
+                found = first_failure(_taken_apart, *given)
+                raise diverged(epoch, found, config, partial(users_at, source, fed))
+        row = _curve_row(epoch, losses, scores)
+        times = {"seconds": time.perf_counter() - began, "waited": fed.waited}
+        return run.after(state, row | times)
 
-    return state, train
+    return keep.resumed(state), train
 
 
 def _model(shape: ModelConfig, params: Packed, mesh: Mesh | None) -> InterestModel:
@@ -225,7 +251,7 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         what = "features.histories(events) or Shards"
         raise ValueError(f"histories must be {what}, got {type(histories).__name__}")
     if isinstance(histories, Histories):
-        check_times(features, histories)
+        check_histories(features, histories)
     if validation is None:
         return
     if not isinstance(validation, HeldOut):
@@ -235,12 +261,8 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         raise ValueError("validation must be the validation part: epochs never see test users")
 
 
-def _curve_row(epoch: int, losses, scores, config: TrainingConfig) -> dict:
+def _curve_row(epoch: int, losses, scores) -> dict:
     """One row of the curve; "score" is the mean validation score, or else the epoch."""
-    if not np.isfinite(losses).all():
-        raise FloatingPointError(
-            f"training diverged in epoch {epoch}; lower learning_rate={config.learning_rate}"
-        )
     row = {"epoch": epoch} | dict(zip(LOSSES, np.asarray(losses).tolist(), strict=True))
     if scores is None:
         return row | {"score": float(epoch)}
@@ -329,7 +351,19 @@ def _initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, 
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _train_epoch(
+def _train_epoch(shape: ModelConfig, config: TrainingConfig, rates: _Rates, state: _State, *data):
+    """One epoch, compiled as one scan over its steps.
+
+    Returns:
+        The state, the mean losses, and whether all their numbers are finite.
+    """
+    epoch = _taken_apart(shape, config, rates, state, *data)
+    state, losses = jax.lax.scan(epoch.step, state, epoch.drawn)
+    is_finite = all_finite((state, losses))
+    return stay_placed(state._replace(key=epoch.next_key)), losses.mean(axis=0), is_finite
+
+
+def _taken_apart(
     shape: ModelConfig,
     config: TrainingConfig,
     rates: _Rates,
@@ -338,8 +372,7 @@ def _train_epoch(
     catalogue,
     width,
     examples,
-):
-    """One epoch, compiled as one scan over its steps; returns the state and the mean losses."""
+) -> Steps:
     optimizer = _optimizer(config, rates)
     num_items = 0 if width is None else len(width)
     key = jax.random.wrap_key_data(state.key)
@@ -347,17 +380,18 @@ def _train_epoch(
     log, line = shuffled(log, examples, draws.events), sampler(width, draws)
     moments, parts = draw_moments(config, examples, log, draws), draw_parts(config, draws)
 
-    def step(state: _State, drawn):
+    def inputs(drawn):
         batch, parts, first, key = drawn
         bits = jax.random.bits(jax.random.wrap_key_data(key), (config.batch_size, shape.num_bits))
-        drawn = spread(batch, DATA), draw_candidates(config, line, first), parts, spread(bits, DATA)
+        return spread(batch, DATA), draw_candidates(config, line, first), parts, spread(bits, DATA)
 
-        def loss(packed: Packed):
-            return total_loss(unpack(shape, packed), shape, config, log, catalogue, *drawn)
+    def loss(packed: Packed, *drawn):
+        return total_loss(unpack(shape, packed), shape, config, log, catalogue, *drawn)
 
-        gradients, losses = jax.grad(loss, has_aux=True)(state.params)
+    def step(state: _State, drawn):
+        gradients, losses = jax.grad(loss, has_aux=True)(state.params, *inputs(drawn))
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
         return _State(optax.apply_updates(state.params, updates), moments, state.key), losses
 
-    state, losses = jax.lax.scan(step, state, (moments, parts, draws.first, draws.steps))
-    return stay_placed(state._replace(key=draws.key)), losses.mean(axis=0)
+    drawn = (moments, parts, draws.first, draws.steps)
+    return Steps(step, loss, inputs, drawn, draws.key)

@@ -1,5 +1,8 @@
 """Training that was stopped, or killed, ends as if it had not been; nothing else goes on."""
 
+import errno
+import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -71,12 +74,13 @@ def test_training_that_was_killed_goes_on(where, in_shards, shards, never_stoppe
     process = subprocess.run(command, capture_output=True, text=True, timeout=400)
     assert process.returncode == -signal.SIGKILL, process.stderr[-3000:]
     if where == "save":
-        assert len(list(tmp_path.glob(".c.saving-*"))) == 1  # half of the third epoch
+        assert len(list(tmp_path.glob("c/.epoch-00003.saving-*"))) == 1  # half of the third epoch
     epochs = []
     rest = killed.fit(tmp_path / "c", folder, on_epoch=lambda row: epochs.append(row["epoch"]))
     assert epochs == ([3, 4, 5] if where == "save" else [4, 5])
     assert_same(rest, never_stopped[folder])
     assert [path.name for path in tmp_path.iterdir()] == ["c"]
+    assert states(tmp_path / "c") == ["epoch-00004", "epoch-00005"]
 
 
 def test_another_run_is_refused(shards, tmp_path):
@@ -110,18 +114,81 @@ def test_another_run_is_refused(shards, tmp_path):
         )
 
 
-def test_a_broken_state_is_an_error_and_no_new_beginning(tmp_path):
-    killed.fit(tmp_path / "c", stop_after=1)
-    arrays = tmp_path / "c" / "arrays.npz"
-    arrays.write_bytes(arrays.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"arrays.npz: the file is damaged"):
+def states(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+def damage(folder, epoch):
+    arrays = folder / f"epoch-{epoch:05d}" / "arrays.safetensors"
+    content = bytearray(arrays.read_bytes())
+    content[-9] ^= 4
+    arrays.write_bytes(content)
+
+
+def test_where_the_last_state_is_damaged_the_one_before_goes_on(shards, never_stopped, tmp_path):
+    for folder in (None, shards):
+        checkpoint = tmp_path / str(bool(folder))
+        killed.fit(checkpoint, folder, on_epoch=lambda row: row["epoch"] == 3)
+        assert states(checkpoint) == ["epoch-00002", "epoch-00003"]
+        damage(checkpoint, 3)
+        epochs = []
+        what = r"goes on after epoch 2, the last whole state: .*epoch-00003.arrays.safetensors"
+        with pytest.warns(RuntimeWarning, match=what) as said:
+            rest = killed.fit(
+                checkpoint, folder, on_epoch=lambda row, to=epochs: to.append(row["epoch"])
+            )
+        assert Path(said[0].filename).name == "killed.py"
+        assert epochs == [3, 4, 5]
+        assert_same(rest, never_stopped[folder])
+        assert states(checkpoint) == ["epoch-00004", "epoch-00005"]
+
+
+def test_a_state_that_is_missing_is_said(tmp_path, never_stopped):
+    killed.fit(tmp_path / "c", on_epoch=lambda row: row["epoch"] == 3)
+    shutil.rmtree(tmp_path / "c" / "epoch-00003")
+    with pytest.warns(RuntimeWarning, match="epoch-00001: missing, as a later one may be"):
+        assert_same(killed.fit(tmp_path / "c"), never_stopped[None])
+
+
+def test_broken_states_are_an_error_and_no_new_beginning(tmp_path):
+    killed.fit(tmp_path / "c", stop_after=2)
+    damage(tmp_path / "c", 2)
+    (tmp_path / "c" / "epoch-00001" / "manifest.json").unlink()
+    what = (
+        "hold a whole state, got .*arrays.safetensors: the file is damaged.*manifest.json is miss"
+    )
+    with pytest.raises(ValueError, match=what):
         killed.fit(tmp_path / "c")
-    (tmp_path / "c" / "manifest.json").unlink()
-    with pytest.raises(ValueError, match=r"manifest.json is missing"):
+    (tmp_path / "c" / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"got a folder with \['thesis.txt'\]"):
         killed.fit(tmp_path / "c")
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(FileNotFoundError, match="there is no such folder"):
+    with pytest.raises(ValueError, match="file: must be a folder, got a file"):
         killed.fit(tmp_path / "file")
+
+
+def test_a_full_disk_says_what_is_lost_and_that_nothing_else_is(
+    tmp_path, monkeypatch, never_stopped
+):
+    killed.fit(tmp_path / "c", stop_after=2)
+
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("safetensors.numpy.save_file", full)
+    with pytest.raises(OSError, match="No space left on device") as said:
+        killed.fit(tmp_path / "c")
+    assert "the state after epoch 3 was not saved to" in said.value.__notes__[0]
+    monkeypatch.undo()
+    assert states(tmp_path / "c") == ["epoch-00001", "epoch-00002"]
+    assert_same(killed.fit(tmp_path / "c"), never_stopped[None])
+
+
+def test_another_version_is_refused(tmp_path, monkeypatch):
+    killed.fit(tmp_path / "c", stop_after=1)
+    monkeypatch.setattr("interestkit.checkpoint.version", lambda name: f"{name} 0.0")
+    with pytest.raises(ValueError, match=r"jax \(0.\S+, not jax 0.0\).*; take a new folder"):
+        killed.fit(tmp_path / "c")
 
 
 def test_a_state_comes_back_bit_for_bit(tmp_path):

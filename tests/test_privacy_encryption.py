@@ -11,11 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption as pe
 
+from interestkit.files import sha256_of, with_digest
 from interestkit.prediction import Predictor
 from interestkit.privacy.encryption import FileKeys, read_log, sealed, write_log
 from interestkit.privacy.pseudonyms import new_key
 from interestkit.simulation import simulate
-from interestkit.storage import is_saved, load_folder, save_folder
+from interestkit.storage import load_folder, save_folder
 
 TABLE = pl.DataFrame({"user": ["somebody-secret"] * 50, "interests": [["a", "b"]] * 50})
 OTHER_KEY = "cannot be decrypted: the key is not the one"
@@ -156,19 +157,18 @@ def test_a_sealed_folder_needs_its_key(tmp_path, keys, other_keys):
         load(folder, other_keys)
     with pytest.raises(ValueError, match="a: is encrypted; read it inside"):
         load_folder(folder, kind="demo")
-    assert is_saved(folder)
+    assert (folder / "manifest.json").is_file()
 
 
 def rewrite(folder, change):
     """Change the manifest as somebody would who can write there, checksums too."""
     manifest = json.loads((folder / "manifest.json").read_text())
     change(manifest)
-    (folder / "manifest.json").write_text(json.dumps(manifest))
+    del manifest["sha256"]
+    (folder / "manifest.json").write_bytes(with_digest(manifest))
 
 
 def test_files_cannot_be_changed_swapped_dropped_or_taken_from_another_save(tmp_path, keys):
-    from interestkit.storage import sha256_of
-
     def attacked(change):
         folder = tmp_path / "b"
         shutil.rmtree(folder, ignore_errors=True)
@@ -200,7 +200,7 @@ def test_files_cannot_be_changed_swapped_dropped_or_taken_from_another_save(tmp_
 
 def test_each_save_has_a_key_and_nonces_of_its_own(tmp_path, keys):
     one, two = save(tmp_path / "a", keys), save(tmp_path / "b", keys)
-    for name in ("t.parquet", "arrays.npz"):
+    for name in ("t.parquet", "arrays.safetensors"):
         assert (one / name).read_bytes()[:12] != (two / name).read_bytes()[:12]
     manifests = [json.loads((folder / "manifest.json").read_text()) for folder in (one, two)]
     assert manifests[0]["sealed"]["key"] != manifests[1]["sealed"]["key"]
@@ -209,7 +209,7 @@ def test_each_save_has_a_key_and_nonces_of_its_own(tmp_path, keys):
 def test_outside_of_the_block_folders_are_plain_again(tmp_path, keys):
     save(tmp_path / "a", keys)
     folder = save_folder(tmp_path / "b", kind="demo", meta={"k": 1})
-    assert json.loads((folder / "manifest.json").read_text())["format"] == 1
+    assert "sealed" not in json.loads((folder / "manifest.json").read_text())
     assert load(folder, keys).meta == {"k": 1}  # and can be loaded in the block too
 
 
@@ -224,8 +224,9 @@ def test_a_model_and_a_checkpoint_are_sealed_and_training_goes_on(study, tmp_pat
     np.testing.assert_array_equal(codes, other)
     plain = study.fit_again(study.features, study.histories)
     assert result.curve["loss_new"].equals(plain.curve["loss_new"])
-    for path in (tmp_path / "state").iterdir():
-        assert b"PK" not in path.read_bytes()[:2]
+    arrays = list((tmp_path / "state").rglob("arrays.safetensors"))
+    assert arrays
+    assert all(b'"dtype"' not in path.read_bytes() for path in arrays)
     with pytest.raises(ValueError, match="is encrypted"):
         Predictor.load(folder)
 

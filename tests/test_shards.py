@@ -1,5 +1,6 @@
 """A log in parts: nothing lost, read ahead, and trained on as if it were whole."""
 
+import json
 import threading
 from dataclasses import replace
 from itertools import islice, pairwise
@@ -11,6 +12,7 @@ import pytest
 
 from interestkit.examples import TrainingConfig, find_examples
 from interestkit.feeding import Source, feed, schedule
+from interestkit.files import with_digest
 from interestkit.losses import LOSSES
 from interestkit.schema import USER
 from interestkit.shards import Shards, prefetched, write_shards
@@ -157,11 +159,24 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         Shards.read(tmp_path / "nothing")
     (tmp_path / "old").mkdir()
     (tmp_path / "old" / "shards.json").write_text('{"counts": [[1, 2]]}')
-    with pytest.raises(ValueError, match="must be written anew, got shards of an older version"):
+    with pytest.raises(ValueError, match=r"shards.json: .* of an older version; write it anew"):
         Shards.read(tmp_path / "old")
     copy = Shards(folder=shards.folder, counts=((1, 1), *shards.counts[1:]))
     with pytest.raises(ValueError, match=r"part-00000.parquet: must hold 1 events, got"):
         copy.events(0)
+
+
+def test_a_shard_that_has_changed_since_is_refused(study, events, tmp_path):
+    own = write_shards(events, tmp_path, num_shards=2)
+    path = tmp_path / "part-00001.parquet"
+    table = pl.read_parquet(path)
+    table.with_columns(pl.col("item").reverse()).write_parquet(path)  # as many events
+    assert len(own.events(0)) + len(table) == len(events)
+    for reads in (lambda: own.events(1), lambda: study.fit_again(study.features, own)):
+        with pytest.raises(
+            ValueError, match=r"part-00001.parquet: the file is damaged; its sha256"
+        ):
+            reads()
 
 
 def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):
@@ -175,8 +190,10 @@ def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):
     "text", ["[", "[]", "{}", '{"counts": [], "fingerprint": ""}', '{"counts": [[1, -1]]}', "\xff"]
 )
 def test_a_damaged_manifest_of_shards_is_one_error(tmp_path, text):
-    (tmp_path / "shards.json").write_text(text, "latin-1")
-    with pytest.raises(ValueError, match=r"shards\.json: damaged"):
+    is_sealed = text.startswith('{"')  # whole, but not what shards are
+    content = with_digest(json.loads(text)) if is_sealed else text.encode("latin-1")
+    (tmp_path / "shards.json").write_bytes(content)
+    with pytest.raises(ValueError, match=r"shards\.json: (damaged|the file is damaged)"):
         Shards.read(tmp_path)
 
 
@@ -184,5 +201,5 @@ def test_a_damaged_shard_is_one_error(tmp_path, clean_log):
     shards = write_shards(clean_log.events, tmp_path / "s", num_shards=1)
     path = tmp_path / "s" / "part-00000.parquet"
     path.write_bytes(path.read_bytes()[:-9])
-    with pytest.raises(ValueError, match=r"part-00000\.parquet: cannot be read as \.parquet"):
+    with pytest.raises(ValueError, match=r"part-00000\.parquet: the file is damaged"):
         shards.events(0)

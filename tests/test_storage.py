@@ -1,13 +1,16 @@
 """Saved folders come back as they were, whatever interrupts a save or damages a file."""
 
 import json
+import os
+import zipfile
 
 import numpy as np
 import polars as pl
 import pytest
 
 from interestkit import storage
-from interestkit.storage import load_folder, save_folder, sha256_of
+from interestkit.files import sha256_of, with_digest
+from interestkit.storage import load_folder, save_folder
 
 TABLE = pl.DataFrame({"user": ["ä", None], "interests": [["a", "b"], []]})
 
@@ -15,7 +18,7 @@ TABLE = pl.DataFrame({"user": ["ä", None], "interests": [["a", "b"], []]})
 @pytest.fixture
 def saved(tmp_path):
     """A folder with one table, two arrays and meta, saved as kind "demo"."""
-    arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "names": np.array(["x"])}
+    arrays = {"weights": np.arange(6, dtype=np.float32).reshape(2, 3), "step": np.int32(7)}
     return save_folder(
         tmp_path / "run" / "demo",
         kind="demo",
@@ -31,7 +34,8 @@ def test_loading_gives_back_what_was_saved(saved):
     assert stored.tables["train"].equals(TABLE)
     assert stored.arrays["weights"].dtype == np.float32
     np.testing.assert_array_equal(stored.arrays["weights"], [[0, 1, 2], [3, 4, 5]])
-    assert stored.arrays["names"].tolist() == ["x"]
+    assert stored.arrays["step"].shape == ()
+    assert stored.arrays["step"] == 7
     assert stored.meta == {"k": [1, None]}
 
 
@@ -41,8 +45,12 @@ def test_a_folder_without_content_can_be_saved_and_loaded(tmp_path):
 
 
 def test_an_array_may_have_any_name(tmp_path):
-    folder = save_folder(tmp_path / "a", kind="a", arrays={"file": np.ones(2), "w/b.0": np.eye(2)})
-    assert set(load_folder(folder, kind="a").arrays) == {"file", "w/b.0"}
+    turned = np.arange(6.0).reshape(2, 3).T  # its numbers lie in another order
+    given = {"file": np.ones(2), "w/b.0": turned, "swapped": np.arange(3, dtype=">i4")}
+    found = load_folder(save_folder(tmp_path / "a", kind="a", arrays=given), kind="a").arrays
+    assert set(found) == set(given)
+    for name, array in given.items():
+        np.testing.assert_array_equal(found[name], array)
 
 
 def test_saving_again_replaces_all_that_was_there(saved):
@@ -89,7 +97,32 @@ def test_a_kill_between_the_two_steps_of_the_swap_is_undone(saved, again):
     assert [path.name for path in saved.parent.iterdir()] == ["demo"]
 
 
-@pytest.mark.parametrize("name", ["train.parquet", "arrays.npz"])
+def test_what_a_killed_process_left_is_cleared_up_by_the_next_save(saved):
+    (saved.parent / ".demo.saving-x1" / "demo").mkdir(parents=True)
+    save_folder(saved, kind="demo")
+    assert [path.name for path in saved.parent.iterdir()] == ["demo"]
+
+
+def test_all_is_on_the_disk_before_it_takes_its_name(saved, monkeypatch):
+    done, fsync, rename = [], os.fsync, storage.Path.rename
+
+    def noted_sync(number):
+        done.append(storage.Path(f"/proc/self/fd/{number}").readlink().name)
+        fsync(number)
+
+    def noted_rename(path, target):
+        done.append(f"-> {target.name}")
+        return rename(path, target)
+
+    monkeypatch.setattr(os, "fsync", noted_sync)
+    monkeypatch.setattr(storage.Path, "rename", noted_rename)
+    save_folder(saved, kind="demo", tables={"train": TABLE}, arrays={"a": np.ones(2)})
+    files = {"train.parquet", "arrays.safetensors", "manifest.json"}
+    assert set(done[:3]) == files
+    assert done[3:] == ["demo", "-> .demo.previous", "-> demo", "run"]
+
+
+@pytest.mark.parametrize("name", ["train.parquet", "arrays.safetensors"])
 def test_a_damaged_file_is_named(saved, name):
     content = bytearray((saved / name).read_bytes())
     content[len(content) // 2] ^= 1
@@ -109,6 +142,41 @@ def test_a_damaged_manifest_is_named(saved, text):
     (saved / "manifest.json").write_text(text)
     with pytest.raises(ValueError, match=r"manifest\.json: the file is damaged"):
         load_folder(saved, kind="demo")
+
+
+def test_no_byte_of_a_manifest_can_change_unnoticed(saved):
+    path = saved / "manifest.json"
+    content = path.read_bytes()
+    random = np.random.default_rng(0)
+    for place in range(len(content)):
+        changed = bytearray(content)
+        changed[place] ^= 1 << random.integers(8)
+        path.write_bytes(changed)
+        with pytest.raises(ValueError, match=r"manifest\.json: the file is damaged|format must be"):
+            load_folder(saved, kind="demo")
+    for length in range(len(content)):
+        path.write_bytes(content[:length])
+        with pytest.raises(ValueError, match=r"manifest\.json: the file is damaged"):
+            load_folder(saved, kind="demo")
+
+
+def test_a_manifest_that_lost_its_seal_is_damaged(saved):
+    manifest = json.loads((saved / "manifest.json").read_text())
+    del manifest["sha256"]
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ValueError, match="its lines are not those that were saved"):
+        load_folder(saved, kind="demo")
+
+
+def test_a_folder_of_format_1_is_still_read(tmp_path):
+    with zipfile.ZipFile(tmp_path / "arrays.npz", "w") as archive, archive.open("a.npy", "w") as f:
+        np.lib.format.write_array(f, np.arange(3))
+    files = {"arrays.npz": sha256_of(tmp_path / "arrays.npz")}
+    manifest = {"kind": "demo", "format": 1, "meta": {"k": 1}, "files": files}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    stored = load_folder(tmp_path, kind="demo")
+    assert stored.arrays["a"].tolist() == [0, 1, 2]
+    assert stored.meta == {"k": 1}
 
 
 def test_loading_another_kind_says_both_kinds(saved):
@@ -150,7 +218,12 @@ def test_saving_over_a_file_is_refused(tmp_path):
     ("content", "message"),
     [
         ({"tables": {"../x": TABLE}}, r"table names must have letters.*got \['../x'\]"),
-        ({"arrays": {"a": np.array([{}])}}, "array 'a' must hold numbers.*got object"),
+        (
+            {"arrays": {"a": np.array([{}])}},
+            "array 'a' must hold bools or real numbers.*got object",
+        ),
+        ({"arrays": {"a": np.array(["x"])}}, "array 'a' must hold bools or real numbers.*got <U1"),
+        ({"arrays": {"a": np.array([1j])}}, "array 'a' must hold .*got complex128"),
         ({"meta": {"a": {1, 2}}}, "meta must hold what JSON can"),
     ],
 )
@@ -169,7 +242,9 @@ def test_sha256_equals_the_published_value_for_abc(tmp_path):
 def tampered(folder, **fields):
     """The folder with other fields in its manifest."""
     path = folder / "manifest.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+    manifest = json.loads(path.read_text()) | fields
+    del manifest["sha256"]
+    path.write_bytes(with_digest(manifest))
     return folder
 
 
@@ -179,7 +254,7 @@ def tampered(folder, **fields):
 def test_a_manifest_that_points_elsewhere_is_refused_before_a_file_is_read(saved, name):
     secret = saved.parent / "secret.parquet"
     TABLE.write_parquet(secret)
-    with pytest.raises(ValueError, match=r"files must be arrays\.npz or NAME\.parquet, got"):
+    with pytest.raises(ValueError, match=r"files must be arrays\.safetensors or NAME\.parquet"):
         load_folder(tampered(saved, files={name: sha256_of(secret)}), kind="demo")
 
 

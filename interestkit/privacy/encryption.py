@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 from pyarrow.parquet import encryption as pe
 
 from interestkit.events import EventLog
+from interestkit.files import write_atomically
 from interestkit.privacy.pseudonyms import read_key
-from interestkit.storage import LOCKSMITH, write_atomically
+from interestkit.storage import LOCKSMITH
 
 MASTER_KEY = "interestkit"
 _ENCRYPTED = b"PARE"  # how a Parquet file with an encrypted footer starts

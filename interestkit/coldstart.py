@@ -64,6 +64,15 @@ def cold_start(
 
     Raises:
         ValueError: If `most_events` is below 1.
+
+    Example:
+        >>> import interestkit as ik
+        >>> split = ik.temporal_split(ik.clean(ik.simulate(num_users=300, seed=1))[0], min_judged=0)
+        >>> features = ik.fit_features(split.train, split.items)
+        >>> data = {"features": features, "log": features.histories(split.train)}
+        >>> own, popular = ik.MostFrequent(**data), ik.Popular(**data)
+        >>> cold_start(own, popular, ik.held_out(features, split, "validation")).min_events
+        0
     """
     if most_events < 1:
         raise ValueError(f"most_events must be at least 1, got {most_events}")

@@ -1,6 +1,7 @@
 """Fifty kinds of broken file: each gives one error that names the file and what is wrong where."""
 
 import bz2
+import contextlib
 import gzip
 import io
 import lzma
@@ -10,9 +11,11 @@ from datetime import date, datetime, timedelta
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from interestkit.events import read_log
-from interestkit.reading import read_table
+from interestkit.reading import EXTENSIONS, read_table
 
 HEAD = "user,item,time\n"
 GOOD = '{"user": "a", "item": "x", "time": 1}\n'
@@ -199,3 +202,40 @@ def test_the_messages_of_libraries_keep_one_line(tmp_path):
     with pytest.raises(ValueError, match=re.escape("cannot be read as .csv")) as caught:
         read_table(write(tmp_path, "log.csv", f'{HEAD}a,"x,1\n'), {})
     assert "infer_schema_length" not in str(caught.value)
+
+
+PIECES = [
+    "user",
+    "item",
+    "time",
+    "rating",
+    ",",
+    "::",
+    "\t",
+    "\n",
+    '"',
+    "{",
+    "}",
+    "[",
+    ":",
+    "1",
+    "nan",
+]
+PIECES += ["2024-05-31", "1717180200", "ann", "\r", " ", "\u0661", "1e400", "-1", "null", "true"]
+CONTENT = st.one_of(
+    st.binary(max_size=200),
+    st.lists(st.sampled_from(PIECES), max_size=60).map(lambda pieces: "".join(pieces).encode()),
+    st.lists(st.sampled_from(PIECES), max_size=30).map(
+        lambda pieces: f"{HEAD}a,x,1\n{''.join(pieces)}".encode()
+    ),
+)
+
+
+@given(content=CONTENT, suffix=st.sampled_from(EXTENSIONS))
+@settings(max_examples=200)
+def test_any_bytes_are_a_log_or_one_error(tmp_path_factory, content, suffix):
+    path = tmp_path_factory.mktemp("any") / f"log{suffix}"
+    path.write_bytes(content)
+    with contextlib.suppress(ValueError):
+        log = read_log(path)
+        assert log.num_events > 0

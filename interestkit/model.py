@@ -170,17 +170,21 @@ class InterestModel(nnx.Module):
         """What the tower sees of a batch of histories."""
         return self._summary(log, catalogue, moment, parts, self._repeats(log, moment), None)
 
-    def say(self, summary: Summary, bits: Sequence[Bits | None] = (None,)) -> Said:
+    def tower_input(self, summary: Summary) -> Float[Array, "batch inputs"]:
+        """Summaries side by side, as the tower reads them."""
+        parts = (summary.pooled, jnp.sqrt(summary.shares + 1e-6))
+        flat = [part.reshape(len(part), -1) for part in parts]
+        return jnp.concatenate([*flat, jnp.log1p(summary.totals), jnp.log1p(summary.weight)], axis=1)
+
+    def say(self, summary: Summary, bits: Sequence[Bits | None] | None = None) -> Said:
         """What follows from summaries alone.
 
         The taste, a weighted sum of the pooled item vectors, goes straight into the user vector,
         so that items like those of the history score high from the first step on, and the tower
         learns what to change (a residual).
         """
-        x = (summary.pooled, jnp.sqrt(summary.shares + 1e-6))
-        x = (*(part.reshape(len(part), -1) for part in x), jnp.log1p(summary.totals))
-        x = jnp.concatenate([*x, jnp.log1p(summary.weight)], axis=1)
-        state = self.tower(drop(x, self.config.dropout, bits[0]), bits[1:])
+        x = drop(self.tower_input(summary), self.config.dropout, bits and bits[0])
+        state = self.tower(x, bits and bits[1:])
         taste = jnp.einsum("bsd,s->bd", summary.pooled, self.pooled_weight[...])
         return Said(
             user=self.user_vector(state) + taste,

@@ -1,0 +1,218 @@
+"""A model asked about changed histories of many users at once: events left out, events scaled.
+
+What is asked for is a row of log-probabilities: of all interests, or of some new items of each
+user. One program goes through a block of users; histories are padded to one of two lengths.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Bool, Float, Int
+
+from interestkit.histories import Histories
+from interestkit.model import LEAST_SUM, LEAST_WEIGHT, InterestModel
+from interestkit.prediction import Predictor, pad
+from interestkit.records import Catalogue, Log, Moment, Prediction, Summary
+from interestkit.trying import light
+
+BLOCK = 32  # users that one call of a program goes through
+ROOMS = (64, 512)  # events that there is room for; all but the newest 512 are left out
+_POINTS, _WEIGHTS = (np.polynomial.legendre.leggauss(3)[n].astype(np.float32) for n in (0, 1))
+_PANELS, _SWITCHES = 32, 256  # of a path: pieces at least, and places where units switch
+_BEND = 4  # points of a path lie closer where it begins: the model bends most there
+
+
+class Users(NamedTuple):
+    """Some users, their newest events from the oldest on, and what is asked about each."""
+
+    item: Int[Array, "users events"]
+    seconds: Int[Array, "users events"]
+    weight: Float[Array, "users events"]
+    number: Int[Array, " users"]  # of the events that are no padding
+    moment: Int[Array, " users"]
+    codes: Int[Array, "users candidates"]  # items that are asked about; (users, 0): interests
+    target: Int[Array, " users"]  # place in the row of log-probabilities
+
+
+class Asked:
+    """A model made ready to be asked about many changed histories.
+
+    Args:
+        predictor: The model.
+
+    Raises:
+        ValueError: If the model has a linear part, which only items know.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        ready = light(predictor)
+        config = ready.model.config
+        self.most_events = min(config.repeat_length, ROOMS[-1])
+        self._catalogue, self._parts = ready.catalogue, []
+        for room in ROOMS:
+            ready.model.config = replace(config, can_repeat=False, repeat_length=room)
+            self._parts.append(nnx.split(ready.model))
+
+    def blocks(
+        self, histories: Histories, codes: Int[np.ndarray, "users candidates"], target: np.ndarray
+    ) -> Iterator[tuple[Int[np.ndarray, " users"], int, Users]]:
+        """Users of like length together: their numbers, room for events, and the padded block."""
+        lengths = np.minimum(histories.lengths, self.most_events)
+        for place, room in enumerate(ROOMS):
+            least = ROOMS[place - 1] if place else -1
+            chosen = np.flatnonzero((lengths > least) & (lengths <= room))
+            for first in range(0, len(chosen), BLOCK):
+                rows = chosen[first : first + BLOCK]
+                at = histories.offsets[rows + 1][:, None] - lengths[rows][:, None]
+                at = at + np.arange(room)[None, :]
+                at = np.minimum(at, len(histories.item) - 1)
+                events = (histories.item, histories.seconds, histories.weight)
+                parts = [array[at] for array in events] if len(histories.item) else []
+                parts = parts or [np.zeros((len(rows), room), a.dtype) for a in events]
+                parts += [lengths[rows], histories.moment[rows], codes[rows], target[rows]]
+                padded = Users(*(pad(np.asarray(part), BLOCK) for part in parts))
+                yield rows, place, padded
+
+    def ask(self, program: Callable, place: int, users: Users, *given, **settings):
+        """What a program of this module says of a block of users."""
+        graph, state = self._parts[place]
+        return program(graph, state, self._catalogue, users, *given, **settings)
+
+
+def _said(model: InterestModel, catalogue: Catalogue, user: Users, kept) -> Prediction:
+    """What the model says of one user whose history is the events that are kept."""
+    place = jnp.where(kept, jnp.cumsum(kept) - 1, len(kept))
+    order = jnp.zeros(len(kept), int).at[place].set(jnp.arange(len(kept)), mode="drop")
+    log = Log(user.item[order], user.seconds[order], user.weight[order], None, None)
+    moment = Moment(jnp.zeros(1, int), kept.sum()[None], user.moment[None])
+    return model(log, catalogue, moment, parts=jnp.ones(2))
+
+
+def _row(model, catalogue, user: Users, said) -> Float[Array, " candidates"]:
+    """Log-probabilities of what is asked about."""
+    if not user.codes.size:
+        return said.interests[0]
+    scores = model.score_targets(said, catalogue, user.codes[None], parts=jnp.ones(2))
+    return jax.nn.log_softmax(scores[0])
+
+
+def kept_scores(model, catalogue, user, kept: Bool[Array, "variants events"]):
+    """Log-probabilities for each choice of the events of one user that are kept."""
+    return jax.vmap(lambda own: _row(model, catalogue, user, _said(model, catalogue, user, own)))(
+        kept
+    )
+
+
+def is_event(user: Users) -> Bool[Array, " events"]:
+    """False on padding."""
+    return jnp.arange(len(user.item)) < user.number
+
+
+def by_user(program: Callable) -> Callable:
+    """A program for one user as one for a block of them."""
+
+    @partial(jax.jit, static_argnums=0, static_argnames="cells")
+    def run(graph, state, catalogue, users, *given, **settings):
+        model = nnx.merge(graph, state)
+
+        def one(inputs):
+            return program(model, catalogue, *inputs, **settings)
+
+        return jax.lax.map(one, (users, *given))
+
+    return run
+
+
+@by_user
+def left_out(model, catalogue, user: Users):
+    """Log-probabilities of the whole history, and of it without each of its events."""
+    real = is_event(user)
+    without = real[None, :] & ~jnp.eye(len(real), dtype=bool)
+    whole = kept_scores(model, catalogue, user, real[None])[0]
+    return whole, kept_scores(model, catalogue, user, without)
+
+
+@by_user
+def scores(model, catalogue, user: Users, kept):
+    """Log-probabilities of given choices of events."""
+    return kept_scores(model, catalogue, user, kept)
+
+
+@by_user
+def gradients(model, catalogue, user: Users, *, cells: int):
+    """Integrated gradients of the target by event, and its value with all events and with none.
+
+    The path scales what the events add to the summary from nothing to all of it. The slope along
+    it jumps where a hidden unit switches on or off: there the path is cut, and between cuts it is
+    smooth.
+    """
+    real = is_event(user)
+    whole = _said(model, catalogue, user, real)
+    log = Log(user.item, user.seconds, user.weight, None, None)
+    place = jnp.arange(len(real))
+    alone = Moment(place, place + real, jnp.full(len(real), user.moment))
+    alone = model.summarise(log, catalogue, alone, parts=jnp.ones(2))
+    moment = Moment(jnp.zeros(1, int), user.number[None], user.moment[None])
+    total = model.summarise(log, catalogue, moment, parts=jnp.ones(2))
+    parts = _contributions(model.config, alone, total, user.number - 1 - place)
+
+    def scaled(at):
+        return jax.tree.map(lambda part: at**_BEND * part, total)
+
+    def value(summary):
+        said = model.say(summary)._asdict()
+        kept = {name: said[name] for name in ("user", "popularity_weight", "interests")}
+        return _row(model, catalogue, user, whole._replace(**kept))[user.target]
+
+    edges = _cuts(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], cells)
+    middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
+    at = (middle[:, None] + half[:, None] * jnp.asarray(_POINTS)[None, :]).ravel()
+    width = (half[:, None] * jnp.asarray(_WEIGHTS)[None, :]).ravel() * _BEND * at ** (_BEND - 1)
+    slopes = jax.vmap(lambda at: jax.grad(value)(scaled(at)))(at)
+    mean = jax.tree.map(lambda part: jnp.tensordot(width, part, 1), slopes)
+    by_part = jax.tree.map(lambda a, b: (a * b).reshape(len(a), -1).sum(axis=1), parts, mean)
+    return sum(by_part), value(total), value(scaled(0.0))
+
+
+def _cuts(units: Callable, cells: int) -> Float[Array, " edges"]:
+    """Edges on [0, 1] between which no hidden unit switches, by search in cells of equal width."""
+    grid = jnp.linspace(0, 1, cells + 1)
+    found = jax.vmap(units)(grid)
+    cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=_SWITCHES, fill_value=-1)
+    low, high = grid[cell], grid[cell + 1]
+    at_low, at_high = found[cell, unit], found[cell + 1, unit]
+    for _ in range(4):  # false position: the units are all but straight within a cell
+        at = low - at_low * (high - low) / (at_high - at_low)
+        at_at = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
+        left = (at_at > 0) == (at_low > 0)
+        low, at_low = jnp.where(left, at, low), jnp.where(left, at_at, at_low)
+        high, at_high = jnp.where(left, high, at), jnp.where(left, at_high, at_at)
+    at = jnp.where(cell < 0, 1.0, at)
+    return jnp.sort(jnp.concatenate([grid[:: cells // _PANELS], at]))
+
+
+def _contributions(config, alone: Summary, total: Summary, age) -> Summary:
+    """What each event adds to a summary; the sum over events is the summary.
+
+    Args:
+        config: The shape of the model.
+        alone: Summaries of histories of one event each.
+        total: The summary of all of them.
+        age: 0 for the newest event, 1 for the one before it; negative for padding.
+    """
+    is_pooled = ((age >= 0) & (age < config.history_length))[:, None]
+    ratio = ((alone.weight + LEAST_WEIGHT) / (total.weight + LEAST_WEIGHT)) ** config.pool_power
+    ratio = jnp.concatenate([ratio * is_pooled, (age == 0)[:, None]], axis=1)
+    return Summary(
+        pooled=alone.pooled * ratio[..., None],
+        weight=alone.weight * is_pooled,
+        sums=alone.sums,
+        shares=alone.sums / jnp.maximum(total.sums.sum(axis=2, keepdims=True), LEAST_SUM),
+        totals=alone.totals,
+    )

@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from interestkit.histories import Histories
-from interestkit.model import LEAST_SUM, LEAST_WEIGHT, InterestModel
+from interestkit.model import HIDDEN, LEAST_SUM, LEAST_WEIGHT, InterestModel
 from interestkit.prediction import Predictor, pad
 from interestkit.records import Catalogue, Log, Moment, Prediction, Summary
 from interestkit.trying import light
@@ -24,7 +24,9 @@ from interestkit.trying import light
 BLOCK = 32  # users that one call of a program goes through
 ROOMS = (64, 512)  # events that there is room for; all but the newest 512 are left out
 _POINTS, _WEIGHTS = (np.polynomial.legendre.leggauss(3)[n].astype(np.float32) for n in (0, 1))
-_PANELS, _SWITCHES = 32, 256  # of a path: pieces at least, and places where units switch
+_PANELS = 16  # pieces of a path, at least
+# how finely units that switch are looked for, and how many there may be: first, and where it failed
+FINENESS = ({"cells": 128, "switches": 256}, {"cells": 1024, "switches": 512})
 _BEND = 4  # points of a path lie closer where it begins: the model bends most there
 
 
@@ -36,7 +38,7 @@ class Users(NamedTuple):
     weight: Float[Array, "users events"]
     number: Int[Array, " users"]  # of the events that are no padding
     moment: Int[Array, " users"]
-    codes: Int[Array, "users candidates"]  # items that are asked about; (users, 0): interests
+    codes: Int[Array, "users candidates"]  # items asked about, -1 none; (users, 0): interests
     target: Int[Array, " users"]  # place in the row of log-probabilities
 
 
@@ -45,9 +47,6 @@ class Asked:
 
     Args:
         predictor: The model.
-
-    Raises:
-        ValueError: If the model has a linear part, which only items know.
     """
 
     def __init__(self, predictor: Predictor) -> None:
@@ -85,21 +84,57 @@ class Asked:
         return program(graph, state, self._catalogue, users, *given, **settings)
 
 
-def _said(model: InterestModel, catalogue: Catalogue, user: Users, kept) -> Prediction:
-    """What the model says of one user whose history is the events that are kept."""
+def _compact(user: Users, kept) -> tuple[Log, Moment]:
+    """The history of the events that are kept."""
     place = jnp.where(kept, jnp.cumsum(kept) - 1, len(kept))
     order = jnp.zeros(len(kept), int).at[place].set(jnp.arange(len(kept)), mode="drop")
     log = Log(user.item[order], user.seconds[order], user.weight[order], None, None)
-    moment = Moment(jnp.zeros(1, int), kept.sum()[None], user.moment[None])
+    return log, Moment(jnp.zeros(1, int), kept.sum()[None], user.moment[None])
+
+
+def _said(model: InterestModel, catalogue: Catalogue, user: Users, kept) -> Prediction:
+    """What the model says of one user whose history is the events that are kept."""
+    log, moment = _compact(user, kept)
     return model(log, catalogue, moment, parts=jnp.ones(2))
+
+
+def _summary_of(model: InterestModel, catalogue: Catalogue, user: Users, kept) -> Summary:
+    log, moment = _compact(user, kept)
+    return model.summarise(log, catalogue, moment, parts=jnp.ones(2))
+
+
+def _shaped(model: InterestModel, events: int) -> InterestModel:
+    """The same model, reading no more than so many events."""
+    twin = nnx.merge(*nnx.split(model))
+    length = min(events, model.config.history_length)
+    twin.config = replace(model.config, history_length=length, repeat_length=events)
+    return twin
+
+
+def _summaries(model, catalogue, user: Users) -> tuple[Prediction, Summary, Summary]:
+    """What is said of one user; the summary of the history, and that of each event alone."""
+    real = is_event(user)
+    log, place = _compact(user, real)[0], jnp.arange(len(real))
+    each = Moment(place, place + real, jnp.full(len(real), user.moment))
+    alone = _shaped(model, 1).summarise(log, catalogue, each, parts=jnp.ones(2))
+    total = _summary_of(model, catalogue, user, real)
+    return _said(model, catalogue, user, real), total, alone
 
 
 def _row(model, catalogue, user: Users, said) -> Float[Array, " candidates"]:
     """Log-probabilities of what is asked about."""
     if not user.codes.size:
         return said.interests[0]
-    scores = model.score_targets(said, catalogue, user.codes[None], parts=jnp.ones(2))
-    return jax.nn.log_softmax(scores[0])
+    codes = jnp.maximum(user.codes, 0)[None]
+    scores = model.score_targets(said, catalogue, codes, parts=jnp.ones(2))[0]
+    return jax.nn.log_softmax(jnp.where(user.codes < 0, HIDDEN, scores))
+
+
+def _row_of(model, catalogue, user: Users, said: Prediction, summary: Summary):
+    """The same where the history has this summary."""
+    found = model.say(summary)._asdict()
+    kept = {name: found[name] for name in ("user", "popularity_weight", "interests")}
+    return _row(model, catalogue, user, said._replace(**kept))
 
 
 def kept_scores(model, catalogue, user, kept: Bool[Array, "variants events"]):
@@ -117,7 +152,7 @@ def is_event(user: Users) -> Bool[Array, " events"]:
 def by_user(program: Callable) -> Callable:
     """A program for one user as one for a block of them."""
 
-    @partial(jax.jit, static_argnums=0, static_argnames="cells")
+    @partial(jax.jit, static_argnums=0, static_argnames=("cells", "switches"))
     def run(graph, state, catalogue, users, *given, **settings):
         model = nnx.merge(graph, state)
 
@@ -131,11 +166,44 @@ def by_user(program: Callable) -> Callable:
 
 @by_user
 def left_out(model, catalogue, user: Users):
-    """Log-probabilities of the whole history, and of it without each of its events."""
+    """Log-probabilities of the whole history, and of it without each of its events.
+
+    Sums without an event are those before it and those after it. Only the newest events are
+    pooled: where an older one is left out, the pooled vectors stay.
+    """
     real = is_event(user)
-    without = real[None, :] & ~jnp.eye(len(real), dtype=bool)
-    whole = kept_scores(model, catalogue, user, real[None])[0]
-    return whole, kept_scores(model, catalogue, user, without)
+    whole, total, alone = _summaries(model, catalogue, user)
+    near, back = min(model.config.history_length + 1, len(real)), jnp.arange(len(real))
+    at = jnp.maximum(user.number - 1 - jnp.arange(near), 0)
+    kept = real[None, :] & (jnp.arange(len(real)) != at[:, None])
+    kept &= (back > user.number - 1 - near)[None, :]
+    pooled = jax.vmap(lambda own: _summary_of(_shaped(model, near), catalogue, user, own))(kept)
+
+    def without(part, own):
+        every = jnp.broadcast_to(part, (len(real), *part.shape[1:]))
+        return every.at[at].set(own[:, 0])
+
+    sums, totals = (_all_but(part) for part in (alone.sums, alone.totals))
+    changed = Summary(
+        pooled=without(total.pooled, pooled.pooled),
+        weight=without(total.weight, pooled.weight),
+        sums=sums,
+        shares=sums / jnp.maximum(sums.sum(axis=2, keepdims=True), LEAST_SUM),
+        totals=totals,
+    )
+
+    def row(summary):
+        return _row_of(model, catalogue, user, whole, jax.tree.map(lambda a: a[None], summary))
+
+    return _row(model, catalogue, user, whole), jax.vmap(row)(changed)
+
+
+def _all_but(parts):
+    """For each row the sum of all others, without differences of large numbers."""
+    before = jnp.cumsum(parts, axis=0)
+    after = jnp.cumsum(parts[::-1], axis=0)[::-1]
+    none = jnp.zeros_like(parts[:1])
+    return jnp.concatenate([none, before[:-1]]) + jnp.concatenate([after[1:], none])
 
 
 @by_user
@@ -145,32 +213,23 @@ def scores(model, catalogue, user: Users, kept):
 
 
 @by_user
-def gradients(model, catalogue, user: Users, *, cells: int):
+def gradients(model, catalogue, user: Users, *, cells: int, switches: int):
     """Integrated gradients of the target by event, and its value with all events and with none.
 
     The path scales what the events add to the summary from nothing to all of it. The slope along
     it jumps where a hidden unit switches on or off: there the path is cut, and between cuts it is
     smooth.
     """
-    real = is_event(user)
-    whole = _said(model, catalogue, user, real)
-    log = Log(user.item, user.seconds, user.weight, None, None)
-    place = jnp.arange(len(real))
-    alone = Moment(place, place + real, jnp.full(len(real), user.moment))
-    alone = model.summarise(log, catalogue, alone, parts=jnp.ones(2))
-    moment = Moment(jnp.zeros(1, int), user.number[None], user.moment[None])
-    total = model.summarise(log, catalogue, moment, parts=jnp.ones(2))
-    parts = _contributions(model.config, alone, total, user.number - 1 - place)
+    whole, total, alone = _summaries(model, catalogue, user)
+    parts = _contributions(model.config, alone, total, user.number - 1 - jnp.arange(len(user.item)))
 
     def scaled(at):
         return jax.tree.map(lambda part: at**_BEND * part, total)
 
     def value(summary):
-        said = model.say(summary)._asdict()
-        kept = {name: said[name] for name in ("user", "popularity_weight", "interests")}
-        return _row(model, catalogue, user, whole._replace(**kept))[user.target]
+        return _row_of(model, catalogue, user, whole, summary)[user.target]
 
-    edges = _cuts(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], cells)
+    edges = _cuts(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], cells, switches)
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     at = (middle[:, None] + half[:, None] * jnp.asarray(_POINTS)[None, :]).ravel()
     width = (half[:, None] * jnp.asarray(_WEIGHTS)[None, :]).ravel() * _BEND * at ** (_BEND - 1)
@@ -180,14 +239,14 @@ def gradients(model, catalogue, user: Users, *, cells: int):
     return sum(by_part), value(total), value(scaled(0.0))
 
 
-def _cuts(units: Callable, cells: int) -> Float[Array, " edges"]:
+def _cuts(units: Callable, cells: int, switches: int) -> Float[Array, " edges"]:
     """Edges on [0, 1] between which no hidden unit switches, by search in cells of equal width."""
     grid = jnp.linspace(0, 1, cells + 1)
     found = jax.vmap(units)(grid)
-    cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=_SWITCHES, fill_value=-1)
+    cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=switches, fill_value=-1)
     low, high = grid[cell], grid[cell + 1]
     at_low, at_high = found[cell, unit], found[cell + 1, unit]
-    for _ in range(4):  # false position: the units are all but straight within a cell
+    for _ in range(3):  # false position: the units are all but straight within a cell
         at = low - at_low * (high - low) / (at_high - at_low)
         at_at = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
         left = (at_at > 0) == (at_low > 0)

@@ -174,7 +174,9 @@ class InterestModel(nnx.Module):
         """Summaries side by side, as the tower reads them."""
         parts = (summary.pooled, jnp.sqrt(summary.shares + 1e-6))
         flat = [part.reshape(len(part), -1) for part in parts]
-        return jnp.concatenate([*flat, jnp.log1p(summary.totals), jnp.log1p(summary.weight)], axis=1)
+        return jnp.concatenate(
+            [*flat, jnp.log1p(summary.totals), jnp.log1p(summary.weight)], axis=1
+        )
 
     def say(self, summary: Summary, bits: Sequence[Bits | None] | None = None) -> Said:
         """What follows from summaries alone.

@@ -61,22 +61,17 @@ class Asked:
     def blocks(
         self, histories: Histories, codes: Int[np.ndarray, "users candidates"], target: np.ndarray
     ) -> Iterator[tuple[Int[np.ndarray, " users"], int, Users]]:
-        """Users of like length together: their numbers, room for events, and the padded block."""
+        """Users block by block: their numbers, which of `ROOMS` they have, and the padded block."""
         lengths = np.minimum(histories.lengths, self.most_events)
-        for place, room in enumerate(ROOMS):
-            least = ROOMS[place - 1] if place else -1
-            chosen = np.flatnonzero((lengths > least) & (lengths <= room))
-            for first in range(0, len(chosen), BLOCK):
-                rows = chosen[first : first + BLOCK]
-                at = histories.offsets[rows + 1][:, None] - lengths[rows][:, None]
-                at = at + np.arange(room)[None, :]
-                at = np.minimum(at, len(histories.item) - 1)
-                events = (histories.item, histories.seconds, histories.weight)
-                parts = [array[at] for array in events] if len(histories.item) else []
-                parts = parts or [np.zeros((len(rows), room), a.dtype) for a in events]
-                parts += [lengths[rows], histories.moment[rows], codes[rows], target[rows]]
-                padded = Users(*(pad(np.asarray(part), BLOCK) for part in parts))
-                yield rows, place, padded
+        place = int(np.searchsorted(ROOMS, lengths.max(initial=0)))
+        for first in range(0, len(histories), BLOCK):
+            rows = np.arange(first, min(first + BLOCK, len(histories)))
+            at = (histories.offsets[rows + 1] - lengths[rows])[:, None]
+            at = np.minimum(at + np.arange(ROOMS[place])[None, :], len(histories.item) - 1)
+            events = (histories.item, histories.seconds, histories.weight)
+            parts = [a[at] if len(a) else np.zeros(at.shape, a.dtype) for a in events]
+            parts += [lengths[rows], histories.moment[rows], codes[rows], target[rows]]
+            yield rows, place, Users(*(pad(np.asarray(part), BLOCK) for part in parts))
 
     def ask(self, program: Callable, place: int, users: Users, *given, **settings):
         """What a program of this module says of a block of users."""
@@ -207,6 +202,12 @@ def _all_but(parts):
 
 
 @by_user
+def user_vectors(model, catalogue, user: Users):
+    """The vector of each user, whose product with an item's vector is part of a score."""
+    return _said(model, catalogue, user, is_event(user)).user[0]
+
+
+@by_user
 def scores(model, catalogue, user: Users, kept):
     """Log-probabilities of given choices of events."""
     return kept_scores(model, catalogue, user, kept)
@@ -246,12 +247,17 @@ def _cuts(units: Callable, cells: int, switches: int) -> Float[Array, " edges"]:
     cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=switches, fill_value=-1)
     low, high = grid[cell], grid[cell + 1]
     at_low, at_high = found[cell, unit], found[cell + 1, unit]
-    for _ in range(3):  # false position: the units are all but straight within a cell
+
+    def nearer(_, ends):  # false position: the units are all but straight within a cell
+        low, high, at_low, at_high, _ = ends
         at = low - at_low * (high - low) / (at_high - at_low)
-        at_at = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
-        left = (at_at > 0) == (at_low > 0)
-        low, at_low = jnp.where(left, at, low), jnp.where(left, at_at, at_low)
-        high, at_high = jnp.where(left, high, at), jnp.where(left, at_high, at_at)
+        value = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
+        left = (value > 0) == (at_low > 0)
+        low, at_low = jnp.where(left, at, low), jnp.where(left, value, at_low)
+        high, at_high = jnp.where(left, high, at), jnp.where(left, at_high, value)
+        return low, high, at_low, at_high, at
+
+    at = jax.lax.fori_loop(0, 3, nearer, (low, high, at_low, at_high, low))[-1]
     at = jnp.where(cell < 0, 1.0, at)
     return jnp.sort(jnp.concatenate([grid[:: cells // _PANELS], at]))
 

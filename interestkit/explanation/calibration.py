@@ -35,7 +35,10 @@ class Calibrated:
 
     def __repr__(self) -> str:
         return "\n  ".join(
-            [f"Calibrated({self.predictor!r})", *(f"{n}: {said}" for n, said in self.told[1].items())]
+            [
+                f"Calibrated({self.predictor!r})",
+                *(f"{n}: {said}" for n, said in self.told[1].items()),
+            ]
         )
 
     def _repr_html_(self) -> str:

@@ -263,4 +263,3 @@ def _put_back(say, lead, out, loss) -> Bool[Array, " events"]:
         return jax.lax.cond(out[place], attempt, lambda: out), None
 
     return jax.lax.scan(step, out, jnp.argsort(loss))[0]
-

@@ -53,8 +53,9 @@ def light(predictor: Predictor) -> Light:
     model = nnx.clone(predictor.model)
     model.item_vectors = nnx.Param(jnp.asarray(item_vectors(predictor)))
     model.item_bias = nnx.Param(prior * model.item_bias[...])
-    for weights in (model.popularity_weight.kernel, model.popularity_weight.bias):
-        weights[...] = prior * weights[...]
+    popularity = model.popularity_weight
+    popularity.kernel = nnx.Param(prior * popularity.kernel[...])
+    popularity.bias = nnx.Param(prior * popularity.bias[...])
     model.config = replace(model.config, content_dim=0)
     catalogue = catalogue_arrays(predictor.features)._replace(content=np.zeros((1, 1), np.float32))
     of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})

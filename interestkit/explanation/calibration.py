@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from interestkit import metrics, reprs
 from interestkit.comparison import bootstrap_intervals
@@ -244,8 +244,8 @@ def interest_sets(
         raise ValueError(f"coverage must be in (0, 1), got {coverage}")
     if groups < 1:
         raise ValueError(f"groups must be at least 1, got {groups}")
-    probabilities, shares = _judged(model, truth)
-    has = truth.interest_shares.any(axis=1)
+    has = _has_interests(truth)
+    shares = truth.interest_shares[has]
     scores = _scores(model.interests(truth.histories), seed)[has]
     lengths = truth.histories.lengths[has]
     edges = np.unique(np.quantile(lengths, np.arange(1, groups) / groups, method="higher"))
@@ -283,10 +283,16 @@ def _scores(probabilities, seed: int) -> Float[np.ndarray, "users interests"]:
 
 def _judged(model, truth: HeldOut):
     """Probabilities and shares of the users whose later events have an interest."""
+    has = _has_interests(truth)
+    return model.interests(truth.histories)[has], truth.interest_shares[has]
+
+
+def _has_interests(truth: HeldOut) -> Bool[np.ndarray, " users"]:
+    """True for users whose later events have an interest; ValueError where there are none."""
     has = truth.interest_shares.any(axis=1)
     if not has.any():
         raise ValueError(f"truth must hold a user with later interests, got none of {len(truth)}")
-    return model.interests(truth.histories)[has], truth.interest_shares[has]
+    return has
 
 
 def _heated(probabilities, temperature: float) -> Float[np.ndarray, "users interests"]:

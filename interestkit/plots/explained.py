@@ -20,7 +20,6 @@ from interestkit.plots.drawing import (
     need_positive,
     nothing,
     percent,
-    plain_numbers,
     put_legend,
     put_legend_below,
     shown,
@@ -66,29 +65,22 @@ def event_reasons(
     need_one_of("way", way, list(_WAYS))
     need(events, way)
     need_positive(top=top)
-    places = [] if changing is None else changing["place"].to_list()
-    rows = events.with_columns(is_changing=pl.col("place").is_in(places), size=pl.col(way).abs())
-    best = rows.sort("is_changing", "size", "place", descending=[True, True, False]).head(top)
-    best = best.sort(way, "place", descending=[True, False])
+    best = _chosen(events, way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
     labels = ("target is so many times as probable for the event (log scale)", "event, time (UTC)")
     if best.is_empty():
         return nothing(ax, *labels)
     values = best[way].to_numpy().astype(float)
-    colours = np.where(values > 0, BLUE, VERMILION)
     hatches = ["////" if changes else "" for changes in best["is_changing"]]
-    look = {"color": colours, "hatch": hatches, "edgecolor": "white", "height": 0.75}
-    ax.barh(np.arange(len(best)), np.exp(values) - 1, left=1, **look)
+    look = {"hatch": hatches, "edgecolor": "white", "height": 0.75}
+    colours = np.where(values > 0, BLUE, VERMILION)
+    ax.barh(np.arange(len(best)), np.exp(values) - 1, left=1, color=colours, **look)
     ax.axvline(1, color=BLACK, linewidth=1)
-    ax.set_xscale("log")
-    reach = max(np.abs(values).max() * 1.1, 0.01)
-    ax.set_xlim(np.exp(-reach), np.exp(reach))
-    plain_numbers(ax.xaxis)
-    _few_ticks(ax, reach)
+    _times_axis(ax, max(np.abs(values).max() * 1.1, 0.01))
     said = best.select(pl.coalesce(TITLE, "item")).to_series()
     times = best[TIME].dt.strftime("%Y-%m-%d")
     name_rows(ax, [f"{shown(n, 20)}, {t}" for n, t in zip(said, times, strict=True)])
-    if best["is_changing"].any():
+    if any(hatches):
         hatched = Patch(facecolor=GREY, hatch="////", edgecolor="white")
         hatched.set_label("without these something else comes first")
         put_legend_below(ax, [hatched])
@@ -96,8 +88,18 @@ def event_reasons(
     return finish(ax, f"{what} speaks for it and against it", *labels)
 
 
-def _few_ticks(ax: Axes, reach: float) -> None:
-    """Round numbers on a logarithmic axis around 1, the same distance up and down."""
+def _chosen(events: pl.DataFrame, way: str, changing: pl.DataFrame | None, top: int):
+    """Events to draw, from the one that speaks most for the target."""
+    places = [] if changing is None else changing["place"].to_list()
+    rows = events.with_columns(is_changing=pl.col("place").is_in(places), size=pl.col(way).abs())
+    best = rows.sort("is_changing", "size", "place", descending=[True, True, False]).head(top)
+    return best.sort(way, "place", descending=[True, False])
+
+
+def _times_axis(ax: Axes, reach: float) -> None:
+    """A logarithmic axis around 1, the same distance up and down, with a few round numbers."""
+    ax.set_xscale("log")
+    ax.set_xlim(np.exp(-reach), np.exp(reach))
     steps = [1.01, 1.02, 1.05, 1.1, 1.2, 1.5, 2, 3, 5, 10, 30, 100, 1_000, 1e6]
     step = next((s for s in reversed(steps) if np.log(s) <= reach * 0.9), steps[0])
     half = next((s for s in reversed(steps) if np.log(s) <= np.log(step) * 0.6), None)

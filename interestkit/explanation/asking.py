@@ -24,9 +24,12 @@ from interestkit.trying import light
 BLOCK = 32  # users that one call of a program goes through
 ROOMS = (64, 512)  # events that there is room for; all but the newest 512 are left out
 _POINTS, _WEIGHTS = (np.polynomial.legendre.leggauss(3)[n].astype(np.float32) for n in (0, 1))
-_PANELS = 16  # pieces of a path, at least
-# how finely units that switch are looked for, and how many there may be: first, and where it failed
-FINENESS = ({"cells": 128, "switches": 256}, {"cells": 1024, "switches": 512})
+# Pieces of a path at least, cells in which units that switch are looked for, and room for those
+# that do: at first, and where attributions then do not add up.
+FINENESS = (
+    {"panels": 32, "cells": 128, "switches": 256},
+    {"panels": 128, "cells": 1024, "switches": 512},
+)
 _BEND = 4  # points of a path lie closer where it begins: the model bends most there
 
 
@@ -147,7 +150,7 @@ def is_event(user: Users) -> Bool[Array, " events"]:
 def by_user(program: Callable) -> Callable:
     """A program for one user as one for a block of them."""
 
-    @partial(jax.jit, static_argnums=0, static_argnames=("cells", "switches"))
+    @partial(jax.jit, static_argnums=0, static_argnames=("panels", "cells", "switches"))
     def run(graph, state, catalogue, users, *given, **settings):
         model = nnx.merge(graph, state)
 
@@ -170,7 +173,7 @@ def left_out(model, catalogue, user: Users):
     whole, total, alone = _summaries(model, catalogue, user)
     near, back = min(model.config.history_length + 1, len(real)), jnp.arange(len(real))
     at = jnp.maximum(user.number - 1 - jnp.arange(near), 0)
-    kept = real[None, :] & (jnp.arange(len(real)) != at[:, None])
+    kept = real[None, :] & (back[None, :] != at[:, None])
     kept &= (back > user.number - 1 - near)[None, :]
     pooled = jax.vmap(lambda own: _summary_of(_shaped(model, near), catalogue, user, own))(kept)
 
@@ -214,7 +217,7 @@ def scores(model, catalogue, user: Users, kept):
 
 
 @by_user
-def gradients(model, catalogue, user: Users, *, cells: int, switches: int):
+def gradients(model, catalogue, user: Users, *, panels: int, **fineness: int):
     """Integrated gradients of the target by event, and its value with all events and with none.
 
     The path scales what the events add to the summary from nothing to all of it. The slope along
@@ -230,7 +233,8 @@ def gradients(model, catalogue, user: Users, *, cells: int, switches: int):
     def value(summary):
         return _row_of(model, catalogue, user, whole, summary)[user.target]
 
-    edges = _cuts(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], cells, switches)
+    cuts = _switches(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], **fineness)
+    edges = jnp.sort(jnp.concatenate([jnp.linspace(0, 1, panels + 1), cuts]))
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
     at = (middle[:, None] + half[:, None] * jnp.asarray(_POINTS)[None, :]).ravel()
     width = (half[:, None] * jnp.asarray(_WEIGHTS)[None, :]).ravel() * _BEND * at ** (_BEND - 1)
@@ -240,8 +244,8 @@ def gradients(model, catalogue, user: Users, *, cells: int, switches: int):
     return sum(by_part), value(total), value(scaled(0.0))
 
 
-def _cuts(units: Callable, cells: int, switches: int) -> Float[Array, " edges"]:
-    """Edges on [0, 1] between which no hidden unit switches, by search in cells of equal width."""
+def _switches(units: Callable, *, cells: int, switches: int) -> Float[Array, " switches"]:
+    """Where on [0, 1] hidden units switch, by search in cells of equal width; 1 for none."""
     grid = jnp.linspace(0, 1, cells + 1)
     found = jax.vmap(units)(grid)
     cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=switches, fill_value=-1)
@@ -258,8 +262,7 @@ def _cuts(units: Callable, cells: int, switches: int) -> Float[Array, " edges"]:
         return low, high, at_low, at_high, at
 
     at = jax.lax.fori_loop(0, 3, nearer, (low, high, at_low, at_high, low))[-1]
-    at = jnp.where(cell < 0, 1.0, at)
-    return jnp.sort(jnp.concatenate([grid[:: cells // _PANELS], at]))
+    return jnp.where(cell < 0, 1.0, at)
 
 
 def _contributions(config, alone: Summary, total: Summary, age) -> Summary:

@@ -107,7 +107,7 @@ class Explanation:
         facts = {
             "completeness": f"gradients miss at most {checks['incomplete']:.1e} nats, {verdict} "
             f"(limit {COMPLETE:.0e})",
-            "agreement": f"rank correlation of both attributions {checks['agreement']:.2f} (median)",
+            "agreement": f"rank correlation of both ways {checks['agreement']:.2f} (median)",
         }
         rows = {"users": self.users.head(50).to_dicts(), "events": self.table.head(50).to_dicts()}
         return "Explanation", facts, rows
@@ -150,7 +150,7 @@ def explain(
         >>> explain(Predictor(features=features, model=model), histories.rows(0, 3))
         Explanation(interest, 3 users, ...)
           completeness: gradients miss at most ... nats, as they should (limit 1e-05)
-          agreement: rank correlation of both attributions ... (median)
+          agreement: rank correlation of both ways ... (median)
 
     Source:
         Sundararajan, Taly and Yan (2017), Axiomatic attribution for deep networks, ICML, PMLR 70.

@@ -14,6 +14,7 @@ from interestkit.histories import Histories
 from interestkit.prediction import Predictor
 from interestkit.schema import USER
 
+_BINS = 15  # of confidence, as is usual
 _HOTTEST = 8.0  # temperatures between 1 / 8 and 8 are searched
 
 
@@ -67,6 +68,18 @@ class Calibrated:
     def rank(self, histories: Histories, *, k: int = 10, exclude_seen: bool = True):
         """As `Predictor.rank`, which the temperature does not change."""
         return self.predictor.rank(histories, k=k, exclude_seen=exclude_seen)
+
+    def reliability(self, truth: HeldOut) -> pl.DataFrame:
+        """Bins of `metrics.reliability` before and after, as in `Evaluation.reliability`."""
+        probabilities, shares = _judged(self.predictor, truth)
+        edges, tables = np.arange(_BINS + 1) / _BINS, []
+        for name, heat in (("before", 1.0), ("after", self.temperature)):
+            bins = metrics.reliability(_heated(probabilities, heat), shares, num_bins=_BINS)
+            columns = {"low": edges[:-1], "high": edges[1:]}
+            columns |= {name: np.asarray(part) for name, part in bins._asdict().items()}
+            named = (pl.lit(name).alias("model"), pl.lit(0).alias("seed"), "*")
+            tables.append(pl.DataFrame(columns).select(named))
+        return pl.concat(tables)
 
     def of(self, predictor: Predictor) -> "Calibrated":
         """The same temperature for another model, such as one that learned from more events."""

@@ -83,3 +83,11 @@ class MLP(nnx.Module):
         for number, layer in enumerate(self.layers):
             x = drop(nnx.relu(layer(x)), self.dropout, bits and bits[number])
         return x if self.last is None else self.last(x)
+
+    def units(self, x: Float[Array, "batch inputs"]) -> Float[Array, "batch units"]:
+        """What goes into the ReLU of each hidden unit: where it is 0, outputs have a kink."""
+        found = []
+        for layer in self.layers:
+            found.append(layer(x))
+            x = nnx.relu(found[-1])
+        return jnp.concatenate(found, axis=1)

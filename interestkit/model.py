@@ -7,6 +7,7 @@ bias and recent popularity. This split follows RepeatNet (Ren et al. 2019, AAAI)
 trained together. Interests are a softmax over labels around the user's own shares.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -20,12 +21,14 @@ from jaxtyping import Array, Bool, Float, Int
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
 from interestkit.layers import MLP, Bits, draw_weights, drop, is_kept, linear
+from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Summary
 
 SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
 PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
 HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers
 _LONG = 8  # histories are long where the catalogue is less than so many times as large
+LEAST_WEIGHT, LEAST_SUM = 1e-3, 1e-6  # in place of sums that are 0, which nothing can be divided by
 _UNSEEN_COUNT = 0.02  # stands for "no event" inside logarithms of decayed counts
 
 
@@ -88,49 +91,6 @@ class ModelConfig:
         return self.history_length + self.num_inputs + sum(self.hidden)
 
 
-class Log(NamedTuple):
-    """Events of all users on the device, sorted by user and time."""
-
-    item: Int[Array, " events"]
-    seconds: Int[Array, " events"]
-    weight: Float[Array, " events"]
-    # position of the user's next event with this item, and the decayed sum of their events with
-    # it; None for a model without repeats
-    following: Int[Array, " events"] | None
-    counts: Float[Array, "events scales"] | None
-
-
-class Catalogue(NamedTuple):
-    """What is known of each item, on the device."""
-
-    content: Float[Array, "items content"]
-    interest_codes: Int[Array, "items labels"]  # padded with num_interests
-    interest_shares: Float[Array, "items labels"]
-    is_candidate: Bool[Array, " items"]
-    popularity: Float[Array, "items snapshots scales"]
-    snapshot_seconds: Int[Array, " snapshots"]
-
-
-class Moment(NamedTuple):
-    """Whom to predict, and when: a history is the events start..end - 1 of the log."""
-
-    start: Int[Array, " batch"]
-    end: Int[Array, " batch"]
-    seconds: Int[Array, " batch"]
-
-
-class Prediction(NamedTuple):
-    """What the model says about a batch of moments, all but the scores of new items."""
-
-    user: Float[Array, "batch dim"]  # user vector
-    popularity_weight: Float[Array, "batch signals"]  # how much popularity counts for the user
-    repeat: Float[Array, "batch repeats"]  # log-probability among the items of the history
-    repeat_items: Int[Array, "batch repeats"]  # their codes; num_items where there is none
-    repeat_logit: Float[Array, " batch"]  # log-odds of a repeat
-    interests: Float[Array, "batch interests"]  # log-probabilities
-    snapshot: Int[Array, " batch"]  # last snapshot of popularity that is not after the moment
-
-
 class InterestModel(nnx.Module):
     """The user tower and its heads; `Prediction` says what comes out.
 
@@ -183,25 +143,56 @@ class InterestModel(nnx.Module):
             parts: Which parts of the item vectors count.
             bits: Random bits (batch, `ModelConfig.num_bits`) for dropout; None drops nothing.
         """
-        repeats = self._repeats(log, moment)
-        sums, shares, totals = self._interest_shares(catalogue, repeats)
-        state, taste = self._state(log, catalogue, moment, parts, shares, totals, bits)
+        config, repeats = self.config, self._repeats(log, moment)
+        ends = np.cumsum([config.history_length, config.num_inputs, *config.hidden])
+        bits = [None] * len(ends) if bits is None else jnp.split(bits, ends[:-1], axis=1)
+        summary = self._summary(log, catalogue, moment, parts, repeats, bits[0])
+        said = self.say(summary, bits[1:])
         can_repeat = repeats.is_real & rows_of(catalogue.is_candidate, repeats.item)
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
         snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
         score, odds = jnp.zeros(can_repeat.shape), jnp.full(len(can_repeat), HIDDEN)
         if self.config.can_repeat:
-            score = self._score_repeats(catalogue, snapshot, repeats, totals)
-            odds = jnp.where(can_repeat.any(axis=1), self.repeat_gate(state)[:, 0], HIDDEN)
+            score = self._score_repeats(catalogue, snapshot, repeats, summary.totals)
+            odds = jnp.where(can_repeat.any(axis=1), said.repeat_logit, HIDDEN)
         return Prediction(
-            user=self.user_vector(state) + taste,
-            popularity_weight=self.popularity_weight(state),
+            user=said.user,
+            popularity_weight=said.popularity_weight,
             repeat=jax.nn.log_softmax(jnp.where(can_repeat, score, HIDDEN), axis=1),
             repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
             repeat_logit=odds,
-            interests=self._score_interests(state, sums),
+            interests=said.interests,
             snapshot=snapshot,
+        )
+
+    def summarise(self, log: Log, catalogue: Catalogue, moment: Moment, *, parts) -> Summary:
+        """What the tower sees of a batch of histories."""
+        return self._summary(log, catalogue, moment, parts, self._repeats(log, moment), None)
+
+    def tower_input(self, summary: Summary) -> Float[Array, "batch inputs"]:
+        """Summaries side by side, as the tower reads them."""
+        parts = (summary.pooled, jnp.sqrt(summary.shares + 1e-6))
+        flat = [part.reshape(len(part), -1) for part in parts]
+        return jnp.concatenate(
+            [*flat, jnp.log1p(summary.totals), jnp.log1p(summary.weight)], axis=1
+        )
+
+    def say(self, summary: Summary, bits: Sequence[Bits | None] | None = None) -> Said:
+        """What follows from summaries alone.
+
+        The taste, a weighted sum of the pooled item vectors, goes straight into the user vector,
+        so that items like those of the history score high from the first step on, and the tower
+        learns what to change (a residual).
+        """
+        x = drop(self.tower_input(summary), self.config.dropout, bits and bits[0])
+        state = self.tower(x, bits and bits[1:])
+        taste = jnp.einsum("bsd,s->bd", summary.pooled, self.pooled_weight[...])
+        return Said(
+            user=self.user_vector(state) + taste,
+            popularity_weight=self.popularity_weight(state),
+            repeat_logit=self.repeat_gate(state)[:, 0],
+            interests=self._score_interests(state, summary.sums),
         )
 
     def score_new(
@@ -283,50 +274,39 @@ class InterestModel(nnx.Module):
         decay = jnp.exp(-age[..., None] / jnp.array(self.config.scales_days)[None, None, :])
         return _Repeats(log.item[at], is_real, age, counts * decay * is_real[..., None])
 
-    def _interest_shares(self, catalogue: Catalogue, repeats: "_Repeats"):
-        """Decayed share of each interest in the history, and the decayed sums of weights."""
+    def _summary(self, log, catalogue, moment, parts, repeats, bits) -> Summary:
+        """Decayed sums over the events of histories, and their shares of the whole."""
         codes = rows_of(catalogue.interest_codes, repeats.item).reshape(len(repeats.item), -1)
         rows = jnp.arange(len(codes))[:, None]
-        parts = rows_of(catalogue.interest_shares, repeats.item)
+        labels = rows_of(catalogue.interest_shares, repeats.item)
         sums = jnp.stack(
             [
                 jnp.zeros((len(codes), self.config.num_interests))
                 .at[rows, codes]
-                .add((repeats.counts[..., scale, None] * parts).reshape(codes.shape), mode="drop")
+                .add((repeats.counts[..., scale, None] * labels).reshape(codes.shape), mode="drop")
                 for scale in range(repeats.counts.shape[-1])
             ],
             axis=1,
         )
-        shares = sums / jnp.maximum(sums.sum(axis=2, keepdims=True), 1e-6)
-        return sums, shares, repeats.counts.sum(axis=1)
+        pooled, weight = self._pool(log, catalogue, moment, parts, bits)
+        shares = sums / jnp.maximum(sums.sum(axis=2, keepdims=True), LEAST_SUM)
+        return Summary(pooled, weight, sums, shares, repeats.counts.sum(axis=1))
 
-    def _state(self, log, catalogue, moment, parts, shares, totals, bits):
-        """The last hidden layer, and the taste: a weighted sum of the pooled item vectors.
-
-        The taste goes straight into the user vector, so that items like those of the history
-        score high from the first step on, and the tower learns what to change (a residual).
-        """
-        config = self.config
-        ends = np.cumsum([config.history_length, config.num_inputs, *config.hidden])
-        bits = [None] * len(ends) if bits is None else jnp.split(bits, ends[:-1], axis=1)
-        at = moment.end[:, None] - 1 - jnp.arange(config.history_length)[None, :]
+    def _pool(self, log, catalogue, moment, parts, bits):
+        """Mean item vectors of the newest events on each time scale, the last one, and weights."""
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
         is_real = at >= moment.start[:, None]
-        is_last = is_real & (jnp.arange(config.history_length) == 0)[None, :]
+        is_last = is_real & (jnp.arange(self.config.history_length) == 0)[None, :]
         at = jnp.maximum(at, 0)
-        if bits[0] is not None:
-            is_real &= is_kept(config.event_dropout, bits[0])
+        if bits is not None:
+            is_real &= is_kept(self.config.event_dropout, bits)
         age = _days(moment.seconds[:, None] - log.seconds[at])
         decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
         weight = decay * (is_real * log.weight[at])[..., None]
         total = weight.sum(axis=1)
-        share = weight / (total + 1e-3)[:, None] ** config.pool_power
+        share = weight / (total + LEAST_WEIGHT)[:, None] ** self.config.pool_power
         share = jnp.concatenate([share, is_last[..., None].astype(share.dtype)], axis=2)
-        pooled = self._pooled(share, log.item[at], catalogue, parts)
-        flat = [part.reshape(len(at), -1) for part in (pooled, jnp.sqrt(shares + 1e-6))]
-        x = jnp.concatenate([*flat, jnp.log1p(totals), jnp.log1p(total)], axis=1)
-        x = drop(x, config.dropout, bits[1])
-        taste = jnp.einsum("bsd,s->bd", pooled, self.pooled_weight[...])
-        return self.tower(x, bits[2:]), taste
+        return self._pooled(share, log.item[at], catalogue, parts), total
 
     def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
         """Score of each repeatable item, given that the next event is a repeat."""

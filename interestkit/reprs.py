@@ -111,6 +111,12 @@ def of_comparison(comparison: Any) -> str:
     return card("Comparison", f"of {comparison.model} with all others", facts, **tables)
 
 
+def of_explanation(found: Any) -> str:
+    """Card of an `Explanation` or another object with facts, checks in words, and tables."""
+    kind, facts, tables = found.told
+    return card(kind, "", facts, **{name: rows[:_MOST_ROWS] for name, rows in tables.items()})
+
+
 def of_held_out(truth: Any) -> str:
     """Card of a `HeldOut`."""
     facts = {

@@ -14,7 +14,7 @@ from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.histories import Histories, power_of_two
 from interestkit.mixing import mix_repeats, only_new
-from interestkit.model import HIDDEN, PARTS, Catalogue, Moment
+from interestkit.model import HIDDEN, PARTS, Catalogue, InterestModel, Moment
 from interestkit.prediction import Predictor, check_k, pad
 from interestkit.ranking import top_k
 
@@ -35,6 +35,31 @@ def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
     """
     catalogue = place(catalogue_arrays(predictor.features))
     return np.asarray(predictor.model.vectors(catalogue, jnp.array(PARTS[predictor.mode])))
+
+
+class Light(NamedTuple):
+    """A model with item vectors that are computed, and a catalogue without content."""
+
+    model: InterestModel
+    catalogue: Catalogue
+
+
+def light(predictor: Predictor) -> Light:
+    """The model of a predictor in its mode, made ready for answers in little time.
+
+    It takes `parts=jnp.ones(2)` whatever the mode: what does not count is 0.
+    """
+    prior = PARTS[predictor.mode][0]  # whether popularity, biases and EASE count
+    model = nnx.clone(predictor.model)
+    model.item_vectors = nnx.Param(jnp.asarray(item_vectors(predictor)))
+    model.item_bias = nnx.Param(prior * model.item_bias[...])
+    popularity = model.popularity_weight
+    popularity.kernel = nnx.Param(prior * popularity.kernel[...])
+    popularity.bias = nnx.Param(prior * popularity.bias[...])
+    model.config = replace(model.config, content_dim=0)
+    catalogue = catalogue_arrays(predictor.features)._replace(content=np.zeros((1, 1), np.float32))
+    of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
+    return Light(model, catalogue._replace(**of_items))
 
 
 class Answer(NamedTuple):
@@ -75,19 +100,12 @@ class OneUser:
 
     def __init__(self, predictor: Predictor) -> None:
         self.features = predictor.features
-        prior = PARTS[predictor.mode][0]  # whether popularity, biases and EASE count
-        is_linear = prior and predictor.linear is not None
+        is_linear = PARTS[predictor.mode][0] and predictor.linear is not None
         self._linear = jnp.asarray(predictor.linear if is_linear else np.zeros((0, 0), np.float32))
-        model = nnx.clone(predictor.model)
-        model.item_vectors = nnx.Param(jnp.asarray(item_vectors(predictor)))
-        model.item_bias = nnx.Param(prior * model.item_bias[...])
-        model.config = replace(model.config, content_dim=0)
-        self._can_repeat = model.config.can_repeat
-        self._graph, self._state = nnx.split(model)
-        catalogue = catalogue_arrays(self.features)._replace(content=np.zeros((1, 1), np.float32))
-        of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
-        self._catalogue = catalogue._replace(**of_items)
-        self._prior = jnp.array(prior)
+        ready = light(predictor)
+        self._can_repeat = ready.model.config.can_repeat
+        self._graph, self._state = nnx.split(ready.model)
+        self._catalogue = ready.catalogue
 
     def ask(
         self, history: Histories, *, k: int = 10, exclude_seen: bool = True, room: int = 1024
@@ -113,7 +131,6 @@ class OneUser:
             self._state,
             self._at(history.moment[0]),
             self._linear,
-            self._prior,
             log,
             moment,
             k=k,
@@ -133,11 +150,10 @@ _OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate")
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("k", "exclude_seen"))
-def _answer(graph, state, catalogue, linear, prior, log, moment, *, k, exclude_seen):
+def _answer(graph, state, catalogue, linear, log, moment, *, k, exclude_seen):
     """Codes, log-probabilities and interests of one user, as `Predictor` has them."""
     model = nnx.merge(graph, state)
     said = model(log, catalogue, moment, parts=jnp.ones(2))
-    said = said._replace(popularity_weight=prior * said.popularity_weight)
     new = model.score_new(said, catalogue, None, parts=jnp.ones(2))
     is_event = jnp.arange(len(log.item)) < moment.end[0]
     code = jnp.where(is_event, log.item, new.shape[1])

@@ -68,6 +68,11 @@ def figures(names):
     yield plots.gains(gains.with_columns(p_holm=0.01))
     yield plots.tradeoff(table)
     yield plots.coverage(table)
+    reasons = events.select("item", "time", place=pl.int_range(pl.len()), title=pl.Series(names))
+    reasons = reasons.with_columns(without=(pl.col("place") - 9) / 10)
+    yield plots.event_reasons(reasons, target=names[0], changing=reasons.head(1), top=20)
+    curves = pl.DataFrame({"order": few, "value": 0.5, "low": 0.4, "high": 0.6, "kind": "deletion"})
+    yield plots.removal_curves(curves.join(pl.DataFrame({"share": [0.0, 1.0]}), how="cross"))
     yield plots.reliability(bins.with_columns(confidence=0.3, accuracy=0.4))
     yield plots.search_trials(
         trials.with_columns(pl.Series(k, v) for k, v in settings.items()), title=names[0]

@@ -25,6 +25,7 @@ SMALL = {
     "NUM_TRIALS": 2,
     "ITEM_DIM": 8,
     "ARTICLE_EPOCHS": 3,
+    "NUM_USERS": 20,
 }
 OPTIONS = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
 MODELS = {"model", "popular", "recently popular", "own habits", "item neighbours", "EASE"}
@@ -52,7 +53,11 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     assert [fit["seed"] for fit in card["training"]["fits"]] == [0, 1]
     assert card["cleaning"]["rules"][0]["rule"] == "read"
     assert set(card["evaluation"]["baselines"]) == MODELS - {"model"}
-    assert sorted(path.name[:2] for path in out.glob("*.ipynb")) == ["01", "02", "03", "04", "05"]
+    numbers = sorted(path.name[:2] for path in out.glob("*.ipynb"))
+    assert numbers == ["01", "02", "03", "04", "05", "07"]
+    explained = pl.read_parquet(out / "explanations.parquet")
+    assert explained["user"].n_unique() <= 20
+    assert explained["without"].is_finite().all()
     assert "Evaluation" in (out / "report.html").read_text()
     assert "NDCG@10" in capsys.readouterr().out
     assert main(["run", "--only", "05", "--out", str(out), "-p", "TOP_K", "3"]) == 0

@@ -163,6 +163,40 @@ POINTS = pl.DataFrame(
 )
 
 
+REASONS = pl.DataFrame(
+    {
+        "place": [1, 2, 3],
+        "item": ["a", "b", "c"],
+        "title": ["A", None, "C"],
+        "time": [START, START + timedelta(days=1), START + timedelta(days=2)],
+        "without": [np.log(2), -np.log(4), 0.001],
+    }
+)
+CHANGING = pl.DataFrame({"place": [3]})
+REMOVED = pl.DataFrame(
+    [
+        (kind, order, share, value, value - 0.05, value + 0.05)
+        for kind in ("deletion", "insertion")
+        for order, value in (("without", 0.2), ("random", 0.4))
+        for share in (0.0, 1.0)
+    ],
+    schema=["kind", "order", "share", "value", "low", "high"],
+    orient="row",
+)
+HELD = pl.DataFrame(
+    {
+        "group": ["all", "1"],
+        "users": [20, 10],
+        "events": [7.0, 3.0],
+        "covered": [0.88, 0.8],
+        "low": [0.85, 0.7],
+        "high": [0.92, 0.9],
+        "size": [3.24, 4.0],
+        "nominal": [0.9, 0.9],
+    }
+)
+
+
 # Every function with a table to draw, the same table without rows, and what of it are labels.
 DRAWN = {
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
@@ -182,6 +216,11 @@ DRAWN = {
     "coverage": lambda ax=None: plots.coverage(make_table(), ax=ax),
     "tradeoff_path": lambda ax=None: plots.tradeoff_path(PATH, x="novelty", strength=0.5, ax=ax),
     "interest_points": lambda ax=None: plots.interest_points(POINTS, ax=ax),
+    "event_reasons": lambda ax=None: plots.event_reasons(
+        REASONS, target="x", changing=CHANGING, top=2, ax=ax
+    ),
+    "removal_curves": lambda ax=None: plots.removal_curves(REMOVED, ax=ax),
+    "set_coverage": lambda ax=None: plots.set_coverage(HELD, ax=ax),
     "user_groups": lambda ax=None: plots.user_groups(GROUPS, what="NDCG@10", ax=ax),
     "reidentification": lambda ax=None: plots.reidentification(FOUND, ax=ax),
 }
@@ -205,6 +244,9 @@ EMPTY = {
     "interest_points": lambda: plots.interest_points(POINTS.clear()),
     "user_groups": lambda: plots.user_groups(GROUPS.clear()),
     "reidentification": lambda: plots.reidentification(FOUND.clear()),
+    "event_reasons": lambda: plots.event_reasons(REASONS.clear()),
+    "removal_curves": lambda: plots.removal_curves(REMOVED.clear()),
+    "set_coverage": lambda: plots.set_coverage(HELD.clear()),
 }
 
 
@@ -776,3 +818,27 @@ def test_reidentification_has_a_line_for_each_kind_of_items_and_one_for_the_limi
     }
     with pytest.raises(ValueError, match="'high'"):
         plots.reidentification(FOUND.drop("high"))
+
+
+def test_event_reasons_draw_what_changes_something_first_and_then_what_counts_most():
+    ax = DRAWN["event_reasons"]()
+    assert row_labels(ax) == ["C, 2024-01-03", "b, 2024-01-02"]  # "A" would be the third
+    ends = [bar.get_x() + bar.get_width() for bar in ax.patches]
+    np.testing.assert_allclose(ends, [np.exp(0.001), 1 / 4])
+    assert [bool(bar.get_hatch()) for bar in ax.patches] == [True, False]
+    assert ax.get_legend().get_texts()[0].get_text() == "without these something else comes first"
+
+
+def test_removal_curves_draw_one_kind_in_percent():
+    ax = plots.removal_curves(REMOVED, kind="insertion")
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[20, 20], [40, 40]]
+    with pytest.raises(ValueError, match="kind must be one of"):
+        plots.removal_curves(REMOVED, kind="both")
+
+
+def test_set_coverage_has_a_mark_for_each_group_and_the_size_of_its_sets():
+    ax = DRAWN["set_coverage"]()
+    (line,) = (line for line in ax.lines if line.get_marker() == "o")
+    np.testing.assert_allclose(line.get_xdata(), [88, 80])
+    assert row_labels(ax) == ["all (7)", "group 1 (3)"]
+    assert {"3.2", "4.0"} <= set(texts(ax))

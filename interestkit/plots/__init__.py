@@ -7,6 +7,7 @@ place of a letter that no font in use knows. A model has the same colour in all 
 
 from interestkit.plots.compared import comparison, coverage, gains, reliability, tradeoff
 from interestkit.plots.drawing import STYLE, colour_of, use_style
+from interestkit.plots.explained import event_reasons, removal_curves, set_coverage
 from interestkit.plots.logs import (
     activity,
     cleaning,
@@ -29,6 +30,7 @@ __all__ = [
     "comparison",
     "coverage",
     "decay",
+    "event_reasons",
     "gains",
     "history_lengths",
     "interest_bars",
@@ -37,8 +39,10 @@ __all__ = [
     "long_tail",
     "reidentification",
     "reliability",
+    "removal_curves",
     "search_trials",
     "sessions",
+    "set_coverage",
     "tradeoff",
     "tradeoff_path",
     "training_curves",

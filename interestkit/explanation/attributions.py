@@ -1,0 +1,276 @@
+"""Which past events speak for what a model says, with the checks that it is so."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from interestkit import reprs
+from interestkit.explanation.asking import FINENESS, Asked, Users, gradients, left_out
+from interestkit.histories import Histories
+from interestkit.prediction import Predictor
+from interestkit.schema import ITEM, TIME, TITLE, USER, did_you_mean
+
+TARGETS = ("interest", "item")
+SHORTLIST = 256  # new items among which an item is explained: those that the model ranks first
+COMPLETE = 1e-5  # nats that attributions may miss
+
+
+class Target(NamedTuple):
+    """What is explained of each user.
+
+    Args:
+        kind: "interest" or "item".
+        codes: Items that the target stands among, the target first; (users, 0) for interests.
+        place: Place of the target among them, or code of the interest.
+        names: Name of each user's target.
+    """
+
+    kind: str
+    codes: Int[np.ndarray, "users candidates"]
+    place: Int[np.ndarray, " users"]
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Explanation:
+    """What `explain` found.
+
+    Args:
+        table: A row per event, of each user the newest first: user, place (1 is the newest),
+            item, title, time, without (nats that the target loses where the event is left out),
+            gradient (its share of the difference to an empty history, in nats).
+        users: A row per user: user, target, probability, empty (the same with no history),
+            events, left_out (older events that are not explained), incomplete (nats by which the
+            gradients miss the difference).
+        kind: "interest" or "item".
+        predictor: The model.
+        histories: The histories.
+        target: What is explained.
+    """
+
+    table: pl.DataFrame
+    users: pl.DataFrame
+    kind: str
+    predictor: Predictor
+    histories: Histories
+    target: Target
+
+    @cached_property
+    def checks(self) -> dict[str, object]:
+        """Completeness, and how far both kinds of attribution agree.
+
+        Returns:
+            incomplete (largest number of nats that the gradients of a user miss), is_complete
+            (that it is at most `COMPLETE`), agreement (median over users with three events or
+            more of the rank correlation of both columns; NaN without any).
+        """
+        worst = self.users["incomplete"].max()
+        both = self.table.group_by(USER).agg(
+            pl.len(), r=pl.corr("without", "gradient", method="spearman")
+        )
+        agreement = both.filter(pl.col("len") > 2)["r"].fill_nan(None).median()
+        worst = float("nan") if worst is None else worst
+        agreement = float("nan") if agreement is None else agreement
+        return {
+            "incomplete": worst,
+            "is_complete": worst <= COMPLETE,
+            "agreement": agreement,
+        }
+
+    def of(self, user: str) -> pl.DataFrame:
+        """Rows of one user.
+
+        Raises:
+            ValueError: If there is no such user; the message names a similar one.
+        """
+        self.histories.number_of(user)
+        return self.table.filter(pl.col(USER) == user)
+
+    def __repr__(self) -> str:
+        facts, users, events = self.told[1], len(self.users), len(self.table)
+        first = f"Explanation({self.kind}, {users:,} users, {events:,} events)"
+        return "\n  ".join([first, *(f"{name}: {said}" for name, said in facts.items())])
+
+    def _repr_html_(self) -> str:
+        return reprs.of_explanation(self)
+
+    @property
+    def told(self) -> tuple[str, dict, dict]:
+        """What a notebook shows: name of the class, checks in words, tables."""
+        checks = self.checks
+        verdict = "as they should" if checks["is_complete"] else "more than they may"
+        facts = {
+            "completeness": f"gradients miss at most {checks['incomplete']:.1e} nats, {verdict} "
+            f"(limit {COMPLETE:.0e})",
+            "agreement": f"rank correlation of both ways {checks['agreement']:.2f} (median)",
+        }
+        rows = {"users": self.users.head(50).to_dicts(), "events": self.table.head(50).to_dicts()}
+        return "Explanation", facts, rows
+
+
+def explain(
+    predictor: Predictor,
+    histories: Histories,
+    *,
+    target: str = "interest",
+    of: str | Sequence[str] | None = None,
+) -> Explanation:
+    """Which past events speak for an interest or an item, exact for the model, in two ways.
+
+    *Without*: the log-probability of the target, minus what it is where the event is left out.
+    *Gradient*: integrated gradients along a path on which all that the events add to what the
+    model sees of a history (`records.Summary`) grows from nothing to all of it; they add up to
+    the log-probability minus that of an empty history. Neither says anything of causes outside
+    the model. An item is explained among the `SHORTLIST` new items that the model ranks first
+    (repeats aside, and those of the history stay hidden where their event is left out).
+
+    Args:
+        predictor: The model.
+        histories: Whom to explain; of long histories the newest events that the model counts, at
+            most `asking.ROOMS[-1]`.
+        target: "interest" or "item".
+        of: Name of the interest or item, one for all users or one for each; None takes the most
+            probable of each user.
+
+    Raises:
+        ValueError: If `target` is another word, `of` is unknown or has another length, or items
+            are asked of a model with a linear part.
+
+    Example:
+        >>> from interestkit import fit, fit_features, simulate
+        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
+        >>> features = fit_features(log.events, log.items)
+        >>> histories = features.histories(log.events)
+        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
+        >>> explain(Predictor(features=features, model=model), histories.rows(0, 3))
+        Explanation(interest, 3 users, ...)
+          completeness: gradients miss at most ... nats, as they should (limit 1e-05)
+          agreement: rank correlation of both ways ... (median)
+
+    Source:
+        Sundararajan, Taly and Yan (2017), Axiomatic attribution for deep networks, ICML, PMLR 70.
+    """
+    histories.check_coded_by(predictor.features.fingerprint)
+    wanted = find_target(predictor, histories, target, of)
+    asked, explained = Asked(predictor), np.zeros(len(histories), np.int32)
+    found = np.zeros((2, len(histories.item)), np.float32)  # at the events of the histories
+    ends = np.zeros((3, len(histories)))
+    for rows, room, users in asked.blocks(histories, wanted.codes, wanted.place):
+        own, score, empty, missed = attributed(asked, room, users, len(rows))
+        explained[rows] = users.number[: len(rows)]
+        real = np.arange(own.shape[2])[None, :] < explained[rows][:, None]
+        at = (histories.offsets[rows + 1] - explained[rows])[:, None] + np.arange(own.shape[2])
+        found[:, at[real]] = own[:, real]
+        ends[:, rows] = score, empty, missed
+    table = _events_table(predictor, histories, explained, found)
+    users = pl.DataFrame(
+        {
+            USER: pl.Series(histories.users, dtype=pl.String),
+            "target": pl.Series(wanted.names, dtype=pl.String),
+            "probability": np.exp(ends[0]),
+            "empty": np.exp(ends[1]),
+            "events": explained,
+            "left_out": histories.lengths - explained,
+            "incomplete": ends[2],
+        }
+    )
+    return Explanation(
+        table=table,
+        users=users,
+        kind=target,
+        predictor=predictor,
+        histories=histories,
+        target=wanted,
+    )
+
+
+def attributed(asked: Asked, room: int, users: Users, number: int):
+    """Attributions of a block: (without and gradient, users, events), score, empty, incomplete."""
+    whole, without = (np.asarray(part) for part in asked.ask(left_out, room, users))
+    rows, target = np.arange(number), users.target[:number]
+    score = whole[rows, target]
+    for fineness in FINENESS:
+        said = asked.ask(gradients, room, users, **fineness)
+        gradient, full, empty = (np.asarray(part)[:number] for part in said)
+        real = np.arange(gradient.shape[1])[None, :] < users.number[:number, None]
+        gradient = np.where(real, gradient, 0)
+        missed = abs(gradient.sum(axis=1, dtype=float) - (full - empty))
+        if missed.max(initial=0) <= COMPLETE / 2:
+            break
+    dropped = score[:, None] - without[rows, :, target]
+    return np.stack([dropped, gradient]), score, empty, missed
+
+
+def find_target(
+    predictor: Predictor, histories: Histories, target: str, of: str | Sequence[str] | None
+) -> Target:
+    """What is to be explained, as codes; errors as in `explain`."""
+    if target not in TARGETS:
+        raise ValueError(f"target must be one of {', '.join(TARGETS)}, got {target!r}")
+    features, number = predictor.features, len(histories)
+    is_interest = target == "interest"
+    if not is_interest and predictor.linear is not None:
+        raise ValueError("items of a model with a linear part cannot be explained, interests can")
+    names = list(features.interests) if is_interest else features.items[ITEM].to_list()
+    codes = None if of is None else _codes_of(of, names, target, number)
+    if is_interest:
+        codes = predictor.interests(histories).argmax(axis=1) if codes is None else codes
+        among, place = np.zeros((number, 0), np.int32), codes.astype(np.int32)
+    else:
+        most = min(SHORTLIST, features.num_items)
+        among = predictor.rank(histories, k=most)[0]
+        first = among[:, 0] if codes is None else codes
+        among, codes = _with_first(among, first), first
+        place = np.zeros(number, np.int32)
+    said = tuple(names[code] for code in codes)
+    return Target(target, among.astype(np.int32), place, said)
+
+
+def _with_first(among: Int[np.ndarray, "users ranks"], first: Int[np.ndarray, " users"]):
+    """The list with an item in front, which then stands nowhere else; -1 where no item is left."""
+    rest = np.where(among == first[:, None], -1, among)
+    order = np.argsort(rest < 0, axis=1, kind="stable")
+    rest = np.take_along_axis(rest, order, axis=1)[:, :-1]
+    return np.concatenate([first[:, None], rest], axis=1)
+
+
+def _codes_of(of, names: list[str], what: str, number: int) -> Int[np.ndarray, " users"]:
+    asked = [of] * number if isinstance(of, str) else list(of)
+    if len(asked) != number:
+        raise ValueError(f"of must name one {what} or one for each of {number}, got {len(asked)}")
+    code = {name: place for place, name in enumerate(names)}
+    for name in dict.fromkeys(asked):
+        if name not in code:
+            hint = did_you_mean(str(name), names)
+            raise ValueError(f"of must be an {what} of the catalogue, got {name!r}{hint}")
+    return np.array([code[name] for name in asked], np.int32)
+
+
+def _events_table(
+    predictor: Predictor,
+    histories: Histories,
+    explained: Int[np.ndarray, " users"],
+    found: Float[np.ndarray, "kinds events"],
+) -> pl.DataFrame:
+    """A row per explained event, of each user the newest first."""
+    user = np.repeat(np.arange(len(histories)), explained)
+    place = np.arange(len(user)) - np.repeat(np.cumsum(explained) - explained, explained)
+    event = histories.offsets[user + 1] - 1 - place
+    items = predictor.features.items.select(ITEM, TITLE)[histories.item[event]]
+    seconds = pl.Series(histories.seconds[event], dtype=pl.Int64)
+    return pl.DataFrame(
+        {
+            USER: pl.Series(histories.users[user], dtype=pl.String),
+            "place": place + 1,
+            ITEM: items[ITEM],
+            TITLE: items[TITLE],
+            TIME: seconds,
+            "without": found[0, event],
+            "gradient": found[1, event],
+        }
+    ).with_columns((pl.lit(predictor.features.origin) + pl.duration(seconds=TIME)).alias(TIME))

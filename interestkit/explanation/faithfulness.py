@@ -1,0 +1,215 @@
+"""Whether attributions are about the model: curves of removal, and weights in random order."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import polars as pl
+from flax import nnx
+from jaxtyping import Bool, Float, Int
+
+from interestkit import reprs
+from interestkit.comparison import bootstrap_intervals, paired_statistics
+from interestkit.explanation.asking import Asked, Users, scores
+from interestkit.explanation.attributions import Explanation, attributed
+from interestkit.prediction import Predictor, pad
+
+ORDERS = ("without", "gradient", "random", "newest")
+KINDS = ("deletion", "insertion")
+_STAGES = (  # parts of the model from its outputs to its inputs
+    ("heads", ("interest_correction", "user_vector", "popularity_weight")),
+    ("tower", ("tower",)),
+    (
+        "decay and mixture",
+        ("log_decay_days", "interest_mixture", "interest_prior", "pooled_weight"),
+    ),
+    ("item vectors", ("item_vectors", "item_bias", "content", "trend")),
+    ("item labels", ()),
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Faithfulness:
+    """What `faithfulness` found.
+
+    Args:
+        curves: Mean probability of the target as events are left out ("deletion") or put in
+            ("insertion") in an order: kind, order, share, value, low, high (95 % over users).
+        gains: By how much an attribution is better than another order, in probability, on
+            average over the curve: kind, order, over, and the columns of
+            `comparison.paired_statistics`; above 0 is better for both kinds.
+        sanity: Rank correlation of the gradients with those of the model whose parts are put in
+            random order, from its outputs on: stage, value, low, high, users.
+    """
+
+    curves: pl.DataFrame
+    gains: pl.DataFrame
+    sanity: pl.DataFrame
+
+    def __repr__(self) -> str:
+        return "\n  ".join(["Faithfulness", *(f"{n}: {said}" for n, said in self.told[1].items())])
+
+    def _repr_html_(self) -> str:
+        return reprs.of_explanation(self)
+
+    @property
+    def told(self) -> tuple[str, dict, dict]:
+        """What a notebook shows: name of the class, checks in words, tables."""
+        names = ("kind", "order", "over", "gain", "low", "high")
+        facts = {
+            f"{kind} by {order} over {over}": f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"
+            for kind, order, over, gain, low, high in self.gains.select(names).iter_rows()
+        }
+        facts |= {
+            f"{stage} in random order": f"rank correlation {value:.2f} [{low:.2f}, {high:.2f}]"
+            for stage, value, low, high, _ in self.sanity.iter_rows()
+        }
+        tables = {"gains": self.gains.to_dicts(), "curves": self.curves.head(50).to_dicts()}
+        return "Faithfulness", facts, tables
+
+
+def faithfulness(found: Explanation, *, steps: int = 10, seed: int = 0) -> Faithfulness:
+    """Whether the events that are said to count do count, and whether learned weights matter.
+
+    *Deletion* leaves out a share of a user's events in an order, and a probability that falls
+    early is a sign that the order is right; *insertion* starts from nothing and puts them in.
+    Orders are those of the two attributions, random, and the newest first. Then parts of the
+    model are put in random order, one after the other from its outputs to its inputs, labels of
+    items last: attributions that stay the same would say nothing of what was learned.
+
+    Args:
+        found: What `explain` returned.
+        steps: Shares of the events from 0 to 1, less one, at least 1.
+        seed: Seed of the random orders.
+
+    Raises:
+        ValueError: If `steps` is below 1.
+
+    Example:
+        >>> from interestkit import explain, fit, fit_features, simulate
+        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
+        >>> features = fit_features(log.events, log.items)
+        >>> histories = features.histories(log.events)
+        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
+        >>> found = explain(Predictor(features=features, model=model), histories.rows(0, 20))
+        >>> rows = faithfulness(found).gains.filter(order="without", over="random")
+        >>> (rows["gain"] > 0).to_list()
+        [True, True]
+
+    Source:
+        Petsiuk, Das and Saenko (2018), RISE, BMVC; Adebayo et al. (2018), Sanity checks for
+        saliency maps, NeurIPS.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, got {steps}")
+    shares = np.linspace(0, 1, steps + 1)
+    values = _removed(found, shares, np.random.default_rng(seed))
+    curves = []
+    for (kind, order), value in values.items():
+        ends = bootstrap_intervals(value)
+        names = {"kind": kind, "order": order, "share": shares, "value": value.mean(axis=0)}
+        curves.append(pl.DataFrame(names | {"low": ends[0], "high": ends[1]}))
+    return Faithfulness(curves=pl.concat(curves), gains=_gains(values), sanity=_sanity(found, seed))
+
+
+def _gains(values: dict[tuple[str, str], Float[np.ndarray, "users shares"]]) -> pl.DataFrame:
+    """Areas under the curves of attributions against those of other orders."""
+    pairs = [(k, o, over) for k in KINDS for o in ORDERS[:2] for over in ORDERS[2:]]
+    sign = {"deletion": -1, "insertion": 1}
+    differences = [
+        sign[kind] * (values[kind, order] - values[kind, over]).mean(axis=1)
+        for kind, order, over in pairs
+    ]
+    names = pl.DataFrame(pairs, schema=["kind", "order", "over"], orient="row")
+    return names.hstack(paired_statistics(np.stack(differences, axis=1)))
+
+
+def _blocks(asked: Asked, found: Explanation) -> Iterator[tuple[np.ndarray, int, Users]]:
+    return asked.blocks(found.histories, found.target.codes, found.target.place)
+
+
+def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.random.Generator):
+    """Probability of each user's target by kind and order."""
+    asked, number = Asked(found.predictor), len(found.histories)
+    values = {(k, o): np.zeros((number, len(shares))) for k in KINDS for o in ORDERS}
+    by_user = found.table.select("without", "gradient").to_numpy().T
+    ends = np.cumsum(found.users["events"].to_numpy())
+    for rows, room, users in _blocks(asked, found):
+        length, events = users.item.shape[1], users.number[: len(rows)]
+        back = np.arange(length)[None, :]  # of the newest first
+        real = back < events[:, None]
+        at = np.minimum((ends[rows] - events)[:, None] + back, max(by_user.shape[1] - 1, 0))
+        order = {name: by_user[n][at] for n, name in enumerate(ORDERS[:2])}
+        order |= {"random": rng.random(at.shape), "newest": -np.broadcast_to(back, at.shape)}
+        ranks = [_ranks(np.where(real, own, -np.inf)) for own in order.values()]
+        first = _first(np.stack(ranks), events, shares)  # orders, shares, users, events
+        kept = np.stack([~first, first]) & real
+        kept = kept.reshape(-1, *real.shape).swapaxes(0, 1)
+        place = events[:, None] - 1 - np.arange(length)[None, :]  # turned to the oldest first
+        place = np.broadcast_to(np.maximum(place, 0)[:, None, :], kept.shape)
+        kept = np.take_along_axis(kept, place, axis=2) & real[:, None, :]
+        kept = pad(kept, len(users.number))
+        said = np.asarray(asked.ask(scores, room, users, kept))[: len(rows)]
+        target = users.target[: len(rows), None, None]
+        said = np.exp(np.take_along_axis(said, target, axis=2))[..., 0]
+        said = said.reshape(len(rows), len(KINDS), len(ORDERS), len(shares))
+        for k, kind in enumerate(KINDS):
+            for o, name in enumerate(ORDERS):
+                values[kind, name][rows] = said[:, k, o]
+    return values
+
+
+def _ranks(values: Float[np.ndarray, "users events"]) -> Int[np.ndarray, "users events"]:
+    """0 for the largest value of a user; of equals the newer one comes first."""
+    order = np.argsort(-values, axis=1, kind="stable")
+    return np.argsort(order, axis=1, kind="stable")
+
+
+def _first(ranks, events, shares) -> Bool[np.ndarray, "orders shares users events"]:
+    """True for the events that are among the first share of a user's, in each order."""
+    many = np.round(shares[:, None] * events[None, :])
+    return ranks[:, None] < many[None, :, :, None]
+
+
+def _sanity(found: Explanation, seed: int) -> pl.DataFrame:
+    """Rank correlation of gradients with those of models whose parts are shuffled."""
+    rng, rows = np.random.default_rng([seed, 1]), []
+    predictor = found.predictor
+    before = found.table.select("user", "place", gradient="gradient")
+    for stage, parts in _STAGES:
+        predictor = _shuffled(predictor, parts, rng)
+        again = _gradients(found, predictor)
+        pairs = before.with_columns(again=again).group_by("user", maintain_order=True)
+        own = pairs.agg(pl.len(), r=pl.corr("gradient", "again", method="spearman"))
+        own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
+        low, high = bootstrap_intervals(own[:, None]) if len(own) else ([np.nan], [np.nan])
+        mean = float(own.mean()) if len(own) else np.nan
+        rows.append((stage, mean, float(low[0]), float(high[0]), len(own)))
+    return pl.DataFrame(rows, schema=["stage", "value", "low", "high", "users"], orient="row")
+
+
+def _gradients(found: Explanation, predictor: Predictor) -> Float[np.ndarray, " events"]:
+    """Gradients of the same targets by another model, in the order of the table."""
+    asked, parts = Asked(predictor), []
+    where = np.zeros(len(found.histories), int)
+    for rows, room, users in _blocks(asked, found):
+        own = attributed(asked, room, users, len(rows))[0][1]
+        for row, number, values in zip(rows, users.number, own, strict=False):
+            where[row] = len(parts)
+            parts.append(values[:number][::-1])
+    return np.concatenate([parts[n] for n in where]) if parts else np.zeros(0)
+
+
+def _shuffled(predictor: Predictor, parts: tuple[str, ...], rng) -> Predictor:
+    """The predictor with the weights of some parts, or without any the labels, in random order."""
+    if not parts:
+        features = predictor.features
+        labels = rng.permutation(features.item_interests)
+        return replace(predictor, features=replace(features, item_interests=labels))
+    graph, state = nnx.split(predictor.model)
+    flat = dict(nnx.to_flat_state(state))
+    for path, weights in flat.items():
+        if path[0] in parts:
+            array = np.asarray(weights[...])
+            flat[path] = weights.replace(rng.permutation(array.ravel()).reshape(array.shape))
+    return replace(predictor, model=nnx.merge(graph, nnx.from_flat_state(flat)))

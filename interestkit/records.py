@@ -1,0 +1,67 @@
+"""What goes into the model and what comes out, as arrays with one row for each moment."""
+
+from typing import NamedTuple
+
+from jaxtyping import Array, Bool, Float, Int
+
+
+class Log(NamedTuple):
+    """Events of all users on the device, sorted by user and time."""
+
+    item: Int[Array, " events"]
+    seconds: Int[Array, " events"]
+    weight: Float[Array, " events"]
+    # position of the user's next event with this item, and the decayed sum of their events with
+    # it; None for a model without repeats
+    following: Int[Array, " events"] | None
+    counts: Float[Array, "events scales"] | None
+
+
+class Catalogue(NamedTuple):
+    """What is known of each item, on the device."""
+
+    content: Float[Array, "items content"]
+    interest_codes: Int[Array, "items labels"]  # padded with num_interests
+    interest_shares: Float[Array, "items labels"]
+    is_candidate: Bool[Array, " items"]
+    popularity: Float[Array, "items snapshots scales"]
+    snapshot_seconds: Int[Array, " snapshots"]
+
+
+class Moment(NamedTuple):
+    """Whom to predict, and when: a history is the events start..end - 1 of the log."""
+
+    start: Int[Array, " batch"]
+    end: Int[Array, " batch"]
+    seconds: Int[Array, " batch"]
+
+
+class Prediction(NamedTuple):
+    """What the model says about a batch of moments, all but the scores of new items."""
+
+    user: Float[Array, "batch dim"]  # user vector
+    popularity_weight: Float[Array, "batch signals"]  # how much popularity counts for the user
+    repeat: Float[Array, "batch repeats"]  # log-probability among the items of the history
+    repeat_items: Int[Array, "batch repeats"]  # their codes; num_items where there is none
+    repeat_logit: Float[Array, " batch"]  # log-odds of a repeat
+    interests: Float[Array, "batch interests"]  # log-probabilities
+    snapshot: Int[Array, " batch"]  # last snapshot of popularity that is not after the moment
+
+
+class Summary(NamedTuple):
+    """What the tower sees of a batch of histories: sums over events, all 0 for an empty one."""
+
+    pooled: Float[Array, "batch sums dim"]  # mean item vectors on each time scale; the last item's
+    weight: Float[Array, "batch scales"]  # decayed weight of the events behind the means
+    sums: Float[Array, "batch scales interests"]  # decayed weight of each interest
+    shares: Float[Array, "batch scales interests"]  # the same, of their sum
+    totals: Float[Array, "batch scales"]  # decayed weight of all events
+
+
+class Said(NamedTuple):
+    """What follows from a summary alone; `Prediction` says what it means."""
+
+    user: Float[Array, "batch dim"]
+    popularity_weight: Float[Array, "batch signals"]
+    repeat_logit: Float[Array, " batch"]
+    interests: Float[Array, "batch interests"]

@@ -87,7 +87,7 @@ def cost(split, since, repeats: int, moments: int) -> dict[str, float]:
     return found | {"room": setting.room, "expected_users": plain.batch_size // moments}
 
 
-def curve(split, since, part: str, epsilons, seeds: int, **options) -> pl.DataFrame:
+def curve(split, since, part: str, epsilons, seeds: int, max_items: int, **options) -> pl.DataFrame:
     """Accuracy of private models, of plain ones, of popularity and of own habits."""
     until, known = split.cut(part), split.before(part).filter(pl.col("time") >= since)
     rows = []
@@ -95,6 +95,7 @@ def curve(split, since, part: str, epsilons, seeds: int, **options) -> pl.DataFr
         fits = []
         for seed in range(seeds):
             noise = {"noise_multiplier": COUNTS_NOISE.get(epsilon, 10.0), "seed": seed}
+            noise |= {"max_items": max_items}
             features, counts = private_features(
                 known, split.items, since=since, until=until, **noise
             )
@@ -135,24 +136,30 @@ def judged(name: str, epsilon: float, seed: int, ranker, split, part: str) -> li
     ]
 
 
-def main() -> None:
-    """Measure, print, write JSON."""
+def asked() -> argparse.Namespace:
+    """Options of the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--cost", action="store_true")
     parser.add_argument("--curve", action="store_true")
     parser.add_argument("--users", type=int, default=0, help="of a simulated log; 0: real data")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--moments", type=int, default=4)
+    parser.add_argument("--seed", type=int, default=0, help="of the simulated log")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of --cost")
+    parser.add_argument("--moments", type=int, default=4, help="of a user in a step")
     parser.add_argument("--epochs", type=int, default=PRIVATE.epochs)
     parser.add_argument("--rate", type=float, default=PRIVATE.learning_rate)
     parser.add_argument("--clip", type=float, default=0.5)
+    parser.add_argument("--items", type=int, default=4096, help="of the private catalogue")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     parser.add_argument("--epsilons", type=float, nargs="+", default=[8, 3, 1, math.inf])
-    given = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Measure, print, write JSON."""
+    given = asked()
     split, since = world(given.users, given.seed)
     if given.cost:
         found = cost(split, since, given.repeats, given.moments)
@@ -162,7 +169,7 @@ def main() -> None:
     if given.curve:
         config = replace(PRIVATE, epochs=given.epochs, learning_rate=given.rate)
         options = {"config": config, "moments_per_user": given.moments, "clip_norm": given.clip}
-        table = curve(split, since, given.part, given.epsilons, given.seeds, **options)
+        table = curve(split, since, given.part, given.epsilons, given.seeds, given.items, **options)
         print(
             table.group_by("target", "model", "epsilon", maintain_order=True).agg(pl.mean("value"))
         )

@@ -18,6 +18,7 @@ RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 OVERFLOW_SHARE = 0.01  # of delta, kept for steps that draw more users than there is room for
 _INTERVAL = 1e-3  # losses are rounded up to it; a tenth of it gives the same three digits
 _ORDERS = (*range(2, 64), 80, 128, 256, 512)
+_ROOMS = 32
 _GRID = 2**16  # rates are whole multiples of 1 / _GRID, so that random numbers have them exactly
 
 
@@ -144,10 +145,9 @@ def make_card(
     delta = num_users**-1.1 if delta is None else delta
     _check(num_users, users_per_step, steps, clip_norm, epsilon, delta)
     rate = math.ceil(users_per_step / num_users * _GRID) / _GRID
-    spare = 0.0 if math.isinf(epsilon) else OVERFLOW_SHARE * delta / (1 + math.exp(epsilon))
-    room = num_users
-    if spare:
-        room = min(int(binom.isf(spare / steps, num_users, rate)) + 1, num_users)
+    spare = OVERFLOW_SHARE * delta / (1 + math.exp(min(epsilon, 20)))
+    enough = int(binom.isf(spare / steps, num_users, rate)) + 1
+    room = min(-(-enough // _ROOMS) * _ROOMS, num_users)  # few sizes, so few programs
     card = PrivacyCard(
         num_users=num_users,
         rate=rate,

@@ -130,8 +130,6 @@ def private_features(
     _check_positive(
         noise_multiplier=noise_multiplier, items_per_user=items_per_user, max_items=max_items
     )
-    if not since < until:
-        raise ValueError(f"until must be after since, {since}, got {until}")
     names = items[ITEM].unique().sort()
     own = (
         events.filter(pl.col(TIME).is_between(since, until, closed="left"))
@@ -147,13 +145,37 @@ def private_features(
     kept = np.sort(np.argsort(-counts, kind="stable")[:max_items])
     noisy = pl.DataFrame({ITEM: names.gather(kept), "noisy": counts[kept]})
     table = items.join(noisy.select(ITEM), on=ITEM, how="semi")
-    features = _public_features(table, since, until, kind_weights, content_dim)
+    public = {"kind_weights": kind_weights, "content_dim": content_dim}
+    features = public_features(table, since=since, until=until, **public)
     what = f"counts of {len(names):,} items"
     return _with_counts(features, noisy), Release(what=what, noise_multiplier=noise_multiplier)
 
 
-def _public_features(items, since, until, kind_weights, content_dim) -> Features:
-    """Features of made-up events, one user having each item at the beginning and at the end."""
+def public_features(
+    items: pl.DataFrame,
+    *,
+    since: datetime,
+    until: datetime,
+    kind_weights: Mapping[str, float] | None = None,
+    content_dim: int = 32,
+) -> Features:
+    """Features that know no user: the whole table of items, nothing popular, no event counted.
+
+    They are those of made-up events in which one user has each item twice.
+
+    Args:
+        items: The table of items, taken as public.
+        since: First instant of the period.
+        until: The first instant after it.
+        kind_weights: Weight of an event of each kind; None weighs all kinds the same.
+        content_dim: Largest number of content dimensions.
+
+    Raises:
+        ValueError: If the period is empty, or items have neither labels nor titles to take
+            interests from.
+    """
+    if not since < until:
+        raise ValueError(f"until must be after since, {since}, got {until}")
     weights = dict.fromkeys(KIND_WEIGHTS, 1.0) if kind_weights is None else dict(kind_weights)
     names, last = items[ITEM].unique().sort(), until - timedelta(seconds=1)
     once = pl.DataFrame({ITEM: names}).select(pl.lit(_PUBLIC_USER).alias(USER), ITEM)
@@ -164,7 +186,8 @@ def _public_features(items, since, until, kind_weights, content_dim) -> Features
     features = fit_features(made_up, items, until=until, kind_weights=weights, **plain)
     if features.interest_source == "behaviour":
         raise ValueError("items must have labels or titles: interests from behaviour are private")
-    return replace(features, kind_weights=weights)
+    nothing = features.items.with_columns(pl.lit(0, pl.Int32).alias("events"))
+    return replace(features, items=nothing, kind_weights=weights)
 
 
 def _with_counts(features: Features, noisy: pl.DataFrame) -> Features:

@@ -282,7 +282,8 @@ def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
         if path.is_file()
         for where in _in_bytes(path.name, path.read_bytes(), user)
     ]
-    return pl.DataFrame(rows, schema=["file", "where"], orient="row").unique(maintain_order=True)
+    schema = {"file": pl.String, "where": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
 
 
 def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:

@@ -61,7 +61,8 @@ def test_plain_models_that_learn_by_heart_are_found_out(made):
         *made[:2], config=config, num_models=8, **TINY | {"dropout": 0.0, "item_dim": 16}
     )
     assert found.auc > 0.6
-    assert found.is_in.sum(axis=1).tolist() == [20] * 8
+    users = found.is_in.shape[1]
+    assert set(found.is_in.sum(axis=1)) == {users // 2}
 
 
 def test_models_with_much_noise_are_not(made):

@@ -282,7 +282,7 @@ def lower_bound(
 
     Example:
         >>> round(lower_bound(np.arange(100) + 200.0, np.arange(100.0), delta=1e-5), 2)
-        2.86
+        3.17
 
     Source:
         Steinke, Nasr and Jagielski (2023), arXiv:2305.08846, as computed by jax_privacy.

@@ -122,10 +122,11 @@ def private_features(
         >>> from datetime import UTC
         >>> from interestkit import simulate
         >>> log = simulate(num_users=50, num_items=30, num_bots=0, faults=0)
-        >>> since, until = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)
-        >>> features, counts = private_features(log.events, log.items, since=since, until=until)
+        >>> until = datetime(2024, 5, 1, tzinfo=UTC)
+        >>> period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": until}
+        >>> features, counts = private_features(log.events, log.items, **period, max_items=20)
         >>> features.num_items, counts.noise_multiplier
-        (30, 10.0)
+        (20, 10.0)
     """
     _check_positive(
         noise_multiplier=noise_multiplier, items_per_user=items_per_user, max_items=max_items

@@ -153,7 +153,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--items", type=int, default=4096, help="of the private catalogue")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
-    parser.add_argument("--epsilons", type=float, nargs="+", default=[8, 3, 1, math.inf])
+    parser.add_argument("--epsilons", type=float, nargs="*", default=[8, 3, 1, math.inf])
     return parser.parse_args()
 
 

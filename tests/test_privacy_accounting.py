@@ -58,7 +58,7 @@ def test_half_of_the_users_in_each_step_gives_more_away(card):
 
 
 def test_room_is_enough_and_its_lack_is_paid_for(card):
-    chance = 100 * binom.sf(card.room, 2000, card.rate)
+    chance = 100 * binom.sf(card.room, 2001, card.rate)
     paid = (1 + math.exp(3.0)) * chance
     np.testing.assert_allclose(card.overflow_delta, paid, rtol=1e-12)
     assert card.overflow_delta <= 0.01 * card.delta

@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 import interestkit as ik
-from interestkit.privacy.membership import attack, attack_plain, attack_private
+from interestkit.privacy.membership import attack, attack_plain, attack_private, bound_in_one_run
 from interestkit.privacy.training import PRIVATE, fit_private, private_features
 
 RANDOM = np.random.default_rng(0)
@@ -53,6 +53,7 @@ def test_users_must_be_in_and_out_of_some_models():
         attack(np.zeros((8, 3)), np.ones((8, 3), bool))
 
 
+@pytest.mark.slow
 def test_plain_models_that_learn_by_heart_are_found_out(made):
     config = ik.TrainingConfig(
         epochs=20, examples_per_epoch=320, batch_size=32, num_targets=4, learning_rate=0.02
@@ -65,11 +66,14 @@ def test_plain_models_that_learn_by_heart_are_found_out(made):
     assert set(found.is_in.sum(axis=1)) == {users // 2}
 
 
+@pytest.mark.slow
 def test_models_with_much_noise_are_not(made):
     config = replace(PRIVATE, epochs=2, examples_per_epoch=32, batch_size=16, num_targets=4)
     settings = {"config": config, "moments_per_user": 1, "seed": 0, "progress": False} | TINY
     fit = fit_private(*made[:2], epsilon=1.0, released=[made[2]], **settings)
     found = attack_private(fit, made[1], num_models=8)
     assert 0.4 < found.auc < 0.6
+    bound = bound_in_one_run(fit, made[1])
+    assert 0 <= bound <= fit.card.epsilon
     with pytest.raises(ValueError, match="num_models must be an even number of at least 8, got 7"):
         attack_private(fit, made[1], num_models=7)

@@ -146,7 +146,7 @@ def make_card(
     _check(num_users, users_per_step, steps, clip_norm, epsilon, delta)
     rate = math.ceil(users_per_step / num_users * _GRID) / _GRID
     spare = OVERFLOW_SHARE * delta / (1 + math.exp(min(epsilon, 20)))
-    enough = int(binom.isf(spare / steps, num_users, rate)) + 1
+    enough = int(binom.isf(spare / steps, num_users + 1, rate)) + 1
     room = min(-(-enough // _ROOMS) * _ROOMS, num_users)  # few sizes, so few programs
     card = PrivacyCard(
         num_users=num_users,
@@ -187,10 +187,10 @@ def overflow_delta(card: PrivacyCard, epsilon: float) -> float:
     """What steps that draw more users than there is room for add to delta.
 
     A run that leaves users out is another one than the run that was accounted for, but only where
-    a step overflows, with probability p: both neighbours are off by at most p, which costs
-    (1 + e^epsilon) p.
+    a step overflows, with probability p, that of the neighbour with a user more: both are off by at
+    most p, which costs (1 + e^epsilon) p.
     """
-    p = card.steps * binom.sf(card.room, card.num_users, card.rate)
+    p = card.steps * binom.sf(card.room, card.num_users + 1, card.rate)
     return float((1 + math.exp(epsilon)) * p)
 
 

@@ -146,7 +146,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=0, help="of a simulated log; 0: real data")
     parser.add_argument("--seed", type=int, default=0, help="of the simulated log")
     parser.add_argument("--repeats", type=int, default=5, help="turns of --cost")
-    parser.add_argument("--moments", type=int, default=4, help="of a user in a step")
+    parser.add_argument("--moments", type=int, default=8, help="of a user in a step")
     parser.add_argument("--epochs", type=int, default=PRIVATE.epochs)
     parser.add_argument("--rate", type=float, default=PRIVATE.learning_rate)
     parser.add_argument("--clip", type=float, default=0.5)

@@ -145,7 +145,7 @@ def make_card(
     delta = num_users**-1.1 if delta is None else delta
     _check(num_users, users_per_step, steps, clip_norm, epsilon, delta)
     rate = math.ceil(users_per_step / num_users * _GRID) / _GRID
-    spare = OVERFLOW_SHARE * delta / (1 + math.exp(min(epsilon, 20)))
+    spare = OVERFLOW_SHARE * delta / (1 + math.exp(8 if math.isinf(epsilon) else epsilon))
     enough = int(binom.isf(spare / steps, num_users + 1, rate)) + 1
     room = min(-(-enough // _ROOMS) * _ROOMS, num_users)  # few sizes, so few programs
     card = PrivacyCard(

@@ -24,7 +24,7 @@ from interestkit.progress import progress_bar
 from interestkit.schema import ITEM, KIND, KIND_WEIGHTS, TIME, USER
 from interestkit.training import model_config
 
-# 256 users and four moments of each in a step, 200 steps
+# 256 users and eight moments of each in a step, 200 steps
 PRIVATE = TrainingConfig(
     epochs=10,
     examples_per_epoch=5_120,
@@ -209,7 +209,7 @@ def fit_private(
     delta: float | None = None,
     released: Sequence[Release] = (),
     clip_norm: float = 0.5,
-    moments_per_user: int = 4,
+    moments_per_user: int = 8,
     config: TrainingConfig = PRIVATE,
     seed: int | None = None,
     progress: bool = True,

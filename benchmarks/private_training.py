@@ -150,7 +150,7 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--epochs", type=int, default=PRIVATE.epochs)
     parser.add_argument("--rate", type=float, default=PRIVATE.learning_rate)
     parser.add_argument("--clip", type=float, default=0.5)
-    parser.add_argument("--items", type=int, default=4096, help="of the private catalogue")
+    parser.add_argument("--items", type=int, default=16_384, help="of the private catalogue")
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     parser.add_argument("--epsilons", type=float, nargs="*", default=[8, 3, 1, math.inf])

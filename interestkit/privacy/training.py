@@ -85,7 +85,7 @@ def private_features(
     until: datetime,
     noise_multiplier: float = 10.0,
     items_per_user: int = 64,
-    max_items: int = 4_096,
+    max_items: int = 16_384,
     kind_weights: Mapping[str, float] | None = None,
     content_dim: int = 32,
     seed: int | None = None,
@@ -104,7 +104,8 @@ def private_features(
         until: The first instant after it, public.
         noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user).
         items_per_user: Distinct items of a user that count in full.
-        max_items: Largest size of the catalogue.
+        max_items: Largest size of the catalogue. Events on other items are lost to histories, which
+            costs more than the noise on rare items does.
         kind_weights: Weight of an event of each kind; None weighs all kinds the same.
         content_dim: Largest number of content dimensions.
         seed: Seed of the noise; None takes it from the operating system, which is what a release

@@ -74,6 +74,10 @@ def figures(names):
     curves = pl.DataFrame({"order": few, "value": 0.5, "low": 0.4, "high": 0.6, "kind": "deletion"})
     yield plots.removal_curves(curves.join(pl.DataFrame({"share": [0.0, 1.0]}), how="cross"))
     yield plots.reliability(bins.with_columns(confidence=0.3, accuracy=0.4))
+    by_epsilon = {"target": "items", "metric": "NDCG@10", "model": few, "epsilon": 1.0}
+    yield plots.privacy_curve(pl.DataFrame(by_epsilon | {"value": 0.1}), "items", model=few[0])
+    found = pl.DataFrame({"false_positives": [0.01, 1.0], "found": [0.1, 1.0]})
+    yield plots.membership(dict.fromkeys(few, found))
     yield plots.search_trials(
         trials.with_columns(pl.Series(k, v) for k, v in settings.items()), title=names[0]
     )[0]

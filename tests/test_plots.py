@@ -198,10 +198,15 @@ HELD = pl.DataFrame(
 
 
 # Every function with a table to draw, the same table without rows, and what of it are labels.
+ROC = pl.DataFrame({"false_positives": [0.001, 1.0], "found": [0.01, 1.0]})
+PROMISED = pl.DataFrame({"target": "items", "metric": "NDCG@10", "model": ["private", "$x$"]})
+PROMISED = PROMISED.with_columns(epsilon=pl.Series([1.0, 8.0]), value=pl.Series([0.1, 0.2]))
 DRAWN = {
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
     "activity": lambda ax=None: plots.activity(EVENTS, ax=ax),
     "long_tail": lambda ax=None: plots.long_tail(EVENTS, ax=ax),
+    "membership": lambda ax=None: plots.membership({"plain": ROC}, ax=ax),
+    "privacy_curve": lambda ax=None: plots.privacy_curve(PROMISED, "items", ax=ax),
     "sessions": lambda ax=None: plots.sessions(SESSIONS, ax=ax),
     "user_timeline": lambda ax=None: plots.user_timeline(EVENTS, ITEMS, "ann", ax=ax),
     "history_lengths": lambda ax=None: plots.history_lengths(np.array([0, 1, 5]), ax=ax),
@@ -228,6 +233,8 @@ EMPTY = {
     "cleaning": lambda: plots.cleaning(REPORT.clear()),
     "activity": lambda: plots.activity(EVENTS.clear()),
     "long_tail": lambda: plots.long_tail(EVENTS.clear()),
+    "membership": lambda: plots.membership({}),
+    "privacy_curve": lambda: plots.privacy_curve(PROMISED.clear(), "items"),
     "sessions": lambda: plots.sessions(SESSIONS.clear()),
     "user_timeline": lambda: plots.user_timeline(EVENTS.clear(), ITEMS, "ann"),
     "history_lengths": lambda: plots.history_lengths(np.array([], int)),

@@ -18,7 +18,7 @@ from interestkit.plots.logs import (
     user_timeline,
 )
 from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
-from interestkit.plots.released import reidentification
+from interestkit.plots.privacy import membership, privacy_curve, reidentification
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
 
@@ -37,6 +37,8 @@ __all__ = [
     "interest_points",
     "interest_sizes",
     "long_tail",
+    "membership",
+    "privacy_curve",
     "reidentification",
     "reliability",
     "removal_curves",

@@ -1,0 +1,324 @@
+"""Forgetting a person: only what their part of the users made is made again, as if never there.
+
+Users are dealt to parts by a keyed hash, each part is a model with counts and popularity of its
+own (SISA: Bourtoule et al. 2021, arXiv:1912.03817), and the prediction is the mean over parts. To
+forget somebody their events go, and the model of their part is trained again from the beginning.
+"""
+
+import gzip
+import hashlib
+import io
+import re
+import zipfile
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from interestkit.examples import TrainingConfig
+from interestkit.features import Features, _with_popularity
+from interestkit.histories import Histories
+from interestkit.prediction import Predictor, check_k
+from interestkit.privacy.training import public_features
+from interestkit.progress import progress_bar
+from interestkit.ranking import top_k
+from interestkit.schema import ITEM, TIME, USER
+from interestkit.storage import load_folder, save_folder
+from interestkit.training import fit
+
+_BLOCK = 128  # users ranked at a time
+_KIND = "parted model"
+_SNAPSHOTS = 64  # of popularity
+_LONG_NAME = 6  # bytes
+
+
+def part_of(user: str, key: bytes, num_parts: int) -> int:
+    """The part that a user belongs to: a keyed hash, so that nobody else can tell who is where.
+
+    Example:
+        >>> part_of("ann", b"secret", 4) == part_of("ann", b"secret", 4)
+        True
+    """
+    digest = hashlib.blake2b(user.encode(), key=key, digest_size=8).digest()
+    return int.from_bytes(digest, "big") % num_parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class PartedModel:
+    """A model of several parts of the users, which can forget each of them.
+
+    It ranks as `Predictor` does, with probabilities that are means over its parts.
+
+    Args:
+        folder: Where events and models of the parts lie.
+        features: The catalogue that all parts share, made without any user.
+        models: The model of each part.
+    """
+
+    folder: Path
+    features: Features
+    models: tuple[Predictor, ...]
+
+    def __repr__(self) -> str:
+        return f"PartedModel({len(self.models)} parts, {self.features!r})"
+
+    def rank(
+        self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
+    ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+        """As `Predictor.rank`: the k items with the largest mean probability over the parts."""
+        check_k(k, self.features)
+        everything = np.arange(self.features.num_items, dtype=np.int32)
+        blocks = []
+        for first in range(0, len(histories), _BLOCK):
+            block = histories.rows(first, first + _BLOCK)
+            codes = np.tile(everything, (len(block), 1))
+            parts = [m.score(block, codes, exclude_seen=exclude_seen) for m in self.models]
+            mean = np.mean([np.exp(part) for part in parts], axis=0)
+            blocks.append(_best(mean, k))
+        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+        return codes, best
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest, the mean over the parts."""
+        return np.mean([model.interests(histories) for model in self.models], axis=0)
+
+    @classmethod
+    def load(cls, folder: str | Path) -> "PartedModel":
+        """What `train_parts` wrote; errors as in `storage.load_folder`."""
+        settings = _Settings.read(folder)
+        models = tuple(
+            Predictor.load(_place(folder, number, "model")) for number in range(settings.num_parts)
+        )
+        return cls(folder=Path(folder), features=settings.features, models=models)
+
+    def forget(self, user: str, *, key: bytes) -> "PartedModel":
+        """The model as it would be if the user had never been there, here and in the folder.
+
+        The model of the user's part is trained again without them, from the beginning, and their
+        events go. On the same processor and versions its weights are bit for bit those of
+        `train_parts` without the user. Copies elsewhere, and the bytes of deleted files on a disk,
+        are not its business; `find_traces` looks through a folder.
+
+        Args:
+            user: Whom to forget.
+            key: The key of `train_parts`.
+
+        Raises:
+            ValueError: If the user is not in the part that the key names, or nobody to learn from
+                is left in it.
+        """
+        settings = _Settings.read(self.folder)
+        number = part_of(user, key, settings.num_parts)
+        events = load_folder(_place(self.folder, number, "events"), kind="events").tables["events"]
+        left = events.filter(pl.col(USER) != user)
+        if len(left) == len(events):
+            raise ValueError(f"user must be in part {number}, which the key names, got {user!r}")
+        model = settings.train(self.folder, number, left)
+        models = (*self.models[:number], model, *self.models[number + 1 :])
+        return replace(self, models=models)
+
+
+def _best(mean: Float[np.ndarray, "users items"], k: int):
+    """Codes and logarithms of the k largest; -1 and -inf where nothing is left."""
+    with np.errstate(divide="ignore"):
+        scores = np.log(mean).astype(np.float32)
+    best, codes = (np.asarray(array) for array in top_k(scores, k))
+    return np.where(np.isfinite(best), codes, -1), best
+
+
+def train_parts(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    folder: str | Path,
+    *,
+    key: bytes,
+    since: datetime,
+    until: datetime,
+    num_parts: int = 4,
+    config: TrainingConfig | None = None,
+    seed: int = 0,
+    progress: bool = True,
+    **shape: object,
+) -> PartedModel:
+    """A model of each part of the users, in a folder that `forget` can take one of them out of.
+
+    The catalogue, its labels, content and time scales come from the table of items and the period
+    alone; counts, popularity and weights of a part from its own users. So nothing that belongs to
+    other parts depends on a user.
+
+    Args:
+        events: Training events within the period.
+        items: The table of items; it must not have been made from the events.
+        folder: A new or empty folder: one for each part, with its events, and one for settings.
+        key: Secret key of the dealing, 1 to 64 bytes. It is not written down: `forget` needs it.
+        since: First instant of the period.
+        until: The first instant after it.
+        num_parts: Parts. More of them forget faster and predict worse.
+        config: Settings of training.
+        seed: Seed of all parts.
+        progress: Show a progress bar over parts.
+        **shape: Fields of `ModelConfig`.
+
+    Raises:
+        ValueError: If a part has nobody to learn from, an event is outside the period, or a setting
+            is out of range.
+
+    Source:
+        Bourtoule et al. (2021), Machine unlearning, arXiv:1912.03817.
+    """
+    folder = Path(folder)
+    if not 1 <= len(key) <= 64:
+        raise ValueError(f"key must have 1 to 64 bytes, got {len(key)}")
+    if num_parts < 1:
+        raise ValueError(f"num_parts must be at least 1, got {num_parts}")
+    _check_period(events, since, until)
+    settings = _Settings(
+        items, since, until, num_parts, config or TrainingConfig(), seed, tuple(shape.items())
+    )
+    settings.write(folder)
+    names = events[USER].unique().sort()
+    numbers = [part_of(user, key, num_parts) for user in names]
+    dealt = pl.DataFrame({USER: names, "part": numbers}, schema_overrides={"part": pl.Int32})
+    dealt = events.join(dealt, on=USER, maintain_order="left")
+    models = tuple(
+        settings.train(folder, number, dealt.filter(pl.col("part") == number).drop("part"))
+        for number in progress_bar(range(num_parts), label="parts", unit="part", enabled=progress)
+    )
+    return PartedModel(folder=folder, features=settings.features, models=models)
+
+
+class _Settings(NamedTuple):
+    """What all parts have in common, none of it from a user."""
+
+    items: pl.DataFrame
+    since: datetime
+    until: datetime
+    num_parts: int
+    config: TrainingConfig
+    seed: int
+    shape: tuple[tuple[str, object], ...]
+
+    @property
+    def features(self) -> Features:
+        return public_features(self.items, since=self.since, until=self.until)
+
+    def write(self, folder: Path) -> None:
+        meta = {
+            "num_parts": self.num_parts,
+            "seed": self.seed,
+            "since": self.since.isoformat(),
+            "until": self.until.isoformat(),
+            "config": asdict(self.config),
+            "shape": dict(self.shape),
+        }
+        save_folder(folder / "settings", kind=_KIND, tables={"items": self.items}, meta=meta)
+
+    @classmethod
+    def read(cls, folder: str | Path) -> "_Settings":
+        stored = load_folder(Path(folder) / "settings", kind=_KIND)
+        meta = stored.meta
+        since, until = (datetime.fromisoformat(meta[name]) for name in ("since", "until"))
+        shape = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in meta["shape"].items())
+        config = TrainingConfig(**meta["config"])
+        numbers = meta["num_parts"], config, meta["seed"], shape
+        return cls(stored.tables["items"], since, until, *numbers)
+
+    def train(self, folder: Path, number: int, events: pl.DataFrame) -> Predictor:
+        """The model of one part, written to the folder, and then its events."""
+        features = _with_counts(self.features, events, self.until)
+        shape, numbers = dict(self.shape), {"config": self.config, "seed": self.seed + number}
+        try:
+            made = fit(features, features.histories(events), progress=False, **numbers, **shape)
+        except ValueError as error:
+            raise ValueError(f"part {number}: {error}") from error
+        model = Predictor(features=features, model=made.model)
+        model.save(_place(folder, number, "model"))
+        save_folder(_place(folder, number, "events"), kind="events", tables={"events": events})
+        return model
+
+
+def _with_counts(features: Features, events: pl.DataFrame, until: datetime) -> Features:
+    """The features with counts and popularity of some events."""
+    codes = features.codes(events[ITEM])
+    counts = np.bincount(codes[codes >= 0], minlength=features.num_items)
+    items = features.items.with_columns(pl.Series("events", counts, dtype=pl.Int32))
+    return _with_popularity(replace(features, items=items), events, until, _SNAPSHOTS)
+
+
+def _place(folder: str | Path, number: int, what: str) -> Path:
+    return Path(folder) / f"part-{number:03d}" / what
+
+
+def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
+    """Where a name still stands in the files of a folder, hidden ones and subfolders included.
+
+    Parquet, NumPy, zip and gzip files are unpacked, Arrow tables decoded to their values. A name
+    is found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text only
+    names of at least six bytes are looked for, as shorter ones stand everywhere by chance.
+
+    Args:
+        folder: Where to look.
+        user: The name.
+
+    Returns:
+        Columns file and where: "bytes", "text", or the name of a column or member.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "note.txt").write_text("ann likes tea, anna does not")
+        >>> find_traces(folder, "ann")["where"].to_list(), len(find_traces(folder, "an"))
+        (['text'], 0)
+    """
+    folder = Path(folder)
+    rows = [
+        (str(path.relative_to(folder)), where)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for where in _in_bytes(path.name, path.read_bytes(), user)
+    ]
+    schema = {"file": pl.String, "where": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
+
+
+def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:
+    """Where the name stands in one file or member."""
+    raw = rb"(?<![\w-])" + re.escape(user.encode()) + rb"(?![\w-])"
+    is_text = b"\0" not in content[:8192]
+    if (is_text or len(user.encode()) >= _LONG_NAME) and re.search(raw, content):
+        yield "text" if is_text else "bytes"
+    if content[:4] == b"PAR1":
+        yield from _in_columns(pl.read_parquet(io.BytesIO(content)), user)
+    elif content[:2] == b"\x1f\x8b":
+        yield from (f"{name}: {part}" for part in _in_bytes(name, gzip.decompress(content), user))
+    elif zipfile.is_zipfile(io.BytesIO(content)):
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            for member in archive.namelist():
+                for where in _in_bytes(member, archive.read(member), user):
+                    yield f"{member}: {where}"
+    elif content[:6] == b"\x93NUMPY":
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+        if values.dtype.kind in "US" and _says(user, values.astype(str).ravel().tolist()):
+            yield "values"
+
+
+def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:
+    for column in table.get_columns():
+        if _says(user, column.explode().cast(pl.String, strict=False).unique().to_list()):
+            yield column.name
+
+
+def _says(user: str, values: Iterable[str | None]) -> bool:
+    pattern = re.compile(rf"(?<![\w-]){re.escape(user)}(?![\w-])")
+    return any(value is not None and pattern.search(value) for value in values)
+
+
+def _check_period(events: pl.DataFrame, since: datetime, until: datetime) -> None:
+    first, last = events[TIME].min(), events[TIME].max()
+    if events.is_empty() or first < since or last >= until:
+        raise ValueError(f"events must be from {since} to before {until}, got {first} to {last}")

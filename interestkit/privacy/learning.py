@@ -1,0 +1,189 @@
+"""The interest model as a private run trains it: what is learnt, what stays, one compiled epoch."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Bool
+
+from interestkit.examples import (
+    Examples,
+    Sampler,
+    TrainingConfig,
+    candidate_widths,
+    catalogue_arrays,
+    draw_candidates,
+    find_examples,
+    log_arrays,
+)
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.losses import total_loss
+from interestkit.model import PARTS, Catalogue, InterestModel, Log, ModelConfig, Moment, graphdef
+from interestkit.packing import by_name
+from interestkit.privacy.stepping import Parts, Plan, Problem, private_gradient
+
+# Weights that a private run leaves as they began. Noise on a table with a row per item is larger
+# than what anybody's gradient says of it; content gives each item its vector instead.
+FROZEN = ("item_vectors", "item_bias", "repeat_item_bias", "content.", "trend.", "interest_prior")
+
+
+class World(NamedTuple):
+    """What a private run draws from, on the device."""
+
+    log: Log
+    examples: Examples
+    catalogue: Catalogue
+    width: Array | None  # `examples.candidate_widths`
+    frozen: dict[str, Array]
+
+
+class State(NamedTuple):
+    """How far a run has come: all of it may be known, but for the key."""
+
+    params: dict[str, Array]
+    optimizer: optax.OptState
+    root: Array  # data of the secret key
+    step: Array
+
+
+class Setting(NamedTuple):
+    """What the compiled program depends on."""
+
+    shape: ModelConfig
+    config: TrainingConfig
+    moments: int
+    room: int
+
+
+def make_world(
+    features: Features, histories: Histories, shape: ModelConfig, num_sampled: int
+) -> World:
+    """The arrays of a run; its weights that stay are drawn from a fixed key, as anybody can."""
+    model = InterestModel(shape, rngs=nnx.Rngs(0))
+    weights = {name: np.asarray(leaf) for name, leaf in _named(nnx.split(model)[1]).items()}
+    frozen = {name: leaf for name, leaf in weights.items() if name.startswith(FROZEN)}
+    frozen["item_vectors"] = np.zeros_like(frozen["item_vectors"])
+    frozen["interest_prior"] = _log_shares(features)
+    arrays = (
+        log_arrays(histories, features.scales_days, can_repeat=shape.can_repeat),
+        find_examples(histories),
+        catalogue_arrays(features),
+        candidate_widths(features, num_sampled),
+        frozen,
+    )
+    return World(*jax.device_put(arrays))
+
+
+def begin(setting: Setting, root: Array) -> State:
+    """The state before the first step: weights from a fixed key, which say nothing of anybody."""
+    model = InterestModel(setting.shape, rngs=nnx.Rngs(0))
+    weights = _named(nnx.split(model)[1])
+    params = {name: leaf for name, leaf in weights.items() if not name.startswith(FROZEN)}
+    params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), params)
+    optimizer = _optimizer(setting.config, 1.0).init(params)
+    return State(params, optimizer, jax.random.key_data(root), jnp.int32(0))
+
+
+def finished(setting: Setting, params: Mapping[str, Array], world: World) -> InterestModel:
+    """The model with the weights of a run, in NumPy."""
+    weights = jax.tree.map(np.asarray, {**world.frozen, **params})
+    return nnx.merge(graphdef(setting.shape), _tree(setting.shape, weights))
+
+
+@partial(jax.jit, static_argnums=(0, 1))
+def epoch(
+    parts: Parts,
+    setting: Setting,
+    plan: Plan,
+    learning_rate: float,
+    state: State,
+    world: World,
+    included: Bool[Array, " users"],
+) -> State:
+    """The state after one more epoch, compiled as one scan over its steps.
+
+    Args:
+        parts: How a step is made.
+        setting: Sizes.
+        plan: Rate, clip norm, noise.
+        learning_rate: Start of the learning rate.
+        state: Where the run stands.
+        world: What it draws from.
+        included: Users who are there at all: shadow models leave some out.
+    """
+    problem = problem_of(setting, world)
+    optimizer = _optimizer(setting.config, learning_rate)
+    root = jax.random.wrap_key_data(state.root)
+
+    def step(state: State, _):
+        gradient = private_gradient(
+            parts, problem, setting.room, plan, state.params, included, root, state.step
+        )
+        updates, moments = optimizer.update(gradient, state.optimizer, state.params)
+        params = optax.apply_updates(state.params, updates)
+        return State(params, moments, state.root, state.step + 1), None
+
+    return jax.lax.scan(step, state, length=setting.config.steps)[0]
+
+
+def problem_of(setting: Setting, world: World) -> Problem:
+    """The losses of the interest model, one user at a time."""
+    shape, config = setting.shape, setting.config
+
+    def shared(key):
+        """Candidates of the softmax, for all users of a step."""
+        if world.width is None:
+            return None
+        order_key, point_key = jax.random.split(key)
+        order = jax.random.permutation(order_key, len(world.width))
+        line = Sampler(world.width, order, jnp.cumsum(world.width[order]))
+        return draw_candidates(config, line, jax.random.bits(point_key))
+
+    def loss(params, user, bits, candidates):
+        batch = draw_moments(world, user, bits[:, 0])
+        return loss_of(setting, world, params, batch, candidates, bits[:, 1:])
+
+    return Problem(setting.moments, 1 + shape.num_bits, shared, loss)
+
+
+def draw_moments(world: World, user, bits):
+    """Random moments of one user, each as likely, and where the user's events stop."""
+    examples, log = world.examples, world.log
+    nth = bits % examples.num_moments[user].astype(bits.dtype)
+    position = examples.position[examples.first_moment[user] + nth.astype(jnp.int32)]
+    start, stop = (jnp.broadcast_to(of[user], nth.shape) for of in (examples.start, examples.stop))
+    return Moment(start, position, log.seconds[position]), stop
+
+
+def loss_of(setting: Setting, world: World, params, batch, candidates, bits=None):
+    """The mean loss of moments; dropout only with random bits."""
+    tree = _tree(setting.shape, world.frozen | params)
+    hybrid = jnp.array(PARTS["hybrid"])
+    of = (setting.shape, setting.config, world.log, world.catalogue, batch, candidates, hybrid)
+    return total_loss(tree, *of, bits)[0]
+
+
+def _optimizer(config: TrainingConfig, learning_rate: float) -> optax.GradientTransformation:
+    return optax.adam(optax.cosine_decay_schedule(learning_rate, config.epochs * config.steps))
+
+
+def _log_shares(features: Features):
+    """Logarithm of each interest's share of the counts of the features."""
+    sums = np.maximum(features.items["events"].to_numpy(), 0) @ features.item_interests
+    return np.log((sums / max(sums.sum(), 1e-12) + 1e-4).astype(np.float32))
+
+
+def _named(tree: nnx.State) -> dict[str, Array]:
+    return {name.removesuffix(".value"): leaf for name, leaf in by_name(tree).items()}
+
+
+def _tree(shape: ModelConfig, weights: Mapping[str, Array]) -> nnx.State:
+    abstract = nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[1]
+    leaves = [weights[name] for name in _named(abstract)]
+    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)

@@ -1,0 +1,260 @@
+"""Who was in the training data? Attacks on models, by shadow models that are trained all at once.
+
+LiRA (Carlini et al. 2022) trains many models, each on a random half of the users. For one model and
+one user it asks how likely the user's loss is among the models that had the user, and among those
+that had not. It shows what an attacker who knows everything but the one user can find out.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import polars as pl
+from jax_privacy.auditing import CanaryScoreAuditor
+from jaxtyping import Array, Bool, Float, Int
+
+from interestkit import training
+from interestkit.examples import Examples, TrainingConfig
+from interestkit.features import Features
+from interestkit.histories import Histories
+from interestkit.losses import total_loss
+from interestkit.model import PARTS
+from interestkit.packing import unpack
+from interestkit.privacy import learning
+from interestkit.privacy.audits import lower_bound
+from interestkit.privacy.learning import Setting, World
+from interestkit.privacy.stepping import Parts
+from interestkit.privacy.training import PrivateFit
+
+FALSE_POSITIVES = (0.001, 0.01)
+_MOMENTS = 16  # of each user, at which the loss is taken
+_LEAST_SPREAD = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class MembershipAttack:
+    """What an attack on many models found.
+
+    Args:
+        scores: How much more likely each user was in than out, natural logarithm, by model.
+        is_in: Whether they were.
+        losses: Loss of each user under each model, in nats.
+    """
+
+    scores: Float[np.ndarray, "models users"]
+    is_in: Bool[np.ndarray, "models users"]
+    losses: Float[np.ndarray, "models users"]
+
+    @property
+    def _auditor(self) -> CanaryScoreAuditor:
+        return CanaryScoreAuditor(self.scores[self.is_in], self.scores[~self.is_in])
+
+    @property
+    def auc(self) -> float:
+        """Probability that a user who was in scores above one who was not: 0.5 is a guess."""
+        return float(self._auditor.attack_auroc())
+
+    def found_at(self, false_positives: float) -> float:
+        """Share of members found when so large a share of the others is taken for members."""
+        return float(self._auditor.tpr_at_given_fpr(false_positives))
+
+    def table(self) -> pl.DataFrame:
+        """Columns measure, value, guess: what a blind guess would have."""
+        rows = [("AUC", self.auc, 0.5)]
+        rows += [(f"found at {f:.1%} false alarms", self.found_at(f), f) for f in FALSE_POSITIVES]
+        return pl.DataFrame(rows, schema=["measure", "value", "guess"], orient="row")
+
+    def roc(self, *, points: int = 200) -> pl.DataFrame:
+        """Columns false_positives and found, at even steps of the logarithm of the first."""
+        shares = np.logspace(-3.5, 0, points)
+        found = self._auditor.tpr_at_given_fpr(shares)
+        return pl.DataFrame({"false_positives": shares, "found": found})
+
+    def __repr__(self) -> str:
+        models, users = self.is_in.shape
+        return f"MembershipAttack({models} models, {users:,} users, AUC {self.auc:.3f})"
+
+
+def attack(losses: Float[np.ndarray, "models users"], is_in: Bool[np.ndarray, "models users"]):
+    """LiRA on each model in turn, with all others as shadow models.
+
+    Losses of a user are taken as normal among models with and among models without the user, with
+    means of their own and one spread for both.
+
+    Args:
+        losses: Loss of each user under each model.
+        is_in: Whether the model was trained on the user.
+
+    Raises:
+        ValueError: If a user is not among three models at least with, and three without.
+
+    Example:
+        >>> is_in = np.random.default_rng(0).random((20, 50)) < 0.5
+        >>> attack(np.where(is_in, 1.0, 2.0), is_in).auc
+        1.0
+
+    Source:
+        Carlini et al. (2022), arXiv:2112.03570, the attack with global variance.
+    """
+    if np.minimum(is_in.sum(axis=0), (~is_in).sum(axis=0)).min() < 3:
+        raise ValueError("each user must be in three models and out of three; train more of them")
+    means, squares = {}, 0.0
+    for name, group in {"in": is_in, "out": ~is_in}.items():
+        others = group.sum(axis=0)[None, :] - group  # the model that is attacked does not count
+        total = np.where(group, losses, 0.0)
+        means[name] = (total.sum(axis=0)[None, :] - total) / others
+        centred = np.where(group, losses - total.sum(axis=0) / group.sum(axis=0), 0.0)
+        squares = squares + (centred**2).sum(axis=0)
+    spread = np.maximum(np.sqrt(squares / (len(losses) - 2)), _LEAST_SPREAD)[None, :]
+    near = {name: ((losses - mean) / spread) ** 2 for name, mean in means.items()}
+    return MembershipAttack(scores=(near["out"] - near["in"]) / 2, is_in=is_in, losses=losses)
+
+
+def attack_plain(
+    features: Features,
+    histories: Histories,
+    *,
+    config: TrainingConfig,
+    num_models: int = 64,
+    seed: int = 0,
+    **shape: object,
+) -> MembershipAttack:
+    """LiRA against models of plain `fit`, each trained on a random half of the users.
+
+    The models are trained side by side in one program, without validation and for all epochs.
+    Features are those given: what they tell of a user is not part of the attack.
+
+    Args:
+        features: Features.
+        histories: Histories of all users.
+        config: Settings of training.
+        num_models: Models, an even number of at least 8.
+        seed: Seed of the halves and of training.
+        **shape: Fields of `ModelConfig`.
+    """
+    shape_config = training.model_config(features, histories, **shape)
+    world = learning.make_world(features, histories, shape_config, config.num_sampled)
+    halves = _halves(len(world.examples.start), num_models, seed)
+    program, rates = training._parted(config, None)
+    prior = training._interest_prior(features)
+    keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(seed), num_models))
+    start = partial(training._initialise, shape_config.num_items, shape_config, program)
+    state = jax.vmap(lambda key: start(key, prior))(keys)
+    half, axes = _of_users(world.examples, np.nonzero(halves)[1].reshape(num_models, -1))
+    run = partial(training._train_epoch, shape_config, program, rates)
+    run = jax.jit(jax.vmap(run, in_axes=(0, None, None, None, axes)))
+    for _ in range(config.epochs):
+        state, _ = run(state, world.log, world.catalogue, world.width, half)
+    losses = _losses_of(
+        world, lambda packed, batch: _plain_loss(shape_config, config, world, packed, batch)
+    )
+    return attack(losses(state.params), halves)
+
+
+def attack_private(
+    fit: PrivateFit, histories: Histories, *, num_models: int = 64, seed: int = 0
+) -> MembershipAttack:
+    """LiRA against models trained as `fit` was, each on a random half of the users.
+
+    Rate, noise and steps are those of the fit, so that a model on half of the users sees half as
+    many of them in a step.
+
+    Args:
+        fit: The private model whose training is attacked.
+        histories: Histories of its users.
+        num_models: Models, an even number of at least 8.
+        seed: Seed of the halves and of training.
+    """
+    halves = _halves(fit.card.num_users, num_models, seed)
+    params, world = train_models(fit, histories, halves, seed=seed)
+    return attack(_losses_of(world, partial(_private_loss, fit.setting, world))(params), halves)
+
+
+def bound_in_one_run(
+    fit: PrivateFit, histories: Histories, *, confidence: float = 0.95, seed: int = 0
+) -> float:
+    """Epsilon at the least, from one more training as `fit`, with all users as canaries.
+
+    A fair coin decides who takes part. Who did is then guessed from how much less the model loses
+    on a user than before its first step. Histories of made-up users who do what nobody else does
+    (random items) find more than those of real ones.
+
+    Args:
+        fit: The private model whose training is tested.
+        histories: Histories of its users.
+        confidence: With which the bound holds.
+        seed: Seed of the coins and of training.
+
+    Returns:
+        A bound of at least 0, for the delta of the card.
+    """
+    is_in = np.random.default_rng(seed).random((1, fit.card.num_users)) < 0.5
+    params, world = train_models(fit, histories, is_in, seed=seed)
+    first = learning.begin(fit.setting, jax.random.key(0)).params
+    losses = _losses_of(world, partial(_private_loss, fit.setting, world))
+    before, after = losses(jax.tree.map(lambda leaf: leaf[None], first))[0], losses(params)[0]
+    scores = {who: (before - after)[is_in[0] == who] for who in (True, False)}
+    return lower_bound(scores[True], scores[False], delta=fit.card.delta, confidence=confidence)
+
+
+def train_models(
+    fit: PrivateFit, histories: Histories, included: Bool[np.ndarray, "models users"], *, seed: int
+) -> tuple[dict[str, Array], World]:
+    """Parameters of models trained as `fit` was, on some of the users each, and what of."""
+    setting = fit.setting
+    world = learning.make_world(fit.features, histories, setting.shape, setting.config.num_sampled)
+    keys = jax.random.split(jax.random.key(seed), len(included))
+    state = jax.vmap(partial(learning.begin, setting))(keys)
+    run = partial(learning.epoch, Parts(), setting, fit.card.plan, fit.config.learning_rate)
+    run = jax.jit(jax.vmap(run, in_axes=(0, None, 0)))
+    for _ in range(fit.config.epochs):
+        state = run(state, world, included)
+    return state.params, world
+
+
+def _private_loss(setting: Setting, world: World, params, batch):
+    return learning.loss_of(setting, world, params, batch, None)
+
+
+def _plain_loss(shape, config, world: World, packed, batch):
+    hybrid = jnp.array(PARTS["hybrid"])
+    of = (shape, config, world.log, world.catalogue, batch, None, hybrid)
+    return total_loss(unpack(shape, packed), *of)[0]
+
+
+def _losses_of(world: World, loss: Callable) -> Callable:
+    """A function from the parameters of many models to the loss of each user under each."""
+    users = len(world.examples.start)
+    bits = np.random.default_rng(0).integers(0, 2**32, (users, _MOMENTS), np.uint32)
+
+    def of_user(params, user, bits):
+        return loss(params, learning.draw_moments(world, user, bits))
+
+    def of_model(params):
+        return jax.lax.map(
+            lambda own: of_user(params, *own), (jnp.arange(users), bits), batch_size=64
+        )
+
+    run = jax.jit(lambda params: jax.lax.map(of_model, params))
+    return lambda params: np.asarray(run(params), float)
+
+
+def _halves(users: int, models: int, seed: int) -> Bool[np.ndarray, "models users"]:
+    """A random half of the users for each model; the next model has the other half."""
+    if models < 8 or models % 2:
+        raise ValueError(f"num_models must be an even number of at least 8, got {models}")
+    order = np.random.default_rng(seed).random((models // 2, users)).argsort(axis=1)
+    half = users // 2
+    return np.stack([order < half, order >= users - half], axis=1).reshape(models, users)
+
+
+def _of_users(examples: Examples, users: Int[np.ndarray, "models users"]):
+    """Examples of some users for each model, and which arrays of them differ by model."""
+    names = ("start", "stop", "first_moment", "num_moments", "moment")
+    own = {name: getattr(examples, name)[users] for name in names}
+    own["num_users"] = jnp.full((len(users), 1), users.shape[1], jnp.int32)
+    axes = {name: 0 if name in own else None for name in Examples._fields}
+    return examples._replace(**own), Examples(**axes)

@@ -1,0 +1,136 @@
+import gzip
+import json
+from datetime import UTC, datetime
+
+import jax
+import numpy as np
+import polars as pl
+import pytest
+from flax import nnx
+
+import interestkit as ik
+from interestkit.privacy.forgetting import PartedModel, find_traces, part_of, train_parts
+
+SINCE, UNTIL = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)
+KEY = b"a secret of sixteen"
+SETTINGS = {
+    "key": KEY,
+    "since": SINCE,
+    "until": UNTIL,
+    "num_parts": 2,
+    "progress": False,
+    "config": ik.TrainingConfig(epochs=1, examples_per_epoch=32, batch_size=16, num_targets=4),
+    "item_dim": 4,
+    "hidden": (8,),
+    "history_length": 8,
+    "repeat_length": 8,
+    "can_repeat": False,  # compiles sooner
+}
+USER = "user-00007"
+
+
+@pytest.fixture(scope="module")
+def log():
+    log = ik.simulate(num_users=40, num_items=30, num_bots=0, faults=0, events_per_user=12)
+    names = pl.format("user-{}", pl.col("user").str.extract(r"(\d+)"))
+    return log.events.with_columns(user=names), log.items
+
+
+@pytest.fixture(scope="module")
+def forgotten(log, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("parted")
+    model = train_parts(*log, folder, **SETTINGS)
+    assert len(find_traces(folder, USER)) > 0  # it is there to be found
+    untouched = 1 - part_of(USER, KEY, 2)
+    before = weights(model.models[untouched])
+    return folder, model.forget(USER, key=KEY), before, untouched
+
+
+def weights(model):
+    return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model.model, nnx.Param))]
+
+
+def same(one, other):
+    return all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_a_forgotten_user_leaves_the_weights_of_a_run_that_never_saw_them(log, forgotten, tmp_path):
+    _, model, _, _ = forgotten
+    events, items = log
+    never = train_parts(events.filter(pl.col("user") != USER), items, tmp_path, **SETTINGS)
+    for ours, theirs in zip(model.models, never.models, strict=True):
+        assert same(weights(ours), weights(theirs))
+        assert ours.features.items.equals(theirs.features.items)
+        assert np.array_equal(ours.features.popularity, theirs.features.popularity)
+
+
+def test_a_forgotten_user_is_nowhere_in_the_folder(forgotten):
+    folder = forgotten[0]
+    assert find_traces(folder, USER).is_empty()
+    assert len(find_traces(folder, "user-00008")) > 0
+
+
+def test_forgetting_leaves_other_parts_as_they_were(forgotten):
+    _, model, before, untouched = forgotten
+    assert same(weights(model.models[untouched]), before)
+
+
+def test_a_parted_model_is_read_back_as_it_was(log, forgotten):
+    folder, model, _, _ = forgotten
+    read = PartedModel.load(folder)
+    histories = model.features.histories(log[0])
+    for ours, theirs in zip(model.rank(histories, k=5), read.rank(histories, k=5), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_probabilities_are_means_over_parts(log, forgotten):
+    model = forgotten[1]
+    histories = model.features.histories(log[0]).rows(0, 3)
+    codes, scores = model.rank(histories, k=3)
+    parts = [np.exp(part.score(histories, codes)) for part in model.models]
+    np.testing.assert_allclose(np.exp(scores), (parts[0] + parts[1]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(model.interests(histories).sum(axis=1), 1.0, rtol=1e-5)
+
+
+def test_who_is_not_there_cannot_be_forgotten(forgotten):
+    _, model, _, _ = forgotten
+    with pytest.raises(ValueError, match=r"user must be in part \d, which the key names"):
+        model.forget("user-99999", key=KEY)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"key": b""}, "key must have 1 to 64 bytes, got 0"),
+        ({"num_parts": 0}, "num_parts must be at least 1, got 0"),
+        ({"until": SINCE.replace(month=2)}, "events must be from 2024-01-01"),
+    ],
+)
+def test_wrong_settings_are_named(log, tmp_path, changed, message):
+    with pytest.raises(ValueError, match=message):
+        train_parts(*log, tmp_path, **SETTINGS | changed)
+
+
+def test_parts_follow_the_key():
+    users = [f"u{n}" for n in range(2000)]
+    one, other = ([part_of(user, key, 4) for user in users] for key in (b"a", b"b"))
+    assert np.abs(np.bincount(one, minlength=4) - 500).max() < 100  # five standard deviations
+    assert 0.2 < np.mean(np.array(one) == np.array(other)) < 0.3  # a quarter, by chance
+
+
+def test_traces_are_found_in_every_kind_of_file(tmp_path):
+    table = pl.DataFrame({"who": ["ann", "bo"], "also": [["x", "bo"], ["bo"]]})
+    table.write_parquet(tmp_path / "table.parquet", compression="zstd")
+    np.savez_compressed(tmp_path / "arrays.npz", users=np.array(["ann", "carol"]))
+    (tmp_path / "log.gz").write_bytes(gzip.compress(b"ann did this"))
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "notebook.ipynb").write_text(json.dumps({"cells": ["ann's row"]}))
+    (tmp_path / "other.txt").write_text("annabel and joann, ann-marie")
+    found = find_traces(tmp_path, "ann")
+    assert sorted(found["file"]) == [
+        ".hidden/notebook.ipynb",
+        "arrays.npz",
+        "log.gz",
+        "table.parquet",
+    ]
+    assert find_traces(tmp_path, "x")["where"].to_list() == ["also"]

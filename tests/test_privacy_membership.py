@@ -1,0 +1,79 @@
+"""The membership attack finds who was there where it shows, and guesses where it does not."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import numpy as np
+import pytest
+from scipy import stats
+
+import interestkit as ik
+from interestkit.privacy.membership import attack, attack_plain, attack_private, bound_in_one_run
+from interestkit.privacy.training import PRIVATE, fit_private, private_features
+
+RANDOM = np.random.default_rng(0)
+IS_IN = RANDOM.random((32, 100)) < 0.5
+TINY = {"item_dim": 4, "hidden": (8,), "history_length": 8, "repeat_length": 8, "can_repeat": False}
+
+
+@pytest.fixture(scope="module")
+def made():
+    log = ik.simulate(num_users=40, num_items=30, num_bots=0, faults=0, events_per_user=10)
+    period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
+    features, counts = private_features(log.events, log.items, **period, seed=0)
+    return features, features.histories(log.events), counts
+
+
+def test_losses_that_say_nothing_give_a_guess():
+    found = attack(RANDOM.normal(size=IS_IN.shape), IS_IN)
+    assert abs(found.auc - 0.5) < 5 * np.sqrt(1 / (12 * 1600))  # of the area: 1/12 (1/n + 1/m)
+    assert found.found_at(0.01) < 0.05
+
+
+def test_the_attack_reaches_what_two_normal_laws_allow():
+    losses = RANDOM.normal(size=(256, 400))
+    is_in = RANDOM.random(losses.shape) < 0.5
+    found = attack(losses - 1.0 * is_in, is_in)
+    np.testing.assert_allclose(found.auc, stats.norm.cdf(1 / np.sqrt(2)), atol=0.01)
+    np.testing.assert_allclose(
+        found.found_at(0.01), stats.norm.cdf(1 - stats.norm.isf(0.01)), atol=0.015
+    )
+
+
+def test_the_table_and_the_curve_say_the_same():
+    found = attack(RANDOM.normal(size=IS_IN.shape) - 2.0 * IS_IN, IS_IN)
+    assert found.table()["measure"].to_list()[0] == "AUC"
+    curve = found.roc(points=50)
+    assert curve["found"].is_sorted()
+    assert curve["found"][-1] == 1.0
+
+
+def test_users_must_be_in_and_out_of_some_models():
+    with pytest.raises(ValueError, match="in three models and out of three"):
+        attack(np.zeros((8, 3)), np.ones((8, 3), bool))
+
+
+@pytest.mark.slow
+def test_plain_models_that_learn_by_heart_are_found_out(made):
+    config = ik.TrainingConfig(
+        epochs=20, examples_per_epoch=320, batch_size=32, num_targets=4, learning_rate=0.02
+    )
+    found = attack_plain(
+        *made[:2], config=config, num_models=8, **TINY | {"dropout": 0.0, "item_dim": 16}
+    )
+    assert found.auc > 0.6
+    users = found.is_in.shape[1]
+    assert set(found.is_in.sum(axis=1)) == {users // 2}
+
+
+@pytest.mark.slow
+def test_models_with_much_noise_are_not(made):
+    config = replace(PRIVATE, epochs=2, examples_per_epoch=32, batch_size=16, num_targets=4)
+    settings = {"config": config, "moments_per_user": 1, "seed": 0, "progress": False} | TINY
+    fit = fit_private(*made[:2], epsilon=1.0, released=[made[2]], **settings)
+    found = attack_private(fit, made[1], num_models=8)
+    assert 0.4 < found.auc < 0.6
+    bound = bound_in_one_run(fit, made[1])
+    assert 0 <= bound <= fit.card.epsilon
+    with pytest.raises(ValueError, match="num_models must be an even number of at least 8, got 7"):
+        attack_private(fit, made[1], num_models=7)

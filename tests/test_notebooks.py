@@ -115,16 +115,18 @@ def test_scaling_notebook_shows_growth_shards_and_devices(tmp_path):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 
-def test_privacy_notebook_attacks_its_release_and_encrypts_it(tmp_path):
+def test_privacy_notebook_attacks_its_release_and_its_models(tmp_path):
     small = {"DATA": "simulated", "NUM_TARGETS": 200, "TIMES": ["day", "none"]}
-    small |= {"MIN_ITEM_USERS": [1, 100], "RELEASE_ITEM_USERS": 100}
+    small |= {"MIN_ITEM_USERS": [1, 100], "RELEASE_ITEM_USERS": 100, "NUM_USERS": 200}
+    small |= {"EPOCHS": 1, "OTHER_EPSILONS": [2.0], "NUM_SHADOWS": 4, "ATTACKED_USERS": 40}
     text, outputs = run_alone("08", tmp_path / "run", **small)
     assert "pseudonyms that both releases share: 0\n" in text
     assert "with another key: " in text
     assert "without the key: " in text
     shown = [output.get("data", {}).get("text/plain", "") for output in outputs]
     assert sum("found again by items and times: " in each for each in shown) == 2
-    assert sum("image/png" in output.get("data", {}) for output in outputs) == 1
+    assert re.search(r"forgotten in \d+\.\d s", text)
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
 
 
 def test_benchmark_notebook_prints_the_published_numbers_of_ease(tmp_path):

@@ -199,7 +199,7 @@ HELD = pl.DataFrame(
 
 # Every function with a table to draw, the same table without rows, and what of it are labels.
 ROC = pl.DataFrame({"false_positives": [0.001, 1.0], "found": [0.01, 1.0]})
-PROMISED = pl.DataFrame({"target": "items", "metric": "NDCG@10", "model": ["private", "$x$"]})
+PROMISED = pl.DataFrame({"target": "items", "metric": "NDCG@10", "model": ["private", "plain"]})
 PROMISED = PROMISED.with_columns(epsilon=pl.Series([1.0, 8.0]), value=pl.Series([0.1, 0.2]))
 DRAWN = {
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),

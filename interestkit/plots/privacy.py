@@ -97,7 +97,7 @@ def membership(curves: Mapping[str, pl.DataFrame], *, ax: Axes | None = None) ->
     for axis in (ax.xaxis, ax.yaxis):
         plain_numbers(axis)
     put_legend_below(ax)
-    return finish(ax, "Members found by LiRA; the line is a blind guess", xlabel, ylabel)
+    return finish(ax, "Members found by LiRA, by false alarms", xlabel, ylabel)
 
 
 @styled

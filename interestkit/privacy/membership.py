@@ -1,4 +1,4 @@
-"""Who was in the training data? Attacks on models, by shadow models that are trained all at once.
+"""Who was in the training data? Attacks on models, by shadow models trained on half of the users.
 
 LiRA (Carlini et al. 2022) trains many models, each on a random half of the users. For one model and
 one user it asks how likely the user's loss is among the models that had the user, and among those
@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import polars as pl
 from jax_privacy.auditing import CanaryScoreAuditor
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from interestkit import training
 from interestkit.examples import Examples, TrainingConfig
@@ -124,7 +124,7 @@ def attack_plain(
 ) -> MembershipAttack:
     """LiRA against models of plain `fit`, each trained on a random half of the users.
 
-    The models are trained side by side in one program, without validation and for all epochs.
+    The models are trained one after the other, by one program, without validation.
     Features are those given: what they tell of a user is not part of the attack.
 
     Args:
@@ -140,18 +140,16 @@ def attack_plain(
     halves = _halves(len(world.examples.start), num_models, seed)
     program, rates = training._parted(config, None)
     prior = training._interest_prior(features)
-    keys = jax.vmap(jax.random.key_data)(jax.random.split(jax.random.key(seed), num_models))
     start = partial(training._initialise, shape_config.num_items, shape_config, program)
-    state = jax.vmap(lambda key: start(key, prior))(keys)
-    half, axes = _of_users(world.examples, np.nonzero(halves)[1].reshape(num_models, -1))
     run = partial(training._train_epoch, shape_config, program, rates)
-    run = jax.jit(jax.vmap(run, in_axes=(0, None, None, None, axes)))
-    for _ in range(config.epochs):
-        state, _ = run(state, world.log, world.catalogue, world.width, half)
-    losses = _losses_of(
-        world, lambda packed, batch: _plain_loss(shape_config, config, world, packed, batch)
-    )
-    return attack(losses(state.params), halves)
+    losses = _losses_of(world, partial(_plain_loss, shape_config, config, world))
+    found = []
+    for key, half in zip(jax.random.split(jax.random.key(seed), num_models), halves, strict=True):
+        state, examples = start(jax.random.key_data(key), prior), _of_users(world.examples, half)
+        for _ in range(config.epochs):
+            state, _ = run(state, world.log, world.catalogue, world.width, examples)
+        found.append(losses(state.params))
+    return attack(np.stack(found), halves)
 
 
 def attack_private(
@@ -169,8 +167,7 @@ def attack_private(
         seed: Seed of the halves and of training.
     """
     halves = _halves(fit.card.num_users, num_models, seed)
-    params, world = train_models(fit, histories, halves, seed=seed)
-    return attack(_losses_of(world, partial(_private_loss, fit.setting, world))(params), halves)
+    return attack(np.stack(list(_private_losses(fit, histories, halves, seed))), halves)
 
 
 def bound_in_one_run(
@@ -192,27 +189,29 @@ def bound_in_one_run(
         A bound of at least 0, for the delta of the card.
     """
     is_in = np.random.default_rng(seed).random((1, fit.card.num_users)) < 0.5
-    params, world = train_models(fit, histories, is_in, seed=seed)
-    first = learning.begin(fit.setting, jax.random.key(0)).params
-    losses = _losses_of(world, partial(_private_loss, fit.setting, world))
-    before, after = losses(jax.tree.map(lambda leaf: leaf[None], first))[0], losses(params)[0]
+    before, after = _private_losses(fit, histories, is_in, seed, at_first=True)
     scores = {who: (before - after)[is_in[0] == who] for who in (True, False)}
     return lower_bound(scores[True], scores[False], delta=fit.card.delta, confidence=confidence)
 
 
-def train_models(
-    fit: PrivateFit, histories: Histories, included: Bool[np.ndarray, "models users"], *, seed: int
-) -> tuple[dict[str, Array], World]:
-    """Parameters of models trained as `fit` was, on some of the users each, and what of."""
+def _private_losses(fit: PrivateFit, histories: Histories, included, seed, *, at_first=False):
+    """Loss of each user under each of some models trained as `fit` was, on some users each.
+
+    With `at_first`, what each model loses before its first step comes before it. The program is
+    that of the fit, so that nothing is compiled again.
+    """
     setting = fit.setting
     world = learning.make_world(fit.features, histories, setting.shape, setting.config.num_sampled)
-    keys = jax.random.split(jax.random.key(seed), len(included))
-    state = jax.vmap(partial(learning.begin, setting))(keys)
+    losses = _losses_of(world, partial(_private_loss, setting, world))
     run = partial(learning.epoch, Parts(), setting, fit.card.plan, fit.config.learning_rate)
-    run = jax.jit(jax.vmap(run, in_axes=(0, None, 0)))
-    for _ in range(fit.config.epochs):
-        state = run(state, world, included)
-    return state.params, world
+    keys = jax.random.split(jax.random.key(seed), len(included))
+    for key, own in zip(keys, included, strict=True):
+        state = learning.begin(setting, key)
+        if at_first:
+            yield losses(state.params)
+        for _ in range(fit.config.epochs):
+            state = run(state, world, own)
+        yield losses(state.params)
 
 
 def _private_loss(setting: Setting, world: World, params, batch):
@@ -226,20 +225,22 @@ def _plain_loss(shape, config, world: World, packed, batch):
 
 
 def _losses_of(world: World, loss: Callable) -> Callable:
-    """A function from the parameters of many models to the loss of each user under each."""
+    """A function from the parameters of a model to the mean loss of each user, without dropout.
+
+    The moments of a user are the same each time.
+    """
     users = len(world.examples.start)
     bits = np.random.default_rng(0).integers(0, 2**32, (users, _MOMENTS), np.uint32)
 
     def of_user(params, user, bits):
         return loss(params, learning.draw_moments(world, user, bits))
 
-    def of_model(params):
-        return jax.lax.map(
-            lambda own: of_user(params, *own), (jnp.arange(users), bits), batch_size=64
-        )
+    @jax.jit
+    def of_users(params):
+        own = (jnp.arange(users), bits)
+        return jax.lax.map(lambda user: of_user(params, *user), own, batch_size=64)
 
-    run = jax.jit(lambda params: jax.lax.map(of_model, params))
-    return lambda params: np.asarray(run(params), float)
+    return lambda params: np.asarray(of_users(params), float)
 
 
 def _halves(users: int, models: int, seed: int) -> Bool[np.ndarray, "models users"]:
@@ -251,10 +252,8 @@ def _halves(users: int, models: int, seed: int) -> Bool[np.ndarray, "models user
     return np.stack([order < half, order >= users - half], axis=1).reshape(models, users)
 
 
-def _of_users(examples: Examples, users: Int[np.ndarray, "models users"]):
-    """Examples of some users for each model, and which arrays of them differ by model."""
+def _of_users(examples: Examples, is_in: Bool[np.ndarray, " users"]) -> Examples:
+    """The examples of some users."""
     names = ("start", "stop", "first_moment", "num_moments", "moment")
-    own = {name: getattr(examples, name)[users] for name in names}
-    own["num_users"] = jnp.full((len(users), 1), users.shape[1], jnp.int32)
-    axes = {name: 0 if name in own else None for name in Examples._fields}
-    return examples._replace(**own), Examples(**axes)
+    own = {name: getattr(examples, name)[np.flatnonzero(is_in)] for name in names}
+    return examples._replace(**own, num_users=jnp.array([is_in.sum()], jnp.int32))

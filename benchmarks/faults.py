@@ -34,7 +34,7 @@ from perturbing import FAULTS, KINDS, Study
 from timing import RUNS, machine
 
 NUM_TARGETS = 5
-DATA = {"movietweetings-40k": None, "complete-journey": 300}  # users that are drawn of it
+DATA = {"movietweetings-40k": None, "complete-journey": 200}  # users that are drawn of it
 STORE = RUNS / "faults.json"
 CAPPED = ["clean", *(f"shilling, {kind}" for kind in KINDS)]
 CASES = [(name, cap) for name in FAULTS for cap in ((False, True) if name in CAPPED else (False,))]
@@ -47,7 +47,8 @@ Measured by `python benchmarks/faults.py`, whose first lines say what each fault
 users who are judged. In brackets: change against the clean log, 95 % bootstrap interval over
 users. *Exposure* is the share of real users who have a pushed item in their ten new items, as a
 mean over the five that all fake users (5 % of the real ones) have. *with cap*: learned from
-`interestkit.without_bursts(events)`.
+`interestkit.without_bursts(events)`. The groceries are those of 200 households drawn at random, by
+`--data complete-journey --epochs 3 --seeds 1 --only clean "shilling, bandwagon" "20 % missing"`.
 """
 METRICS = ("items: NDCG@10", "interests: NDCG@3", "exposure")
 
@@ -245,7 +246,7 @@ def page(results: Mapping[str, Mapping]) -> str:
     lines = []
     for name, found in results.items():
         base = found["cases"]["clean"]
-        lines += [f"\n**{name}**: {found['users']:,} users, {found['seeds']} seeds\n"]
+        lines += [f"\n**{name}**: {found['users']:,} users, {_facts(found)}\n"]
         lines += [
             "| training part | NDCG@10 of items | NDCG@3 of interests | exposure of the five |"
         ]
@@ -298,15 +299,19 @@ def draw(results: Mapping[str, Mapping]):
             right.plot(100 * row["exposure"]["value"], rows[case], "o", color=colour)
         left.axvline(0, color="black", linewidth=1)
         twice = 200 * base["exposure"]["value"]
-        line = right.axvline(twice, color="black", linewidth=1, linestyle=":")
+        right.axvline(twice, color="black", linewidth=1, linestyle=":")
         for ax, labels in ((left, list(rows)), (right, [""] * len(rows))):
             ax.set_yticks(list(rows.values()), labels)
             ax.set_ylim(-0.7, len(rows) - 0.3)
         right.set_xlim(left=0)
         left.set(title=name, xlabel="change of NDCG@10 in %, 95 % interval")
-        right.set(xlabel="users who are shown a pushed item, in %")
-        right.legend([line], ["twice that of the clean log"], loc="best")
+        what = "users who are shown a pushed item, in %"
+        right.set(title="dotted: twice that of the clean log", xlabel=what)
     return figure
+
+
+def _facts(found: Mapping) -> str:
+    return ", ".join(f"{found[name]} {name}" for name in ("seeds", "epochs"))
 
 
 def _change(row: Mapping, base: Mapping) -> str:

@@ -144,16 +144,16 @@ def add_sessions(events: pl.DataFrame, *, gap_minutes: float = 30) -> pl.DataFra
 
 
 def without_bursts(
-    events: pl.DataFrame, *, cap: float = 2.0, floor: int = 5, days: float | None = None
+    events: pl.DataFrame, *, cap: float = 1.0, floor: int = 2, days: float | None = None
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """The events without those by which many new accounts at once push an item, and what went.
 
     An event of a user's first `days` counts as that of a newcomer, unless the log was as young
     itself: nobody can be told there. Over all items there are r newcomers for each established
     user. An item keeps max(`floor`, `cap` r e) newcomers, where e is the number of its established
-    users, those who came to it first; of the others all events with that item go. So whatever
-    new accounts do, they make an item look at most `cap` times as popular as the established do,
-    or give it `floor` users. Accounts that were aged before they are used are not held back.
+    users, those who came to it first; of the others all events with that item go. An item that is
+    pushed so gets about the newcomers that its established users lead to expect. Accounts that
+    were aged before they are used are not held back, and those that touch many other items raise r.
 
     Meant for what is learned from (`split.before("test")`), never for what is judged.
 

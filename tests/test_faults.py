@@ -95,7 +95,7 @@ def test_the_page_says_change_and_exposure():
         "bad": dict.fromkeys(faults.METRICS, worse),
     }
     cold = {"model": {"value": 0.2, "gain": 0.1, "ends": [0.05, 0.15]}}
-    found = {"users": 9, "seeds": 2, "cases": cases, "cold": {"0 events known": cold}}
+    found = {"users": 9, "seeds": 2, "epochs": 6, "cases": cases, "cold": {"0 events known": cold}}
     page = faults.page({"made": found | {"unchanged": {"rows in another order": True}}})
     assert "| bad | 0.1000 (-50.0% [-60.0%, -40.0%]) |" in page
     assert "10.00% (0.5 times)" in page

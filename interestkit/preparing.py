@@ -166,7 +166,9 @@ def prepare(
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: must be a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent)
+    # after an error Polars may still be writing where it was told to, which must not hide the error
+    place = {"prefix": f".{folder.name}.", "dir": folder.parent}
+    aside = tempfile.TemporaryDirectory(**place, ignore_cleanup_errors=True)
     with naming("events"), aside:
         rows = _canonical(ENGINES[engine].scan(events), columns or {})
         fresh = Path(aside.name) / "fresh"

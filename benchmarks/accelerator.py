@@ -74,16 +74,16 @@ def large(users, items, events_per_user, epochs, examples, batch, peak) -> dict[
     config = ik.TrainingConfig(
         **{"epochs": epochs, "examples_per_epoch": examples, "batch_size": batch}, patience=epochs
     )
-    counted, program = [], training._train_epoch
+    counted, program = [], training.train_epoch
 
     def spy(*arguments):
         if not counted:
             counted.append(program.lower(*arguments).compile().cost_analysis()["flops"])
         return program(*arguments)
 
-    training._train_epoch = spy
+    training.train_epoch = spy
     result = ik.fit(features, histories, config=config, progress=False)
-    training._train_epoch = program
+    training.train_epoch = program
     curve = result.curve["seconds"]
     rate = (epochs - 1) * config.steps * batch / (curve[-1] - curve[0])
     found = {"first_epoch_seconds": curve[0], "examples_per_second": rate}

@@ -41,17 +41,17 @@ def compiled(items: int, dim: int, batch: int, sampled: int):
     config = ik.TrainingConfig(
         **{"epochs": 1, "examples_per_epoch": batch, "batch_size": batch, "num_sampled": sampled}
     )
-    seen, program = [], training._train_epoch
+    seen, program = [], training.train_epoch
 
     def spy(*arguments):
         seen.append((program.lower(*arguments).compile(), arguments))
         return program(*arguments)
 
-    training._train_epoch = spy
+    training.train_epoch = spy
     try:
         ik.fit(features, histories, config=config, progress=False, item_dim=dim)
     finally:
-        training._train_epoch = program
+        training.train_epoch = program
     ((found, (shape, _, _, state, log_arrays, catalogue, width, examples)),) = seen
     case = Case(
         users=len(examples.start),

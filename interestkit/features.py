@@ -317,7 +317,7 @@ def fit_features(
     )
     if not num_snapshots:
         return unfinished
-    return _with_popularity(unfinished, events, until, num_snapshots)
+    return with_popularity(unfinished, events, until, num_snapshots)
 
 
 def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
@@ -381,7 +381,7 @@ def _interests(
     return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
 
 
-def _with_popularity(
+def with_popularity(
     features: Features, events: pl.DataFrame, until: datetime, num_snapshots: int
 ) -> Features:
     """The features with popularity at so many even steps and at the end of training."""

@@ -204,11 +204,11 @@ def _prepared(source: Source, validation: HeldOut | None, keep: Checkpoint, seed
     """Where training stands, and a function that trains one epoch more and judges it."""
     (features, _, config, mesh, _), shape = source, keep.shape
     wide = replace(shape, num_items=padded_items(shape.num_items, mesh))
-    program, rates = _parted(config, mesh)
+    program, rates = parted(config, mesh)
     key = jax.random.key_data(jax.random.key(seed))
     with on_mesh(mesh):
-        begin = place((key, _interest_prior(features)), mesh)
-        state = _initialise(shape.num_items, wide, program, *begin)
+        begin = place((key, interest_prior_of(features)), mesh)
+        state = initialise(shape.num_items, wide, program, *begin)
     catalogue = place(catalogue_arrays(features), mesh, wide.num_items)
     width = candidate_widths(features, config.num_sampled)
     width = place({"width": width}, mesh, wide.num_items)["width"]
@@ -220,7 +220,7 @@ def _prepared(source: Source, validation: HeldOut | None, keep: Checkpoint, seed
         epoch = len(run.rows) + 1
         given = (wide, program, rates, run.state, fed.log, catalogue, width, fed.examples)
         with on_mesh(mesh):
-            state, losses, is_finite = _train_epoch(*given)
+            state, losses, is_finite = train_epoch(*given)
             scores = judge and judge(state.params)
             if not is_finite:
                 found = first_failure(_taken_apart, *given)
@@ -303,7 +303,7 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
     )
 
 
-def _interest_prior(features: Features) -> Float[np.ndarray, " interests"]:
+def interest_prior_of(features: Features) -> Float[np.ndarray, " interests"]:
     """Logarithm of each interest's share of the training events."""
     sums = features.items["events"].to_numpy() @ features.item_interests
     return np.log((sums / max(sums.sum(), 1e-12) + 1e-4).astype(np.float32))
@@ -316,7 +316,7 @@ class _Rates(NamedTuple):
     weight_decay: float
 
 
-def _parted(config: TrainingConfig, mesh: Mesh | None) -> tuple[TrainingConfig, _Rates]:
+def parted(config: TrainingConfig, mesh: Mesh | None) -> tuple[TrainingConfig, _Rates]:
     """What the compiled program depends on, the rest at its default, and the rates."""
     sizes = {DATA: (config.batch_size, VALIDATION_BLOCK), MODEL: (config.num_sampled,)}
     for axis, divided in sizes.items() if mesh else ():
@@ -334,7 +334,7 @@ def _optimizer(config: TrainingConfig, rates: _Rates) -> optax.GradientTransform
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2))
-def _initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, interest_prior):
+def initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, interest_prior):
     """Weights and optimiser state, each part made where it is to be; rows behind the items are 0.
 
     A random number depends on its place in the table alone, so that those of the items are the
@@ -351,7 +351,7 @@ def _initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, 
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _train_epoch(shape: ModelConfig, config: TrainingConfig, rates: _Rates, state: _State, *data):
+def train_epoch(shape: ModelConfig, config: TrainingConfig, rates: _Rates, state: _State, *data):
     """One epoch, compiled as one scan over its steps.
 
     Returns:

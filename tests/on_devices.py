@@ -21,7 +21,7 @@ import numpy as np
 import interestkit as ik
 from interestkit import devices, training
 
-PROGRAMS = {name: getattr(training, name) for name in ("_train_epoch", "_initialise")}
+PROGRAMS = {name: getattr(training, name) for name in ("train_epoch", "initialise")}
 DIM = 20  # so that no other axis is as long as the items or their vectors
 
 
@@ -34,7 +34,7 @@ def spied(mesh, features):
             if name not in texts:
                 texts[name] = program.lower(*arguments).compile().as_text()
             found = program(*arguments)
-            if name == "_initialise" and not begun:
+            if name == "initialise" and not begun:
                 params = devices.whole(found.params, mesh, features.num_items)
                 vectors = np.asarray(params.tables["item_vectors"])
                 begun.append(hashlib.sha256(vectors.tobytes()).hexdigest())
@@ -83,9 +83,9 @@ def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
             "shape": list(vectors.shape),
             "sum": float((vectors * vectors).sum()),
             "items": features.num_items,
-            "tables": shapes(rf"f32\[{rows},{DIM}\]", texts["_train_epoch"]),
-            "scores": shapes(rf"f32\[64,{rows}\]", texts["_train_epoch"]),
-            "tables_before": shapes(rf"\w32\[{rows},{DIM}\]", texts["_initialise"]),
+            "tables": shapes(rf"f32\[{rows},{DIM}\]", texts["train_epoch"]),
+            "scores": shapes(rf"f32\[64,{rows}\]", texts["train_epoch"]),
+            "tables_before": shapes(rf"\w32\[{rows},{DIM}\]", texts["initialise"]),
             "before": begun[0],
             "processes": jax.process_count(),
         }

@@ -14,7 +14,7 @@ import pytest
 
 from interestkit.devices import join_hosts, make_mesh
 from interestkit.examples import TrainingConfig
-from interestkit.training import _parted
+from interestkit.training import parted
 
 PROGRAM = Path(__file__).parent / "on_devices.py"
 
@@ -123,4 +123,4 @@ def test_what_a_mesh_cannot_divide_is_named():
         ),
     ):
         with pytest.raises(ValueError, match=message):
-            _parted(TrainingConfig(), SimpleNamespace(shape=axes))
+            parted(TrainingConfig(), SimpleNamespace(shape=axes))

@@ -163,6 +163,6 @@ def test_fit_without_memory_says_so(world, monkeypatch):
     def fails(*_):
         raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes.")
 
-    monkeypatch.setattr("interestkit.training._train_epoch", fails)
+    monkeypatch.setattr("interestkit.training.train_epoch", fails)
     with pytest.raises(MemoryError, match=r"more memory than there is; .* batch_size=12"):
         world.fit(world.sound)

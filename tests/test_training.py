@@ -264,7 +264,7 @@ def test_all_epochs_share_one_program(by_heart):
     *_, result, compiled = by_heart
     assert len(result.curve) == 4
     assert not any("first_failure" in line for line in compiled)  # it is for failures alone
-    for name in ("_train_epoch", "_initialise"):
+    for name in ("train_epoch", "initialise"):
         assert sum(f"jit({name})" in line for line in compiled) == 1, name
 
 

@@ -21,7 +21,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from interestkit.examples import TrainingConfig
-from interestkit.features import Features, _with_popularity
+from interestkit.features import Features, with_popularity
 from interestkit.histories import Histories
 from interestkit.prediction import Predictor, check_k
 from interestkit.privacy.training import public_features
@@ -247,7 +247,7 @@ def _with_counts(features: Features, events: pl.DataFrame, until: datetime) -> F
     codes = features.codes(events[ITEM])
     counts = np.bincount(codes[codes >= 0], minlength=features.num_items)
     items = features.items.with_columns(pl.Series("events", counts, dtype=pl.Int32))
-    return _with_popularity(replace(features, items=items), events, until, _SNAPSHOTS)
+    return with_popularity(replace(features, items=items), events, until, _SNAPSHOTS)
 
 
 def _place(folder: str | Path, number: int, what: str) -> Path:

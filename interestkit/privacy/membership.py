@@ -138,16 +138,16 @@ def attack_plain(
     shape_config = training.model_config(features, histories, **shape)
     world = learning.make_world(features, histories, shape_config, config.num_sampled)
     halves = _halves(len(world.examples.start), num_models, seed)
-    program, rates = training._parted(config, None)
-    prior = training._interest_prior(features)
-    start = partial(training._initialise, shape_config.num_items, shape_config, program)
-    run = partial(training._train_epoch, shape_config, program, rates)
+    program, rates = training.parted(config, None)
+    prior = training.interest_prior_of(features)
+    start = partial(training.initialise, shape_config.num_items, shape_config, program)
+    run = partial(training.train_epoch, shape_config, program, rates)
     losses = _losses_of(world, partial(_plain_loss, shape_config, config, world))
     found = []
     for key, half in zip(jax.random.split(jax.random.key(seed), num_models), halves, strict=True):
         state, examples = start(jax.random.key_data(key), prior), _of_users(world.examples, half)
         for _ in range(config.epochs):
-            state, _ = run(state, world.log, world.catalogue, world.width, examples)
+            state, _, _ = run(state, world.log, world.catalogue, world.width, examples)
         found.append(losses(state.params))
     return attack(np.stack(found), halves)
 

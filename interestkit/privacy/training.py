@@ -14,7 +14,7 @@ import polars as pl
 from interestkit.devices import use_compilation_cache
 from interestkit.examples import TrainingConfig, find_examples
 from interestkit.features import Features, fit_features
-from interestkit.feeding import check_times
+from interestkit.feeding import check_histories
 from interestkit.histories import Histories
 from interestkit.model import InterestModel, ModelConfig
 from interestkit.privacy.accounting import PrivacyCard, Release, make_card
@@ -254,7 +254,7 @@ def fit_private(
     """
     began = time.perf_counter()
     _check_settings(histories, config, moments_per_user)
-    check_times(features, histories)
+    check_histories(features, histories)
     use_compilation_cache()
     shape_config = model_config(features, _nobody(histories), **(_LENGTHS | SHAPE | shape))
     card = make_card(

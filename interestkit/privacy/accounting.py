@@ -5,14 +5,16 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
-import dp_accounting
 import numpy as np
+from scipy.stats import binom
+
+from interestkit.privacy.stepping import Plan  # first, as it says what to install
+
+# isort: split
+import dp_accounting
 from dp_accounting.mechanism_calibration import NoBracketIntervalFoundError
 from dp_accounting.pld import PLDAccountant
 from dp_accounting.rdp import RdpAccountant
-from scipy.stats import binom
-
-from interestkit.privacy.stepping import Plan
 
 RELATION = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
 OVERFLOW_SHARE = 0.01  # of delta, kept for steps that draw more users than there is room for

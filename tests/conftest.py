@@ -17,10 +17,23 @@ matplotlib.use("Agg")
 hypothesis.settings.register_profile("interestkit", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("interestkit")
 
+MOST_MAPS = 20_000
 # Real data may lie ready in a shared data folder beside the checkout.
 shared_data = Path(__file__).resolve().parents[2] / "shared" / "data"
 if shared_data.is_dir():
     os.environ.setdefault("INTERESTKIT_DATA", str(shared_data))
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_programs():
+    """Programs are forgotten before their memory maps reach what Linux allows one process.
+
+    Each compiled kernel is a map of its own, and a process that has 65,530 of them crashes.
+    """
+    yield
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > MOST_MAPS:
+        jax.clear_caches()
 
 
 @pytest.fixture(scope="session")

@@ -67,7 +67,7 @@ def event_reasons(
     need_positive(top=top)
     best = _chosen(events, way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
-    labels = ("target is so many times as probable for the event (log scale)", "event, time (UTC)")
+    labels = ("times as probable for the event (log scale)", "event, time (UTC)")
     if best.is_empty():
         return nothing(ax, *labels)
     values = best[way].to_numpy().astype(float)

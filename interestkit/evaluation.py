@@ -103,8 +103,9 @@ class Evaluation:
             means = group["value"].to_numpy()
             users = self.per_user[USER].n_unique()
             rows.append((*names, means.mean(), None, None, len(means), _spread(means), users))
-        columns = [*key, "value", "low", "high", "seeds", "spread", "users"]
-        return pl.DataFrame(rows, schema=columns, orient="row", infer_schema_length=None)
+        columns = dict.fromkeys(key, pl.String) | {"value": pl.Float64, "low": pl.Float64}
+        columns |= {"high": pl.Float64, "seeds": pl.Int64, "spread": pl.Float64, "users": pl.Int64}
+        return pl.DataFrame(rows, schema=columns, orient="row")
 
     def save(self, folder: str | Path, *, data: str, split: str) -> None:
         """Write metrics.parquet, reliability.parquet and results.json to a folder.

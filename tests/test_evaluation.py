@@ -188,6 +188,7 @@ def test_table_has_means_over_users_with_a_value(both):
     assert row["low"] == pytest.approx(1 / BEST, rel=1e-6)
     assert row["high"] == pytest.approx(1 / LOG2_3, rel=1e-6)
     assert (row["users"], row["seeds"], row["spread"]) == (2, 1, None)
+    assert table.schema["spread"] == pl.Float64  # though nobody has several seeds here
     coverage = table.filter(metric="interest coverage@1", model="other").row(0, named=True)
     assert (coverage["value"], coverage["low"], coverage["users"]) == (1.0, None, 3)
     assert len(table) == 2 * (len(BY_HAND) + 6)

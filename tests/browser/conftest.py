@@ -41,6 +41,9 @@ SMALL = {  # the least of everything; a notebook takes those that it has
     **{"NUM_TRIALS": 2, "ARTICLE_EPOCHS": 2, "MIN_ITEM_EVENTS": 1},
     **{"NUM_USERS": 100, "NUM_ITEMS": 50, "DOUBLINGS": 0, "NUM_SHARDS": 2},
     **{"HIDDEN": [8], "HISTORY_LENGTH": 16, "LINEAR_WEIGHTS": [9]},
+    **{"TIMES": ["day", "none"], "MIN_ITEM_USERS": [1, 3], "RELEASE_ITEM_USERS": 2},
+    **{"USERS_PER_EPOCH": 60, "USERS_PER_STEP": 20, "OTHER_EPSILONS": [2.0]},
+    **{"NUM_SHADOWS": 4, "ATTACKED_USERS": 40},
 }
 
 

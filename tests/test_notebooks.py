@@ -118,7 +118,7 @@ def test_scaling_notebook_shows_growth_shards_and_devices(tmp_path):
 def test_privacy_notebook_attacks_its_release_and_its_models(tmp_path):
     small = {"DATA": "simulated", "NUM_TARGETS": 200, "TIMES": ["day", "none"]}
     small |= {"MIN_ITEM_USERS": [1, 100], "RELEASE_ITEM_USERS": 100, "NUM_USERS": 200}
-    small |= {"EPOCHS": 1, "OTHER_EPSILONS": [2.0], "NUM_SHADOWS": 4, "ATTACKED_USERS": 40}
+    small |= {"EPOCHS": 1, "OTHER_EPSILONS": [2.0], "NUM_SHADOWS": 8, "ATTACKED_USERS": 40}
     text, outputs = run_alone("08", tmp_path / "run", **small)
     assert "pseudonyms that both releases share: 0\n" in text
     assert "with another key: " in text

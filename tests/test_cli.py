@@ -83,7 +83,7 @@ def test_run_again_and_repair_share_one_run(project, capsys):
     (run,) = (project / "runs").iterdir()
     assert run.name.endswith("-log")
     assert out.startswith(f"3 notebooks, into runs/{run.name}\n")
-    assert "\nitems\nmodel          ndcg@20\npopular  0.250 ± 0.020\n" in out
+    assert "\nitems\nmetric         popular\nndcg@20  0.250 ± 0.020\n" in out
     assert f"report     runs/{run.name}/report.html\n" in out
     data = json.loads((run / "results.json").read_text())["data"]
     assert data == str([str(project / "log.csv"), {"user": "personId"}, {"a b": "view"}])

@@ -20,7 +20,6 @@ from timing import RUNS, machine
 import interestkit as ik
 from interestkit import metrics
 from interestkit.explanation.calibration import InterestSets
-from interestkit.explanation.counterfactuals import only
 
 LIMIT = 20  # milliseconds a user
 
@@ -50,7 +49,7 @@ def halves(sets: InterestSets, truth, groups: int, times: int) -> pl.DataFrame:
 
 def part_of(truth, chosen):
     """Held-out users of some rows, without their items."""
-    histories = only(truth.histories, chosen[truth.histories.user])
+    histories = truth.histories.only(chosen[truth.histories.user])
     users, ends = np.flatnonzero(chosen), histories.offsets[1:][chosen]
     histories = replace(
         histories,

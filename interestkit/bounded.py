@@ -13,7 +13,7 @@ MOST_COLUMNS = 1_000  # of a table that is read
 _BATCH = 4_096  # rows of a Parquet file at a time
 _ROOM = 1 << 26  # bytes that a Parquet file may unpack to, whatever its own size, ...
 _EXPANSION = 1_000  # ... and as a multiple of its size
-PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
+_PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
 _LONGEST_HEADER = 10_000  # bytes of the header of an array
 # What reading a damaged archive raises; a password is a RuntimeError, a strange header may be any.
 _NO_ARCHIVE = (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, TypeError)
@@ -97,7 +97,7 @@ def _check_claims(metadata, room: int) -> None:
 
 
 def read_arrays(path: Path | BytesIO) -> dict[str, np.ndarray]:
-    """The arrays of an archive that `storage.save_folder` wrote: as they are, never unpickled.
+    """The arrays of an archive of `storage`'s format 1: as they are, never unpickled.
 
     Args:
         path: A zip file of NAME.npy, or its content, none of them compressed.
@@ -127,7 +127,7 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
             raise ValueError(f"{member.filename!r}: version must be 1.0 or 2.0, got {version}")
         shape, is_fortran, dtype = readers[version](file, max_header_size=_LONGEST_HEADER)
         left = member.file_size - file.tell()
-        if dtype.kind not in PLAIN_DTYPES:
+        if dtype.kind not in _PLAIN_DTYPES:
             raise ValueError(f"{member.filename!r} must hold numbers, text or times, got {dtype}")
         size = dtype.itemsize
         for length in shape:  # whole numbers of any size, so that nothing wraps round

@@ -104,14 +104,31 @@ class Histories:
         Args:
             count: 0 or more.
         """
-        lengths = np.minimum(self.lengths, count)
-        is_kept = np.arange(len(self.item)) >= (self.offsets[1:] - lengths)[self.user]
+        starts = self.offsets[1:] - np.minimum(self.lengths, count)
+        return self.only(np.arange(len(self.item)) >= starts[self.user])
+
+    def only(self, kept: Bool[np.ndarray, " events"]) -> "Histories":
+        """The same with the events that are kept.
+
+        Example:
+            >>> two = Histories(
+            ...     users=np.array(["ann"]),
+            ...     offsets=np.array([0, 2]),
+            ...     item=np.array([3, 1]),
+            ...     seconds=np.array([10, 20]),
+            ...     weight=np.ones(2),
+            ...     moment=np.array([30]),
+            ... )
+            >>> two.only(np.array([False, True])).item
+            array([1])
+        """
+        counts = np.bincount(self.user[kept], minlength=len(self))
         return replace(
             self,
-            offsets=np.append(0, np.cumsum(lengths)).astype(self.offsets.dtype),
-            item=self.item[is_kept],
-            seconds=self.seconds[is_kept],
-            weight=self.weight[is_kept],
+            offsets=np.append(0, np.cumsum(counts)).astype(self.offsets.dtype),
+            item=self.item[kept],
+            seconds=self.seconds[kept],
+            weight=self.weight[kept],
         )
 
     def number_of(self, user: str) -> int:

@@ -209,18 +209,6 @@ def filled_up(histories: Histories, num_events: int) -> Histories:
     )
 
 
-def newest(history: Histories, limit: int = NEWEST) -> Histories:
-    """The newest events of the history of one user.
-
-    Args:
-        history: One user.
-        limit: Largest number of events.
-    """
-    events = slice(max(len(history.item) - limit, 0), None)
-    kept = {name: getattr(history, name)[events] for name in ("item", "seconds", "weight")}
-    return replace(history, offsets=np.array([0, len(kept["item"])], np.int32), **kept)
-
-
 def what_speaks_for(
     predictor: Predictor,
     history: Histories,
@@ -234,7 +222,7 @@ def what_speaks_for(
 
     Args:
         predictor: The model.
-        history: One user with at most `NEWEST` events (`newest`).
+        history: One user with at most `NEWEST` events (`Histories.newest`).
         groups: True for the events that a group leaves out, such as all with one item.
         codes: Catalogue codes of the items.
 

@@ -14,7 +14,6 @@ import interestkit as ik
 from interestkit.explanation import probing
 from interestkit.explanation.asking import BLOCK
 from interestkit.explanation.calibration import _heated, _scores, _threshold
-from interestkit.explanation.counterfactuals import only
 from interestkit.heldout import HeldOut
 
 
@@ -22,13 +21,13 @@ def without_event(history, place):
     """The history of one user without the event that is so many places from the newest."""
     kept = np.ones(len(history.item), bool)
     kept[len(history.item) - place] = False
-    return only(history, kept)
+    return history.only(kept)
 
 
 def newest(histories, limit):
     """Histories of the newest events alone."""
     ends = histories.offsets[histories.user + 1]
-    return only(histories, ends - np.arange(len(histories.item)) <= limit)
+    return histories.only(ends - np.arange(len(histories.item)) <= limit)
 
 
 @pytest.fixture(scope="module")
@@ -158,7 +157,7 @@ def smallest(predictor, history):
     for size in range(1, len(history.item) + 1):
         for out in combinations(range(len(history.item)), size):
             kept = ~np.isin(np.arange(len(history.item)), out)
-            if predictor.interests(only(history, kept)).argmax() != first:
+            if predictor.interests(history.only(kept)).argmax() != first:
                 return size
     return None
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from interestkit.histories import Histories
-from interestkit.trying import NEWEST, OneUser, filled_up, item_vectors, newest, what_speaks_for
+from interestkit.trying import NEWEST, OneUser, filled_up, item_vectors, what_speaks_for
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "collaborative", "content"])
@@ -54,7 +54,7 @@ def test_histories_of_other_lengths_compile_nothing(study, caplog):
 
 
 def test_what_speaks_for_an_item_is_the_difference_to_a_history_without_the_group(study):
-    history = newest(study.test.histories.rows(2, 3))
+    history = study.test.histories.rows(2, 3).newest(NEWEST)
     codes = np.arange(5)
     groups = history.item[None, :] == np.unique(history.item)[:3, None]
     found = what_speaks_for(study.predictor, history, groups, codes)
@@ -73,14 +73,14 @@ def test_what_speaks_for_an_item_is_the_difference_to_a_history_without_the_grou
 
 
 def test_an_empty_group_speaks_for_nothing(study):
-    history = newest(study.test.histories.rows(2, 3))
+    history = study.test.histories.rows(2, 3).newest(NEWEST)
     groups = np.zeros((2, len(history.item)), bool)
     assert (what_speaks_for(study.predictor, history, groups, np.arange(3)) == 0).all()
 
 
 def test_what_speaks_for_another_user_compiles_nothing(study, caplog):
     def ask(n):
-        history = newest(study.test.histories.rows(n, n + 1))
+        history = study.test.histories.rows(n, n + 1).newest(NEWEST)
         groups = np.zeros((4, len(history.item)), bool)
         what_speaks_for(study.predictor, history, groups, np.arange(3))
 
@@ -95,14 +95,14 @@ def test_what_speaks_for_refuses_two_users_and_long_histories(study):
     with pytest.raises(ValueError, match="history must be of one user with at most"):
         what_speaks_for(study.predictor, two, np.zeros((1, len(two.item)), bool), np.arange(3))
     one = filled_up(study.test.histories.rows(0, 0 + 1), NEWEST + 1)
-    assert len(newest(one.rows(1, 2)).item) <= NEWEST
+    assert len(one.rows(1, 2).newest(NEWEST).item) <= NEWEST
 
 
 def test_newest_keeps_the_last_events(study):
     one = study.test.histories.rows(0, 1)
-    np.testing.assert_array_equal(newest(one, 3).item, one.item[-3:])
-    assert newest(one, 3).offsets.tolist() == [0, 3]
-    np.testing.assert_array_equal(newest(one, 10_000).seconds, one.seconds)
+    np.testing.assert_array_equal(one.newest(3).item, one.item[-3:])
+    assert one.newest(3).offsets.tolist() == [0, 3]
+    np.testing.assert_array_equal(one.newest(10_000).seconds, one.seconds)
 
 
 def test_filling_up_needs_room(study):

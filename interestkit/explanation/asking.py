@@ -82,6 +82,18 @@ class Asked:
         return program(graph, state, self._catalogue, users, *given, **settings)
 
 
+def places(histories: Histories, rows, users: Users):
+    """Events of a block that are no padding, and where they stand in the histories.
+
+    Returns:
+        True for them, by user and event, and the place of each, user by user.
+    """
+    numbers = users.number[: len(rows), None]
+    event = np.arange(users.item.shape[1])[None, :]
+    real = event < numbers
+    return real, (histories.offsets[rows + 1][:, None] - numbers + event)[real]
+
+
 def _compact(user: Users, kept) -> tuple[Log, Moment]:
     """The history of the events that are kept."""
     place = jnp.where(kept, jnp.cumsum(kept) - 1, len(kept))

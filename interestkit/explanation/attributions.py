@@ -9,8 +9,8 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from interestkit import reprs
-from interestkit.explanation.asking import FINENESS, Asked, Users, gradients, left_out
+from interestkit.explanation.asking import FINENESS, Asked, Users, gradients, left_out, places
+from interestkit.explanation.telling import Told
 from interestkit.histories import Histories
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM, TIME, TITLE, USER, did_you_mean
@@ -36,8 +36,8 @@ class Target(NamedTuple):
     names: tuple[str, ...]
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Explanation:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Explanation(Told):
     """What `explain` found.
 
     Args:
@@ -91,17 +91,14 @@ class Explanation:
         self.histories.number_of(user)
         return self.table.filter(pl.col(USER) == user)
 
-    def __repr__(self) -> str:
-        facts, users, events = self.told[1], len(self.users), len(self.table)
-        first = f"Explanation({self.kind}, {users:,} users, {events:,} events)"
-        return "\n  ".join([first, *(f"{name}: {said}" for name, said in facts.items())])
-
-    def _repr_html_(self) -> str:
-        return reprs.of_explanation(self)
+    @property
+    def _first_line(self) -> str:
+        users, events = len(self.users), len(self.table)
+        return f"Explanation({self.kind}, {users:,} users, {events:,} events)"
 
     @property
     def told(self) -> tuple[str, dict, dict]:
-        """What a notebook shows: name of the class, checks in words, tables."""
+        """As `Told.told`."""
         checks = self.checks
         verdict = "as they should" if checks["is_complete"] else "more than they may"
         facts = {
@@ -163,9 +160,8 @@ def explain(
     for rows, room, users in asked.blocks(histories, wanted.codes, wanted.place):
         own, score, empty, missed = attributed(asked, room, users, len(rows))
         explained[rows] = users.number[: len(rows)]
-        real = np.arange(own.shape[2])[None, :] < explained[rows][:, None]
-        at = (histories.offsets[rows + 1] - explained[rows])[:, None] + np.arange(own.shape[2])
-        found[:, at[real]] = own[:, real]
+        real, at = places(histories, rows, users)
+        found[:, at] = own[:, real]
         ends[:, rows] = score, empty, missed
     table = _events_table(predictor, histories, explained, found)
     users = pl.DataFrame(
@@ -194,6 +190,13 @@ def attributed(asked: Asked, room: int, users: Users, number: int):
     whole, without = (np.asarray(part) for part in asked.ask(left_out, room, users))
     rows, target = np.arange(number), users.target[:number]
     score = whole[rows, target]
+    gradient, empty, missed = by_gradients(asked, room, users, number)
+    dropped = score[:, None] - without[rows, :, target]
+    return np.stack([dropped, gradient]), score, empty, missed
+
+
+def by_gradients(asked: Asked, room: int, users: Users, number: int):
+    """Integrated gradients of a block: by event, the target of no history, nats that they miss."""
     for fineness in FINENESS:
         said = asked.ask(gradients, room, users, **fineness)
         gradient, full, empty = (np.asarray(part)[:number] for part in said)
@@ -202,8 +205,7 @@ def attributed(asked: Asked, room: int, users: Users, number: int):
         missed = abs(gradient.sum(axis=1, dtype=float) - (full - empty))
         if missed.max(initial=0) <= COMPLETE / 2:
             break
-    dropped = score[:, None] - without[rows, :, target]
-    return np.stack([dropped, gradient]), score, empty, missed
+    return gradient, empty, missed
 
 
 def find_target(

@@ -6,8 +6,9 @@ import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
 
-from interestkit import metrics, reprs
+from interestkit import metrics
 from interestkit.comparison import bootstrap_intervals
+from interestkit.explanation.telling import Told
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
@@ -18,8 +19,8 @@ _BINS = 15  # of confidence, as is usual
 _HOTTEST = 8.0  # temperatures between 1 / 8 and 8 are searched
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Calibrated:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Calibrated(Told):
     """A model whose probabilities of interests have a temperature; a `Ranker` as the model is.
 
     Args:
@@ -34,20 +35,13 @@ class Calibrated:
     error: tuple[float, float]
     users: int
 
-    def __repr__(self) -> str:
-        return "\n  ".join(
-            [
-                f"Calibrated({self.predictor!r})",
-                *(f"{n}: {said}" for n, said in self.told[1].items()),
-            ]
-        )
-
-    def _repr_html_(self) -> str:
-        return reprs.of_explanation(self)
+    @property
+    def _first_line(self) -> str:
+        return f"Calibrated({self.predictor!r})"
 
     @property
     def told(self) -> tuple[str, dict, dict]:
-        """What a notebook shows: name of the class, checks in words, tables."""
+        """As `Told.told`."""
         before, after = self.error
         facts = {
             "temperature": f"{self.temperature:.3f}",

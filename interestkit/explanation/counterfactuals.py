@@ -1,6 +1,6 @@
 """The fewest events of a history without which a model would say something else."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,6 @@ import numpy as np
 import polars as pl
 from jaxtyping import Array, Bool, Float, Int
 
-from interestkit import reprs
 from interestkit.explanation.asking import (
     Asked,
     Users,
@@ -16,8 +15,10 @@ from interestkit.explanation.asking import (
     is_event,
     kept_scores,
     left_out,
+    places,
 )
 from interestkit.explanation.attributions import find_target
+from interestkit.explanation.telling import Told
 from interestkit.histories import Histories
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM, TITLE, USER
@@ -27,8 +28,8 @@ _RIVALS, _SIZES = 3, 64  # what could come first instead, and how many numbers o
 PROOFS = ("none found", "fewest", "no part of it will do", "found")
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Counterfactuals:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Counterfactuals(Told):
     """What `counterfactual` found.
 
     Args:
@@ -46,16 +47,13 @@ class Counterfactuals:
     table: pl.DataFrame
     confirmed: float
 
-    def __repr__(self) -> str:
-        first = f"Counterfactuals({len(self.users):,} users)"
-        return "\n  ".join([first, *(f"{name}: {said}" for name, said in self.told[1].items())])
-
-    def _repr_html_(self) -> str:
-        return reprs.of_explanation(self)
+    @property
+    def _first_line(self) -> str:
+        return f"Counterfactuals({len(self.users):,} users)"
 
     @property
     def told(self) -> tuple[str, dict, dict]:
-        """What a notebook shows: name of the class, checks in words, tables."""
+        """As `Told.told`."""
         proofs = dict(self.users["proof"].value_counts().iter_rows())
         facts = {proof: f"{proofs.get(proof, 0):,} users" for proof in PROOFS}
         facts["median size"] = self.users["size"].median()
@@ -104,9 +102,8 @@ def counterfactual(
         whole, without = asked.ask(left_out, room, users)
         found = asked.ask(_fewest, room, users, whole, without)
         out, says, is_minimal, is_fewest = (np.asarray(part)[: len(rows)] for part in found)
-        real = np.arange(out.shape[1])[None, :] < users.number[: len(rows), None]
-        at = (histories.offsets[rows + 1] - users.number[: len(rows)])[:, None]
-        is_out[(at + np.arange(out.shape[1]))[real]] = out[real]
+        real, at = places(histories, rows, users)
+        is_out[at] = out[real]
         changes = out.any(axis=1)
         proof[rows] = np.where(changes, np.where(is_fewest, 1, np.where(is_minimal, 2, 3)), 0)
         names = wanted.codes[rows] if wanted.codes.shape[1] else None
@@ -151,7 +148,7 @@ def _confirmed(predictor, histories, most: int, is_out, codes, is_item: bool) ->
     if not len(changed):
         return float("nan")
     newest = histories.offsets[histories.user + 1] - np.arange(len(histories.item)) <= most
-    shorter = only(histories, newest & ~is_out)
+    shorter = histories.only(newest & ~is_out)
     if not is_item:
         said = predictor.interests(shorter).argmax(axis=1)
         return float((said == codes)[changed].mean())
@@ -162,27 +159,6 @@ def _confirmed(predictor, histories, most: int, is_out, codes, is_item: bool) ->
         own = ranked[row][~np.isin(ranked[row], histories.seen(row))]
         said[row] = own[0] if len(own) else -1
     return float((said == codes)[changed].mean())
-
-
-def only(histories: Histories, kept: Bool[np.ndarray, " events"]) -> Histories:
-    """The histories of the events that are kept.
-
-    Example:
-        >>> two = Histories(
-        ...     users=np.array(["ann"]),
-        ...     offsets=np.array([0, 2]),
-        ...     item=np.array([3, 1]),
-        ...     seconds=np.array([10, 20]),
-        ...     weight=np.ones(2),
-        ...     moment=np.array([30]),
-        ... )
-        >>> only(two, np.array([False, True])).item
-        array([1])
-    """
-    counts = np.bincount(histories.user[kept], minlength=len(histories))
-    parts = {name: getattr(histories, name)[kept] for name in ("item", "seconds", "weight")}
-    offsets = np.append(0, np.cumsum(counts)).astype(np.int32)
-    return replace(histories, offsets=offsets, **parts)
 
 
 @by_user

@@ -8,10 +8,10 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from interestkit import reprs
 from interestkit.comparison import bootstrap_intervals, paired_statistics
 from interestkit.explanation.asking import Asked, Users, scores
-from interestkit.explanation.attributions import Explanation, attributed
+from interestkit.explanation.attributions import Explanation, by_gradients
+from interestkit.explanation.telling import Told
 from interestkit.prediction import Predictor, pad
 
 ORDERS = ("without", "gradient", "random", "newest")
@@ -28,8 +28,8 @@ _STAGES = (  # parts of the model from its outputs to its inputs
 )
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Faithfulness:
+@dataclass(frozen=True, kw_only=True, eq=False, repr=False)
+class Faithfulness(Told):
     """What `faithfulness` found.
 
     Args:
@@ -46,15 +46,9 @@ class Faithfulness:
     gains: pl.DataFrame
     sanity: pl.DataFrame
 
-    def __repr__(self) -> str:
-        return "\n  ".join(["Faithfulness", *(f"{n}: {said}" for n, said in self.told[1].items())])
-
-    def _repr_html_(self) -> str:
-        return reprs.of_explanation(self)
-
     @property
     def told(self) -> tuple[str, dict, dict]:
-        """What a notebook shows: name of the class, checks in words, tables."""
+        """As `Told.told`."""
         names = ("kind", "order", "over", "gain", "low", "high")
         facts = {
             f"{kind} by {order} over {over}": f"{gain:+.4f} [{low:+.4f}, {high:+.4f}]"
@@ -193,7 +187,7 @@ def _gradients(found: Explanation, predictor: Predictor) -> Float[np.ndarray, " 
     asked, parts = Asked(predictor), []
     where = np.zeros(len(found.histories), int)
     for rows, room, users in _blocks(asked, found):
-        own = attributed(asked, room, users, len(rows))[0][1]
+        own = by_gradients(asked, room, users, len(rows))[0]
         for row, number, values in zip(rows, users.number, own, strict=False):
             where[row] = len(parts)
             parts.append(values[:number][::-1])

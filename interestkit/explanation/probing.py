@@ -5,17 +5,17 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Int
 
-from interestkit import reprs
 from interestkit.comparison import bootstrap_interval
 from interestkit.explanation.asking import Asked, user_vectors
+from interestkit.explanation.telling import Told
 from interestkit.heldout import HeldOut
 from interestkit.prediction import Predictor
 
 _FOLDS, _RIDGE, _SHUFFLES = 5, 10.0, 5
 
 
-@dataclass(frozen=True, kw_only=True)
-class Probe:
+@dataclass(frozen=True, kw_only=True, repr=False)
+class Probe(Told):
     """What `probe` found; all are shares of users in 0..1.
 
     Args:
@@ -32,15 +32,9 @@ class Probe:
     majority: float
     users: int
 
-    def __repr__(self) -> str:
-        return "\n  ".join(["Probe", *(f"{name}: {said}" for name, said in self.told[1].items())])
-
-    def _repr_html_(self) -> str:
-        return reprs.of_explanation(self)
-
     @property
     def told(self) -> tuple[str, dict, dict]:
-        """What a notebook shows: name of the class, checks in words, tables."""
+        """As `Told.told`."""
         low, high = self.interval
         facts = {
             "accuracy": f"{self.accuracy:.3f} [{low:.3f}, {high:.3f}], {self.users:,} users",

@@ -10,7 +10,6 @@ from matplotlib.axes import Axes
 from interestkit.plots.drawing import (
     BLACK,
     BLUE,
-    CYCLE,
     GREY,
     MARKERS,
     colour_of,
@@ -124,7 +123,7 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
         place = np.array([times.index(time) for time in rows["time"]], float)
         place += 0.08 * (number - (len(groups) - 1) / 2)  # so that no interval hides another
         rate, low, high = (rows[name].to_numpy() for name in ("rate", "low", "high"))
-        look = {"color": CYCLE[number % len(CYCLE)], "marker": MARKERS[number % len(MARKERS)]}
+        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
         look |= {"label": _items(least), "markersize": 5, "linewidth": 1.4, "capsize": 2}
         ax.errorbar(place, rate, yerr=np.maximum([rate - low, high - rate], 0), **look)
     line = {"color": BLACK, "linewidth": 1, "linestyle": "--"}

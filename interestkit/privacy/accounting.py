@@ -3,7 +3,7 @@
 import contextlib
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import binom
@@ -77,7 +77,6 @@ class PrivacyCard:
     sampler: str = "Poisson: each user by themselves in each step"
 
     def __repr__(self) -> str:
-        facts = asdict(self)
         shown = {
             "promise": f"({self.epsilon:.3g}, {self.delta:.2g})-differential privacy",
             "unit": self.unit,
@@ -88,8 +87,7 @@ class PrivacyCard:
             "noise": f"sigma {self.noise_multiplier:.3g} x clip norm {self.clip_norm:.3g}",
             "steps": f"{self.steps:,}",
             "released": ", ".join(
-                f"{part['what']} (sigma {part['noise_multiplier']:.3g})"
-                for part in facts["released"]
+                f"{part.what} (sigma {part.noise_multiplier:.3g})" for part in self.released
             )
             or "nothing else",
             "epsilon": f"{self.epsilon:.3g} by PLD, {self.epsilon_rdp:.3g} by RDP",

@@ -13,8 +13,8 @@ import zipfile
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import polars as pl
@@ -23,7 +23,7 @@ from jaxtyping import Float, Int
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features, with_popularity
 from interestkit.histories import Histories
-from interestkit.prediction import Predictor, check_k
+from interestkit.prediction import BLOCK, Predictor, check_k
 from interestkit.privacy.training import public_features
 from interestkit.progress import progress_bar
 from interestkit.ranking import top_k
@@ -31,7 +31,6 @@ from interestkit.schema import ITEM, TIME, USER
 from interestkit.storage import load_folder, save_folder
 from interestkit.training import fit
 
-_BLOCK = 128  # users ranked at a time
 _KIND = "parted model"
 _SNAPSHOTS = 64  # of popularity
 _LONG_NAME = 6  # bytes
@@ -74,8 +73,8 @@ class PartedModel:
         check_k(k, self.features)
         everything = np.arange(self.features.num_items, dtype=np.int32)
         blocks = []
-        for first in range(0, len(histories), _BLOCK):
-            block = histories.rows(first, first + _BLOCK)
+        for first in range(0, len(histories), BLOCK):
+            block = histories.rows(first, first + BLOCK)
             codes = np.tile(everything, (len(block), 1))
             parts = [m.score(block, codes, exclude_seen=exclude_seen) for m in self.models]
             mean = np.mean([np.exp(part) for part in parts], axis=0)
@@ -192,7 +191,8 @@ def train_parts(
     return PartedModel(folder=folder, features=settings.features, models=models)
 
 
-class _Settings(NamedTuple):
+@dataclass(frozen=True)
+class _Settings:
     """What all parts have in common, none of it from a user."""
 
     items: pl.DataFrame
@@ -203,8 +203,9 @@ class _Settings(NamedTuple):
     seed: int
     shape: tuple[tuple[str, object], ...]
 
-    @property
+    @cached_property
     def features(self) -> Features:
+        """Made once: all parts share it."""
         return public_features(self.items, since=self.since, until=self.until)
 
     def write(self, folder: Path) -> None:

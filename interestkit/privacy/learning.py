@@ -27,6 +27,7 @@ from interestkit.losses import total_loss
 from interestkit.model import PARTS, Catalogue, InterestModel, Log, ModelConfig, Moment, graphdef
 from interestkit.packing import by_name
 from interestkit.privacy.stepping import Parts, Plan, Problem, private_gradient
+from interestkit.training import interest_prior_of
 
 # Weights that a private run leaves as they began. Noise on a table with a row per item is larger
 # than what anybody's gradient says of it; content gives each item its vector instead.
@@ -69,7 +70,7 @@ def make_world(
     weights = {name: np.asarray(leaf) for name, leaf in _named(nnx.split(model)[1]).items()}
     frozen = {name: leaf for name, leaf in weights.items() if name.startswith(FROZEN)}
     frozen["item_vectors"] = np.zeros_like(frozen["item_vectors"])
-    frozen["interest_prior"] = _log_shares(features)
+    frozen["interest_prior"] = interest_prior_of(features)
     arrays = (
         log_arrays(histories, features.scales_days, can_repeat=shape.can_repeat),
         find_examples(histories),
@@ -171,12 +172,6 @@ def loss_of(setting: Setting, world: World, params, batch, candidates, bits=None
 
 def _optimizer(config: TrainingConfig, learning_rate: float) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(learning_rate, config.epochs * config.steps))
-
-
-def _log_shares(features: Features):
-    """Logarithm of each interest's share of the counts of the features."""
-    sums = np.maximum(features.items["events"].to_numpy(), 0) @ features.item_interests
-    return np.log((sums / max(sums.sum(), 1e-12) + 1e-4).astype(np.float32))
 
 
 def _named(tree: nnx.State) -> dict[str, Array]:

@@ -17,7 +17,7 @@ from interestkit.prediction import Predictor
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, USER
 from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
-from interestkit.trying import newest, what_speaks_for
+from interestkit.trying import NEWEST, what_speaks_for
 from interestkit.widgets.parts import Finder, Panel, bar, picture, side_by_side, table, titles_of
 
 _TRIED_ITEMS, _TRIED_INTERESTS = 40, 20  # what is left out of a history, one after the other
@@ -151,7 +151,7 @@ class UserExplorer(Panel):
 
     def _reasons(self, codes: Int[np.ndarray, " items"]) -> list[Markup]:
         """For each item the two past items and the interest that speak most for it."""
-        history = newest(self.truth.histories.rows(self.number, self.number + 1))
+        history = self.truth.histories.rows(self.number, self.number + 1).newest(NEWEST)
         groups, names = self._groups(history)
         times = np.exp(what_speaks_for(self.predictor, history, groups, codes))
         return [_most(times[:, column], names) for column in range(len(codes))]

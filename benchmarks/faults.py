@@ -1,7 +1,7 @@
 """What faults and attacks in the training part do to a model, and what of it is held back.
 
     python benchmarks/faults.py                       # both logs, two seeds: an hour on two cores
-    python benchmarks/faults.py --data movietweetings-40k --only "clean" "20 % missing"
+    python benchmarks/faults.py --data movietweetings-40k --only "20 % missing"
     python benchmarks/faults.py --table docs/faults.md
 
 Faults are put into the events before the test period, which itself stays as it is; then the log is

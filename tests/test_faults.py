@@ -101,3 +101,14 @@ def test_the_page_says_change_and_exposure():
     assert "| bad | 0.1000 (-50.0% [-60.0%, -40.0%]) |" in page
     assert "10.00% (0.5 times)" in page
     assert "| 1 | 0.1000 | 0.2000 (+0.1000 [+0.0500, +0.1500]) |" in page
+
+
+@pytest.mark.parametrize(("seeds", "kept"), [(2, {"bots": {}}), (1, {})])
+def test_stored_cases_are_kept_where_users_and_settings_are_the_same(
+    tmp_path, monkeypatch, seeds, kept
+):
+    monkeypatch.setattr(faults, "STORE", tmp_path / "faults.json")
+    facts = {"users": 9, "epochs": 6, "seeds": seeds}
+    assert faults._known_cases("made", facts) == {}
+    faults.store("made", {"users": 9, "epochs": 6, "seeds": 2, "cases": {"bots": {}}})
+    assert faults._known_cases("made", facts) == kept

@@ -97,10 +97,10 @@ def of_run(folder: Path, users: int) -> dict:
     found = {
         "data": split.name,
         "users": len(some),
-        "median events": float(np.median(some.lengths)),
+        "median events": float(np.median(truth.histories.lengths)),
     }
     found |= believed(folder, model, split, truth)
-    for target in ("interest", "item"):
+    for target in ("interest", "item") if users else ():
         explained = ik.explain(model, some, target=target)
         checks = ik.faithfulness(explained)
         found[target] = {
@@ -183,7 +183,7 @@ def main() -> None:
     """Measure, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of runs")
-    parser.add_argument("--users", type=int, default=300, help="users explained of each (300)")
+    parser.add_argument("--users", type=int, default=300, help="users explained of each (300; 0: none)")
     parser.add_argument("--planted", action="store_true", help="planted causes on simulated users")
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)

@@ -183,7 +183,7 @@ def main() -> None:
     """Measure, print and write JSON."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folders", nargs="*", type=Path, help="folders of runs")
-    parser.add_argument("--users", type=int, default=300, help="users explained of each (300; 0: none)")
+    parser.add_argument("--users", type=int, default=300, help="users explained of each (300)")
     parser.add_argument("--planted", action="store_true", help="planted causes on simulated users")
     options = parser.parse_args()
     RUNS.mkdir(parents=True, exist_ok=True)

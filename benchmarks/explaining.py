@@ -18,7 +18,6 @@ import polars as pl
 from timing import RUNS, machine
 
 import interestkit as ik
-from interestkit import metrics
 from interestkit.explanation.calibration import InterestSets
 
 LIMIT = 20  # milliseconds a user
@@ -35,16 +34,17 @@ def milliseconds(work, histories, repeats: int = 3) -> dict[str, float]:
     return {"wall": wall, "cpu": cpu}
 
 
-def halves(sets: InterestSets, truth, groups: int, times: int) -> pl.DataFrame:
-    """Coverage where thresholds come from a random half of the test users, of the other half."""
+def halves(sets: InterestSets, truth, degree: int, times: int) -> pl.DataFrame:
+    """Coverage of half of the users, where the other half chose the threshold."""
     tables = []
     for seed in range(times):
         chosen = np.random.default_rng(seed).random(len(truth)) < 0.5
         one, other = (part_of(truth, rows) for rows in (chosen, ~chosen))
-        made = ik.interest_sets(sets.model, one, coverage=sets.coverage, groups=groups, seed=seed)
+        made = ik.interest_sets(sets.model, one, coverage=sets.coverage, degree=degree, seed=seed)
         tables.append(made.check(other))
     rows = pl.concat(tables).group_by("group", maintain_order=True)
-    return rows.agg(pl.col("covered").mean(), pl.col("size").mean(), pl.col("nominal").first())
+    off = (pl.col("covered") - pl.col("nominal")).pow(2).mean().sqrt()
+    return rows.agg(pl.col("covered", "size").mean(), off.alias("off"))
 
 
 def part_of(truth, chosen):
@@ -62,21 +62,29 @@ def part_of(truth, chosen):
 
 
 def believed(folder: Path, model, split, truth) -> dict:
-    """Calibration error and coverage, from validation and from halves of the test users."""
+    """Calibration error and coverage, from validation and from halves of the validation users."""
     chosen = ik.Predictor.load(folder / "chosen")
     validation = ik.held_out(chosen.features, split, "validation")
     calibrated = ik.calibrate(chosen, validation)
     found = {"temperature": calibrated.temperature, "ECE validation": calibrated.error}
-    has = truth.interest_shares.any(axis=1)
-    for name, ranker in (("ECE test before", model), ("ECE test after", calibrated.of(model))):
-        said = ranker.interests(truth.histories)[has]
-        error = metrics.expected_calibration_error(said, truth.interest_shares[has])
-        found[name] = float(error)
-    for groups in (1, 10):
-        sets = ik.interest_sets(calibrated, validation, groups=groups).of(calibrated.of(model))
-        found[f"covered, {groups} groups"] = sets.check(truth).to_dicts()
-        found[f"covered, {groups} groups, halves"] = halves(sets, truth, groups, 40).to_dicts()
+    found["ECE test"] = calibrated.of(model).check(truth).to_dicts()
+    for degree in (0, 2):
+        sets = ik.interest_sets(calibrated, validation, degree=degree)
+        table = sets.of(calibrated.of(model)).check(truth)
+        found[f"covered, degree {degree}"] = table.to_dicts()
+        found[f"furthest by chance, degree {degree}"] = furthest_by_chance(table)
+        again = halves(sets, validation, degree, 10)
+        found[f"covered, degree {degree}, halves of validation"] = again.to_dicts()
     return found
+
+
+def furthest_by_chance(table: pl.DataFrame) -> dict[str, float]:
+    """How far the furthest tenth of users would be off if the truth were the promise."""
+    tenths = table.filter(pl.col("group") != "all")
+    error = (tenths["high"] - tenths["low"]).to_numpy() / (2 * 1.96)
+    drawn = abs(np.random.default_rng(0).normal(size=(10_000, len(error))) * error[None, :])
+    worst = drawn.max(axis=1)
+    return {"mean": float(worst.mean()), "19 of 20 below": float(np.quantile(worst, 0.95))}
 
 
 def of_run(folder: Path, users: int) -> dict:
@@ -89,10 +97,10 @@ def of_run(folder: Path, users: int) -> dict:
     found = {
         "data": split.name,
         "users": len(some),
-        "median events": float(np.median(some.lengths)),
+        "median events": float(np.median(truth.histories.lengths)),
     }
     found |= believed(folder, model, split, truth)
-    for target in ("interest", "item"):
+    for target in ("interest", "item") if users else ():
         explained = ik.explain(model, some, target=target)
         checks = ik.faithfulness(explained)
         found[target] = {

@@ -1,4 +1,4 @@
-"""A model tried on changed histories: the same answers with less work, and what events change."""
+"""A model tried on changed histories: the same answers with less work."""
 
 from dataclasses import replace
 from functools import partial
@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
@@ -17,8 +17,6 @@ from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import HIDDEN, PARTS, Catalogue, InterestModel, Moment
 from interestkit.prediction import Predictor, check_k, pad
 from interestkit.ranking import top_k
-
-NEWEST = 512  # events of a history that are tried; of older ones a model sees little
 
 
 def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
@@ -164,89 +162,3 @@ def _answer(graph, state, catalogue, linear, log, moment, *, k, exclude_seen):
     new, total = only_new(new, seen) if exclude_seen else mix_repeats(new, said)
     best, codes = top_k(new, k)
     return codes, best - total[:, None], jnp.exp(said.interests)
-
-
-def filled_up(histories: Histories, num_events: int) -> Histories:
-    """The histories and one more user behind them, so that there are `num_events` events in all.
-
-    Programs are compiled for a number of events: with the same number they are found again.
-
-    Args:
-        histories: One or more users.
-        num_events: At least the events that are there; the last user repeats item 0.
-
-    Raises:
-        ValueError: If there are more events than that.
-
-    Example:
-        >>> one = Histories(
-        ...     users=np.array(["ann"]),
-        ...     offsets=np.array([0, 2]),
-        ...     item=np.array([3, 1]),
-        ...     seconds=np.array([10, 20]),
-        ...     weight=np.ones(2),
-        ...     moment=np.array([30]),
-        ... )
-        >>> filled_up(one, 4).lengths
-        array([2, 2])
-    """
-    missing = num_events - len(histories.item)
-    if missing < 0:
-        came = len(histories.item)
-        raise ValueError(f"num_events must be at least {came} (the events given), got {num_events}")
-
-    def longer(array, value, times=missing):
-        return np.append(array, np.full(times, value, array.dtype))
-
-    return replace(
-        histories,
-        users=longer(np.asarray(histories.users, object), "", 1),
-        offsets=longer(histories.offsets, num_events, 1),
-        item=longer(histories.item, 0),
-        seconds=longer(histories.seconds, histories.moment[-1] - 1),
-        weight=longer(histories.weight, 1),
-        moment=longer(histories.moment, histories.moment[-1], 1),
-    )
-
-
-def what_speaks_for(
-    predictor: Predictor,
-    history: Histories,
-    groups: Bool[np.ndarray, "groups events"],
-    codes: Int[np.ndarray, " items"],
-) -> Float[np.ndarray, "groups items"]:
-    """How much more probable items are to come next for the events of each group.
-
-    It is exact for the model, and says nothing of causes: the log-probability that an item is
-    next, repeats allowed, minus what it is when the events of a group are left out.
-
-    Args:
-        predictor: The model.
-        history: One user with at most `NEWEST` events (`Histories.newest`).
-        groups: True for the events that a group leaves out, such as all with one item.
-        codes: Catalogue codes of the items.
-
-    Returns:
-        Differences in nats: above 0 where the group speaks for the item, 0 where it is empty.
-
-    Raises:
-        ValueError: If the history is not of one user, or longer than `NEWEST`.
-    """
-    if len(history) != 1 or len(history.item) > NEWEST:
-        came = f"{len(history)} with {len(history.item)} events"
-        raise ValueError(f"history must be of one user with at most {NEWEST} events, got {came}")
-    kept = ~np.concatenate([np.zeros((1, groups.shape[1]), bool), groups])
-    _, event = np.nonzero(kept)
-    variants = replace(
-        history,
-        users=np.arange(len(kept)).astype(str).astype(object),
-        offsets=np.append(0, np.cumsum(kept.sum(axis=1))).astype(np.int32),
-        item=history.item[event],
-        seconds=history.seconds[event],
-        weight=history.weight[event],
-        moment=np.repeat(history.moment, len(kept)),
-    )
-    variants = filled_up(variants, power_of_two(len(kept) * NEWEST))
-    asked = np.broadcast_to(codes, (len(variants), len(codes)))
-    said = predictor.score(variants, asked, exclude_seen=False)[: len(kept)]
-    return said[:1] - said[1:]

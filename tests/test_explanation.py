@@ -5,6 +5,7 @@ from itertools import combinations
 from types import SimpleNamespace
 
 import hostile
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -12,8 +13,9 @@ from small_world import histories_of
 
 import interestkit as ik
 from interestkit.explanation import probing
-from interestkit.explanation.asking import BLOCK
-from interestkit.explanation.calibration import _heated, _scores, _threshold
+from interestkit.explanation.asking import BLOCK, Asked, _all_but
+from interestkit.explanation.attributions import without_groups
+from interestkit.explanation.calibration import _by_chance, _heated, _scores, _threshold
 from interestkit.heldout import HeldOut
 
 
@@ -90,6 +92,67 @@ def test_an_interest_can_be_asked_for_by_name(study, some):
     np.testing.assert_allclose(found.users["probability"], said, atol=1e-5)
 
 
+def by_groups(study, history):
+    """Three groups of events with one item each, and the new items they are asked about."""
+    groups = history.item[None, :] == np.unique(history.item)[:3, None]
+    return groups, study.predictor.rank(history, k=6)[0][0]
+
+
+@pytest.mark.parametrize("is_linear", [False, True])
+def test_groups_left_out_are_the_difference_to_a_history_without_them(study, some, is_linear):
+    shape = (study.features.num_items,) * 2
+    linear = np.random.default_rng(0).normal(0, 0.3, shape).astype(np.float32)
+    predictor = replace(study.predictor, linear=linear) if is_linear else study.predictor
+    history = some.rows(2, 3)
+    groups, codes = by_groups(study, history)
+    found = without_groups(Asked(predictor), history, groups, np.append(codes, -1))
+
+    def said(history):
+        scores = predictor.score(history, codes[None])[0].astype(float)
+        return scores - np.log(np.exp(scores).sum())
+
+    for n, group in enumerate(groups):
+        expected = said(history) - said(history.only(~group))
+        np.testing.assert_allclose(found[n, :-1], expected, atol=1e-5)
+    assert np.isnan(found[:, -1]).all()
+    assert np.abs(found[:, :-1]).max() > 0.01
+
+
+def test_one_event_left_out_as_a_group_is_what_explain_says(study, some):
+    history = some.rows(3, 4)
+    found = ik.explain(study.predictor, history, target="item")
+    groups = np.eye(len(history.item), dtype=bool)[::-1]
+    said = without_groups(Asked(study.predictor), history, groups, found.target.codes[0])
+    np.testing.assert_allclose(said[:, 0], found.table["without"], atol=1e-5)
+
+
+def test_an_empty_group_speaks_for_nothing_and_another_user_compiles_nothing(study, caplog):
+    asked = Asked(study.predictor)
+
+    def ask(n):
+        history = newest(study.test.histories, 8).rows(n, n + 1)
+        return without_groups(asked, history, np.zeros((4, len(history.item)), bool), np.arange(3))
+
+    assert (ask(0) == 0).all()
+    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
+        ask(1)
+    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
+
+
+def test_groups_are_of_one_user_with_events_that_the_model_counts(study, some):
+    asked, two = Asked(study.predictor), some.rows(0, 2)
+    with pytest.raises(ValueError, match="history must be of one user with at most"):
+        without_groups(asked, two, np.zeros((1, len(two.item)), bool), np.arange(3))
+
+
+def test_all_but_one_is_the_sum_of_the_others_without_a_trace_of_it():
+    parts = np.random.default_rng(0).random((64, 2, 3)).astype(np.float32)
+    parts[5] = 1e9  # a difference of sums would leave nothing of the others
+    found = np.asarray(_all_but(parts))
+    exact = [np.delete(parts, n, axis=0).sum(axis=0, dtype=float) for n in range(64)]
+    np.testing.assert_allclose(found, exact, rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -145,8 +208,11 @@ def test_leaving_out_what_counts_most_is_worse_than_leaving_out_at_random(found)
     np.testing.assert_allclose(ends, found.users["empty"].mean(), atol=1e-6)
     starts = checks.curves.filter(kind="insertion", share=1.0)["value"]
     np.testing.assert_allclose(starts, found.users["probability"].mean(), atol=1e-6)
-    first, *_, last = checks.sanity["value"]
-    assert abs(last) < 0.25 < first
+    whole = dict(checks.sanity.filter(part="whole").select("stage", "value").iter_rows())
+    assert abs(whole["item labels"]) < 0.25 < whole["heads"]
+    learned = dict(checks.sanity.filter(part="learned").select("stage", "value").iter_rows())
+    assert list(learned) == list(whole)[1:]
+    assert abs(learned["tower"]) < 0.5 * whole["counts alone"]
     with pytest.raises(ValueError, match="steps must be at least 1, got 0"):
         ik.faithfulness(found, steps=0)
 
@@ -224,6 +290,20 @@ def test_calibration_finds_the_temperature_that_was_planted():
         ik.calibrate(Said(true), truth_of(np.zeros((300, 5))))
 
 
+def test_calibration_by_chance_is_what_users_of_a_model_that_is_right_give():
+    rng = np.random.default_rng(0)
+    said = rng.dirichlet(np.ones(4), size=600)
+    truths = [np.eye(4)[(said.cumsum(axis=1) < rng.random((600, 1))).sum(axis=1)] for _ in "12345"]
+    errors = [float(ik.metrics.expected_calibration_error(said, t)) for t in truths]
+    checks = [ik.calibrate(Said(said), truth_of(t)).check(truth_of(t)) for t in truths]
+    chance = np.mean([check["chance"][0] for check in checks])
+    assert chance == pytest.approx(np.mean(errors), rel=0.25)  # means of five
+    assert [check["error"][0] for check in checks] == pytest.approx(errors)
+    assert all(check["chance"][0] < check["chance_high"][0] for check in checks)
+    said, truth = np.tile([0.6, 0.4], (50, 1)), np.tile([1.0, 0.0], (50, 1))
+    assert _by_chance(said, truth, rng).max() < 1e-12  # always wrong by as much: that is no chance
+
+
 def test_scores_of_sets_are_what_is_more_probable_and_a_part_of_its_own():
     part = np.random.default_rng(7).random((1, 1))[0, 0]
     scores = _scores(np.array([[0.2, 0.5, 0.3]]), seed=7)
@@ -242,16 +322,33 @@ def test_sets_hold_what_they_promise_of_users_like_those_they_were_chosen_on():
     shares = np.eye(6)[[rng.choice(6, p=row) for row in _heated(said, 2.0)]]  # less sure than said
     truth = truth_of(shares, rng.integers(1, 20, len(shares)))
     one, other = only_users(truth, 0, 2_000), only_users(truth, 2_000, 4_000)
-    sets = ik.interest_sets(Said(said), one, coverage=0.8, groups=4)
+    sets = ik.interest_sets(Said(said), one, coverage=0.8)
     table = sets.check(other, groups=4)
     assert table["covered"][0] == pytest.approx(0.8, abs=0.03)
     np.testing.assert_allclose(table["covered"], 0.8, atol=0.06)
     assert table["users"].to_list() == [2_000, 500, 500, 500, 500]
     listed = sets.sets(other.histories.rows(0, 5))
     assert len(listed) == sets._inside(said[2_000:], other.histories)[:5].sum()
-    for name, bad in (("coverage", 1.0), ("groups", 0)):
+    for name, bad in (("coverage", 1.0), ("degree", 5)):
         with pytest.raises(ValueError, match=f"{name} must be"):
             ik.interest_sets(Said(said), one, **{name: bad})
+
+
+def test_a_threshold_that_bends_holds_the_share_of_the_busy_and_of_the_others():
+    rng = np.random.default_rng(1)
+    said, lengths = rng.dirichlet(np.full(6, 0.5), size=6_000), rng.integers(1, 60, 6_000)
+    heat = 4 / np.log1p(lengths)[:, None]  # of the busy it is more sure than is said
+    true = _heated(said, heat)
+    shares = np.eye(6)[(true.cumsum(axis=1) < rng.random((6_000, 1))).sum(axis=1).clip(0, 5)]
+    truth = truth_of(shares, lengths)
+    one, other = only_users(truth, 0, 3_000), only_users(truth, 3_000, 6_000)
+    off = {}
+    for degree in (0, 2):
+        sets = ik.interest_sets(Said(said), one, coverage=0.8, degree=degree)
+        table = sets.check(other, groups=5)
+        assert table["covered"][0] == pytest.approx(0.8, abs=0.03)
+        off[degree] = abs(table["covered"][1:] - 0.8).max()
+    assert off[2] < 0.05 < off[0]  # 600 users: 1.6 points of error each
 
 
 def only_users(truth, first, stop):

@@ -2,8 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from interestkit.histories import Histories
-from interestkit.trying import NEWEST, OneUser, filled_up, item_vectors, what_speaks_for
+from interestkit.trying import OneUser, item_vectors
 
 
 @pytest.mark.parametrize("mode", ["hybrid", "collaborative", "content"])
@@ -53,62 +52,11 @@ def test_histories_of_other_lengths_compile_nothing(study, caplog):
     assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
 
 
-def test_what_speaks_for_an_item_is_the_difference_to_a_history_without_the_group(study):
-    history = study.test.histories.rows(2, 3).newest(NEWEST)
-    codes = np.arange(5)
-    groups = history.item[None, :] == np.unique(history.item)[:3, None]
-    found = what_speaks_for(study.predictor, history, groups, codes)
-    whole = study.predictor.score(history, codes[None, :], exclude_seen=False)[0]
-    for n, group in enumerate(groups):
-        kept = {name: getattr(history, name)[~group] for name in ("item", "seconds", "weight")}
-        without = Histories(
-            users=history.users,
-            offsets=np.array([0, (~group).sum()], np.int32),
-            moment=history.moment,
-            **kept,
-        )
-        said = study.predictor.score(without, codes[None, :], exclude_seen=False)[0]
-        np.testing.assert_allclose(found[n], whole - said, atol=1e-5)
-    assert np.abs(found).max() > 0.01
-
-
-def test_an_empty_group_speaks_for_nothing(study):
-    history = study.test.histories.rows(2, 3).newest(NEWEST)
-    groups = np.zeros((2, len(history.item)), bool)
-    assert (what_speaks_for(study.predictor, history, groups, np.arange(3)) == 0).all()
-
-
-def test_what_speaks_for_another_user_compiles_nothing(study, caplog):
-    def ask(n):
-        history = study.test.histories.rows(n, n + 1).newest(NEWEST)
-        groups = np.zeros((4, len(history.item)), bool)
-        what_speaks_for(study.predictor, history, groups, np.arange(3))
-
-    ask(0)
-    with jax.log_compiles(), caplog.at_level("DEBUG", logger="jax"):
-        ask(1)
-    assert [r.getMessage() for r in caplog.records if "ompil" in r.getMessage()] == []
-
-
-def test_what_speaks_for_refuses_two_users_and_long_histories(study):
-    two = study.test.histories.rows(0, 2)
-    with pytest.raises(ValueError, match="history must be of one user with at most"):
-        what_speaks_for(study.predictor, two, np.zeros((1, len(two.item)), bool), np.arange(3))
-    one = filled_up(study.test.histories.rows(0, 0 + 1), NEWEST + 1)
-    assert len(one.rows(1, 2).newest(NEWEST).item) <= NEWEST
-
-
 def test_newest_keeps_the_last_events(study):
     one = study.test.histories.rows(0, 1)
     np.testing.assert_array_equal(one.newest(3).item, one.item[-3:])
     assert one.newest(3).offsets.tolist() == [0, 3]
     np.testing.assert_array_equal(one.newest(10_000).seconds, one.seconds)
-
-
-def test_filling_up_needs_room(study):
-    one = study.test.histories.rows(0, 1)
-    with pytest.raises(ValueError, match="num_events must be at least"):
-        filled_up(one, len(one.item) - 1)
 
 
 def test_item_vectors_of_the_modes_add_up(study):

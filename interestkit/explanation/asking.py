@@ -16,7 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
 from interestkit.histories import Histories
-from interestkit.model import HIDDEN, LEAST_SUM, LEAST_WEIGHT, InterestModel
+from interestkit.model import HIDDEN, LEAST_SUM, LEAST_WEIGHT, PARTS, InterestModel
 from interestkit.prediction import Predictor, pad
 from interestkit.records import Catalogue, Log, Moment, Prediction, Summary
 from interestkit.trying import light
@@ -31,6 +31,7 @@ FINENESS = (
     {"panels": 128, "cells": 1024, "switches": 512},
 )
 _BEND = 4  # points of a path lie closer where it begins: the model bends most there
+_PIECE = 32  # rows that are computed at once; pieces that are all padding are not
 
 
 class Users(NamedTuple):
@@ -57,24 +58,29 @@ class Asked:
         config = ready.model.config
         self.most_events = min(config.repeat_length, ROOMS[-1])
         self._catalogue, self._parts = ready.catalogue, []
+        self.linear = predictor.linear if PARTS[predictor.mode][0] else None
         for room in ROOMS:
             ready.model.config = replace(config, can_repeat=False, repeat_length=room)
             self._parts.append(nnx.split(ready.model))
 
     def blocks(
-        self, histories: Histories, codes: Int[np.ndarray, "users candidates"], target: np.ndarray
+        self,
+        histories: Histories,
+        codes: Int[np.ndarray, "users candidates"],
+        target: Int[np.ndarray, " users"],
+        size: int = BLOCK,
     ) -> Iterator[tuple[Int[np.ndarray, " users"], int, Users]]:
         """Users block by block: their numbers, which of `ROOMS` they have, and the padded block."""
         lengths = np.minimum(histories.lengths, self.most_events)
         place = int(np.searchsorted(ROOMS, lengths.max(initial=0)))
-        for first in range(0, len(histories), BLOCK):
-            rows = np.arange(first, min(first + BLOCK, len(histories)))
+        for first in range(0, len(histories), size):
+            rows = np.arange(first, min(first + size, len(histories)))
             at = (histories.offsets[rows + 1] - lengths[rows])[:, None]
             at = np.minimum(at + np.arange(ROOMS[place])[None, :], len(histories.item) - 1)
             events = (histories.item, histories.seconds, histories.weight)
             parts = [a[at] if len(a) else np.zeros(at.shape, a.dtype) for a in events]
             parts += [lengths[rows], histories.moment[rows], codes[rows], target[rows]]
-            yield rows, place, Users(*(pad(np.asarray(part), BLOCK) for part in parts))
+            yield rows, place, Users(*(pad(np.asarray(part), size) for part in parts))
 
     def ask(self, program: Callable, place: int, users: Users, *given, **settings):
         """What a program of this module says of a block of users."""
@@ -205,15 +211,33 @@ def left_out(model, catalogue, user: Users):
     def row(summary):
         return _row_of(model, catalogue, user, whole, jax.tree.map(lambda a: a[None], summary))
 
-    return _row(model, catalogue, user, whole), jax.vmap(row)(changed)
+    said = _row(model, catalogue, user, whole)
+    without = jnp.broadcast_to(said, (len(real), *said.shape))
+    return said, _by_pieces(jax.vmap(row), changed, user.number, without)
+
+
+def _by_pieces(work: Callable, given, number, found):
+    """What `work` gives for the first rows of arrays; the other rows are those of `found`."""
+
+    def piece(place, found):
+        rows = partial(jax.lax.dynamic_slice_in_dim, start_index=place * _PIECE, slice_size=_PIECE)
+        said = work(jax.tree.map(rows, given))
+        return jax.lax.dynamic_update_slice_in_dim(found, said, place * _PIECE, 0)
+
+    return jax.lax.fori_loop(0, _pieces(number), piece, found)
+
+
+def _pieces(number):
+    return (number + _PIECE - 1) // _PIECE
 
 
 def _all_but(parts):
     """For each row the sum of all others, without differences of large numbers."""
-    before = jnp.cumsum(parts, axis=0)
-    after = jnp.cumsum(parts[::-1], axis=0)[::-1]
-    none = jnp.zeros_like(parts[:1])
-    return jnp.concatenate([none, before[:-1]]) + jnp.concatenate([after[1:], none])
+    blocks = parts.reshape(-1, _PIECE, *parts.shape[1:])
+    near, far = (1 - jnp.eye(number) for number in (_PIECE, len(blocks)))
+    beside = jnp.einsum("ij,bj...->bi...", near, blocks)
+    others = jnp.einsum("ab,b...->a...", far, blocks.sum(axis=1))
+    return (beside + others[:, None]).reshape(parts.shape)
 
 
 @by_user
@@ -246,12 +270,21 @@ def gradients(model, catalogue, user: Users, *, panels: int, **fineness: int):
         return _row_of(model, catalogue, user, whole, summary)[user.target]
 
     cuts = _switches(lambda at: model.tower.units(model.tower_input(scaled(at)))[0], **fineness)
-    edges = jnp.sort(jnp.concatenate([jnp.linspace(0, 1, panels + 1), cuts]))
+    edges = jnp.sort(jnp.concatenate([jnp.linspace(0, 1, panels + 1), cuts]))  # padding is last
     middle, half = (edges[1:] + edges[:-1]) / 2, (edges[1:] - edges[:-1]) / 2
-    at = (middle[:, None] + half[:, None] * jnp.asarray(_POINTS)[None, :]).ravel()
-    width = (half[:, None] * jnp.asarray(_WEIGHTS)[None, :]).ravel() * _BEND * at ** (_BEND - 1)
-    slopes = jax.vmap(lambda at: jax.grad(value)(scaled(at)))(at)
-    mean = jax.tree.map(lambda part: jnp.tensordot(width, part, 1), slopes)
+    at = middle[:, None] + half[:, None] * jnp.asarray(_POINTS)[None, :]
+    width = half[:, None] * jnp.asarray(_WEIGHTS)[None, :] * _BEND * at ** (_BEND - 1)
+
+    def add(place, mean):
+        own, wide = (
+            jax.lax.dynamic_slice_in_dim(part, place * _PIECE, _PIECE).ravel()
+            for part in (at, width)
+        )
+        slopes = jax.vmap(lambda at: jax.grad(value)(scaled(at)))(own)
+        return jax.tree.map(lambda a, b: a + jnp.tensordot(wide, b, 1), mean, slopes)
+
+    pieces, none = _pieces(panels + (cuts < 1).sum()), jax.tree.map(jnp.zeros_like, total)
+    mean = jax.lax.fori_loop(0, pieces, add, none)
     by_part = jax.tree.map(lambda a, b: (a * b).reshape(len(a), -1).sum(axis=1), parts, mean)
     return sum(by_part), value(total), value(scaled(0.0))
 
@@ -260,21 +293,26 @@ def _switches(units: Callable, *, cells: int, switches: int) -> Float[Array, " s
     """Where on [0, 1] hidden units switch, by search in cells of equal width; 1 for none."""
     grid = jnp.linspace(0, 1, cells + 1)
     found = jax.vmap(units)(grid)
-    cell, unit = jnp.nonzero((found[1:] > 0) != (found[:-1] > 0), size=switches, fill_value=-1)
-    low, high = grid[cell], grid[cell + 1]
-    at_low, at_high = found[cell, unit], found[cell + 1, unit]
+    switch = (found[1:] > 0) != (found[:-1] > 0)
+    cell, unit = jnp.nonzero(switch, size=switches, fill_value=-1)
 
-    def nearer(_, ends):  # false position: the units are all but straight within a cell
-        low, high, at_low, at_high, _ = ends
-        at = low - at_low * (high - low) / (at_high - at_low)
-        value = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
-        left = (value > 0) == (at_low > 0)
-        low, at_low = jnp.where(left, at, low), jnp.where(left, value, at_low)
-        high, at_high = jnp.where(left, high, at), jnp.where(left, at_high, value)
-        return low, high, at_low, at_high, at
+    def search(at):
+        cell, unit = at
 
-    at = jax.lax.fori_loop(0, 3, nearer, (low, high, at_low, at_high, low))[-1]
-    return jnp.where(cell < 0, 1.0, at)
+        def nearer(_, ends):  # false position: the units are all but straight within a cell
+            low, high, at_low, at_high, _ = ends
+            at = low - at_low * (high - low) / (at_high - at_low)
+            value = jnp.take_along_axis(jax.vmap(units)(at), unit[:, None], axis=1)[:, 0]
+            left = (value > 0) == (at_low > 0)
+            low, at_low = jnp.where(left, at, low), jnp.where(left, value, at_low)
+            high, at_high = jnp.where(left, high, at), jnp.where(left, at_high, value)
+            return low, high, at_low, at_high, at
+
+        ends = (grid[cell], grid[cell + 1], found[cell, unit], found[cell + 1, unit], grid[cell])
+        return jnp.where(cell < 0, 1.0, jax.lax.fori_loop(0, 3, nearer, ends)[-1])
+
+    number = jnp.minimum(switch.sum(), switches)
+    return _by_pieces(search, (cell, unit), number, jnp.ones(switches))
 
 
 def _contributions(config, alone: Summary, total: Summary, age) -> Summary:

@@ -7,9 +7,17 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
-from interestkit.explanation.asking import FINENESS, Asked, Users, gradients, left_out, places
+from interestkit.explanation.asking import (
+    FINENESS,
+    Asked,
+    Users,
+    gradients,
+    left_out,
+    places,
+    scores,
+)
 from interestkit.explanation.telling import Told
 from interestkit.histories import Histories
 from interestkit.prediction import Predictor
@@ -183,6 +191,51 @@ def explain(
         histories=histories,
         target=wanted,
     )
+
+
+def without_groups(
+    asked: Asked,
+    history: Histories,
+    groups: Bool[np.ndarray, "groups events"],
+    codes: Int[np.ndarray, " candidates"],
+) -> Float[np.ndarray, "groups candidates"]:
+    """What "without" of `explain` is for groups of events and many items, of one user.
+
+    Args:
+        asked: The model; it may have a linear part.
+        history: One user with at most `asked.most_events` events (`Histories.newest`).
+        groups: True for the events that a group leaves out, such as all with one item.
+        codes: The items that the targets stand among; -1 for none.
+
+    Returns:
+        Nats that each item loses: above 0 where the group speaks for it, 0 where it is empty;
+        NaN for no item.
+
+    Raises:
+        ValueError: If the history is not of one user, or longer than that.
+    """
+    if len(history) != 1 or len(history.item) > asked.most_events:
+        came = f"{len(history)} with {len(history.item)} events"
+        most = f"one user with at most {asked.most_events} events"
+        raise ValueError(f"history must be of {most}, got {came}")
+    _, room, user = next(asked.blocks(history, codes[None].astype(np.int32), np.zeros(1, int), 1))
+    kept = ~np.concatenate([np.zeros((1, groups.shape[1]), bool), groups])
+    padded = np.zeros((1, len(kept), user.item.shape[1]), bool)
+    padded[0, :, : groups.shape[1]] = kept
+    said = np.asarray(asked.ask(scores, room, user, padded))[0]
+    if asked.linear is not None:
+        said = said + _by_linear_part(asked.linear, history, kept, codes)
+        said -= np.logaddexp.reduce(np.where(codes < 0, -np.inf, said), axis=1, keepdims=True)
+    return np.where(codes < 0, np.nan, said[:1] - said[1:])
+
+
+def _by_linear_part(linear, history: Histories, kept, codes) -> Float[np.ndarray, "kept codes"]:
+    """What the distinct items of the events that are kept add to scores."""
+    distinct, place = np.unique(history.item, return_inverse=True)
+    has = np.zeros((len(kept), len(distinct)), np.float32)
+    row, event = np.nonzero(kept)
+    has[row, place[event]] = 1
+    return has @ linear[np.ix_(distinct, codes)]
 
 
 def attributed(asked: Asked, room: int, users: Users, number: int):

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import polars as pl
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
 from interestkit import metrics
 from interestkit.comparison import bootstrap_intervals
@@ -17,6 +17,8 @@ from interestkit.schema import USER
 
 _BINS = 15  # of confidence, as is usual
 _HOTTEST = 8.0  # temperatures between 1 / 8 and 8 are searched
+_DRAWS = 1_000  # of what chance alone gives
+_ENDS = (0.01, 0.99)  # quantiles of activity beyond which a threshold bends no more
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -74,6 +76,32 @@ class Calibrated(Told):
             named = (pl.lit(name).alias("model"), pl.lit(0).alias("seed"), "*")
             tables.append(pl.DataFrame(columns).select(named))
         return pl.concat(tables)
+
+    def check(self, truth: HeldOut, *, seed: int = 0) -> pl.DataFrame:
+        """Expected calibration error of held-out users, beside what chance alone would give.
+
+        Args:
+            truth: Held-out users; those without later interests are left out.
+            seed: Seed of the chance: in each bin, what is said and what comes differ by as much
+                as they do, but in a random direction, so that only the number of users counts.
+
+        Returns:
+            Columns model ("before", "after"), users, error, chance (mean error of a model that is
+            right), chance_high (19 of 20 such models stay below it).
+
+        Source:
+            Wild bootstrap: Liu (1988), Annals of Statistics 16(4), doi:10.1214/aos/1176351062.
+        """
+        probabilities, shares = _judged(self.predictor, truth)
+        rng, rows = np.random.default_rng(seed), []
+        for name, heat in (("before", 1.0), ("after", self.temperature)):
+            said = _heated(probabilities, heat)
+            error = float(metrics.expected_calibration_error(said, shares))
+            chance = _by_chance(said, shares, rng)
+            numbers = (error, float(chance.mean()), float(np.quantile(chance, 0.95)))
+            rows.append((name, len(said), *numbers))
+        columns = ["model", "users", "error", "chance", "chance_high"]
+        return pl.DataFrame(rows, schema=columns, orient="row")
 
     def of(self, predictor: Predictor) -> "Calibrated":
         """The same temperature for another model, such as one that learned from more events."""
@@ -137,28 +165,27 @@ class InterestSets:
     Args:
         model: What gives the probabilities.
         coverage: The share, on average over users.
-        edges: Lengths of histories at which another group of users begins, ascending.
-        thresholds: Largest score that is in the set, by group.
-        users: Users of each group that the thresholds were chosen on.
+        ends: Logarithms of activity (1 + events) between which the threshold bends.
+        bend: By how much it rises with each power of activity, which goes from -1 to 1.
+        threshold: Largest score that is in the set, where activity is in the middle.
+        users: Users that the threshold was chosen on.
         seed: Seed of the number in [0, 1) that each user draws.
     """
 
     model: Calibrated | Predictor
     coverage: float
-    edges: Int[np.ndarray, " edges"]
-    thresholds: Float[np.ndarray, " groups"]
-    users: Int[np.ndarray, " groups"]
+    ends: tuple[float, float]
+    bend: Float[np.ndarray, " powers"]
+    threshold: float
+    users: int
     seed: int
 
     def __repr__(self) -> str:
-        groups = len(self.thresholds)
-        return (
-            f"InterestSets({self.coverage:.0%} of what users do next, {groups} groups by activity, "
-            f"chosen on {self.users.sum():,} users)"
-        )
+        share = f"{self.coverage:.0%} of what users do next"
+        return f"InterestSets({share}, chosen on {self.users:,} users)"
 
     def of(self, model: Calibrated | Predictor) -> "InterestSets":
-        """The same thresholds for another model, such as one that learned from more events."""
+        """The same threshold for another model, such as one that learned from more events."""
         return replace(self, model=model)
 
     def sets(self, histories: Histories) -> pl.DataFrame:
@@ -210,8 +237,8 @@ class InterestSets:
         return pl.DataFrame(rows, schema=columns, orient="row")
 
     def _inside(self, probabilities, histories: Histories):
-        group = np.searchsorted(self.edges, histories.lengths, side="right")
-        return _scores(probabilities, self.seed) <= self.thresholds[group][:, None]
+        most = self.threshold + _powers(histories.lengths, self.ends, len(self.bend)) @ self.bend
+        return _scores(probabilities, self.seed) <= most[:, None]
 
 
 def interest_sets(
@@ -219,25 +246,27 @@ def interest_sets(
     truth: HeldOut,
     *,
     coverage: float = 0.9,
-    groups: int = 10,
+    degree: int = 2,
     seed: int = 0,
 ) -> InterestSets:
     """Sets of interests that hold, on average over users, a share of what they do next.
 
     An interest is in the set if those more probable, and a random part of its own probability,
-    add up to at most a threshold. The threshold of each group of users of like activity is the
-    smallest that keeps the share, with one user more who loses all. The promise holds for the
-    average over users like those given (of the same time, of the same model), not for each one.
+    add up to at most a threshold. The threshold bends with the activity of users, by a quantile
+    regression on its powers, so that the share is held for the busy and the others alike; then
+    it is moved to the smallest that keeps the share, with one user more who loses all. The
+    promise holds for the average over users like those given (of the same time, of the same
+    model), not for each one, and but for the few numbers of the bend, which the same users chose.
 
     Args:
         model: What gives the probabilities; it has not learned from what the users did.
-        truth: Held-out users to choose the thresholds on.
+        truth: Held-out users to choose the threshold on.
         coverage: The share, in (0, 1).
-        groups: Groups by the length of the history, each with a threshold of its own, at least 1.
+        degree: Powers of the logarithm of activity, 0..4; 0 is one threshold for all.
         seed: Seed of the random parts.
 
     Raises:
-        ValueError: If `coverage` or `groups` is out of range, or no user has later events with
+        ValueError: If `coverage` or `degree` is out of range, or no user has later events with
             an interest.
 
     Example:
@@ -248,33 +277,59 @@ def interest_sets(
         >>> histories = features.histories(split.train)
         >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
         >>> truth = held_out(features, split, "validation")
-        >>> interest_sets(Predictor(features=features, model=model), truth, groups=1)
-        InterestSets(90% of what users do next, 1 groups by activity, chosen on ... users)
+        >>> interest_sets(Predictor(features=features, model=model), truth)
+        InterestSets(90% of what users do next, chosen on ... users)
 
     Source:
         Adaptive prediction sets: Romano, Sesia and Candès (2020), NeurIPS. Shares instead of one
-        label: Angelopoulos et al. (2024), Conformal risk control, ICLR.
+        label: Angelopoulos et al. (2024), Conformal risk control, ICLR. The bend: Gibbs, Cherian
+        and Candès (2025), Conformal prediction with conditional guarantees, JRSS B.
     """
     if not 0 < coverage < 1:
         raise ValueError(f"coverage must be in (0, 1), got {coverage}")
-    if groups < 1:
-        raise ValueError(f"groups must be at least 1, got {groups}")
+    if not 0 <= degree <= 4:
+        raise ValueError(f"degree must be in 0..4, got {degree}")
     has = _has_interests(truth)
     shares = truth.interest_shares[has]
     scores = _scores(model.interests(truth.histories), seed)[has]
     lengths = truth.histories.lengths[has]
-    edges = np.unique(np.quantile(lengths, np.arange(1, groups) / groups, method="higher"))
-    group = np.searchsorted(edges, lengths, side="right")
-    own = [group == number for number in range(len(edges) + 1)]
-    thresholds = [_threshold(scores[g], shares[g], coverage) for g in own]
+    ends = tuple(map(float, np.quantile(np.log1p(lengths), _ENDS)))
+    powers = _powers(lengths, ends, degree)
+    bend = _bend(scores, shares, powers, coverage)
     return InterestSets(
         model=model,
         coverage=coverage,
-        edges=edges,
-        thresholds=np.array(thresholds),
-        users=np.array([g.sum() for g in own]),
+        ends=ends,
+        bend=bend,
+        threshold=_threshold(scores - (powers @ bend)[:, None], shares, coverage),
+        users=len(scores),
         seed=seed,
     )
+
+
+def _powers(lengths, ends: tuple[float, float], degree: int) -> Float[np.ndarray, "users powers"]:
+    """Powers 1 to `degree` of the logarithm of activity, which goes from -1 to 1."""
+    low, high = ends
+    place = 2 * (np.clip(np.log1p(lengths), low, high) - low) / max(high - low, 1e-9) - 1
+    return place[:, None] ** np.arange(1, degree + 1)
+
+
+def _bend(scores, shares, powers, coverage: float) -> Float[np.ndarray, " powers"]:
+    """Slopes of the quantile regression of the scores of what came, which has the least loss."""
+    from scipy.optimize import minimize
+
+    user, interest = np.nonzero(shares)
+    weight, score = shares[user, interest] / len(shares), scores[user, interest]
+    if not powers.size:
+        return np.zeros(0)
+
+    def loss(line) -> float:
+        gap = score - (line[0] + powers @ line[1:])[user]
+        return float((weight * np.maximum(coverage * gap, (coverage - 1) * gap)).sum())
+
+    start = np.append(np.quantile(score, coverage), np.zeros(powers.shape[1]))
+    settings = {"xatol": 1e-4, "fatol": 1e-9, "maxiter": 2_000}
+    return minimize(loss, start, method="Nelder-Mead", options=settings).x[1:]
 
 
 def _threshold(scores, shares, coverage: float) -> float:
@@ -294,6 +349,19 @@ def _scores(probabilities, seed: int) -> Float[np.ndarray, "users interests"]:
     scores = np.empty_like(before)
     np.put_along_axis(scores, order, before + part * ordered, axis=1)
     return scores
+
+
+def _by_chance(said, shares, rng: np.random.Generator) -> Float[np.ndarray, " draws"]:
+    """Calibration errors where what is said comes true but for chance."""
+    first, user = said.argmax(axis=1), np.arange(len(said))
+    gap = (shares[user, first] - said[user, first]).astype(float)
+    place = np.ceil(said[user, first] * _BINS).astype(int).clip(1, _BINS) - 1
+    is_inside = (place[:, None] == np.arange(_BINS)[None, :]).astype(float)
+    number = np.maximum(is_inside.sum(axis=0), 1)
+    rest = gap - (gap @ is_inside / number)[place]
+    rest *= np.sqrt(number / np.maximum(number - 1, 1))[place]  # a mean fits those it is of
+    signs = rng.choice([-1.0, 1.0], size=(_DRAWS, len(gap)))
+    return np.abs((signs * rest[None, :]) @ is_inside).sum(axis=1) / max(len(gap), 1)
 
 
 def _judged(model, truth: HeldOut):

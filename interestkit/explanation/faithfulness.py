@@ -1,6 +1,6 @@
 """Whether attributions are about the model: curves of removal, and weights in random order."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,6 +13,7 @@ from interestkit.explanation.asking import Asked, Users, scores
 from interestkit.explanation.attributions import Explanation, by_gradients
 from interestkit.explanation.telling import Told
 from interestkit.prediction import Predictor, pad
+from interestkit.schema import USER
 
 ORDERS = ("without", "gradient", "random", "newest")
 KINDS = ("deletion", "insertion")
@@ -39,7 +40,10 @@ class Faithfulness(Told):
             average over the curve: kind, order, over, and the columns of
             `comparison.paired_statistics`; above 0 is better for both kinds.
         sanity: Rank correlation of the gradients with those of the model whose parts are put in
-            random order, from its outputs on: stage, value, low, high, users.
+            random order, from its outputs on: part, stage, value, low, high, users. Part "whole"
+            has the gradients as they are; "learned" has what they are beyond those of a model
+            that only counts labels; stage "counts alone" compares the two. For items all is
+            learned.
     """
 
     curves: pl.DataFrame
@@ -55,8 +59,8 @@ class Faithfulness(Told):
             for kind, order, over, gain, low, high in self.gains.select(names).iter_rows()
         }
         facts |= {
-            f"{stage} in random order": f"rank correlation {value:.2f} [{low:.2f}, {high:.2f}]"
-            for stage, value, low, high, _ in self.sanity.iter_rows()
+            f"{part}: {stage}": f"rank correlation {value:.2f} [{low:.2f}, {high:.2f}]"
+            for part, stage, value, low, high, _ in self.sanity.iter_rows()
         }
         tables = {"gains": self.gains.to_dicts(), "curves": self.curves.head(50).to_dicts()}
         return "Faithfulness", facts, tables
@@ -69,7 +73,9 @@ def faithfulness(found: Explanation, *, steps: int = 10, seed: int = 0) -> Faith
     early is a sign that the order is right; *insertion* starts from nothing and puts them in.
     Orders are those of the two attributions, random, and the newest first. Then parts of the
     model are put in random order, one after the other from its outputs to its inputs, labels of
-    items last: attributions that stay the same would say nothing of what was learned.
+    items last: attributions that stay the same would say nothing of what was learned. An interest
+    starts from counts of the labels in a history, which no weights are needed for: what is
+    learned are the corrections, whose part of the attributions is looked at by itself.
 
     Args:
         found: What `explain` returned.
@@ -167,19 +173,42 @@ def _first(ranks, events, shares) -> Bool[np.ndarray, "orders shares users event
 
 def _sanity(found: Explanation, seed: int) -> pl.DataFrame:
     """Rank correlation of gradients with those of models whose parts are shuffled."""
-    rng, rows = np.random.default_rng([seed, 1]), []
-    predictor = found.predictor
-    before = found.table.select("user", "place", gradient="gradient")
+    rng, predictor, stages = np.random.default_rng([seed, 1]), found.predictor, []
+    before, is_interest = _in_parts(found, predictor), found.kind == "interest"
+    if is_interest:
+        counts = before["whole"] - before["learned"]
+        stages.append(("whole", "counts alone", _likeness(found, before["whole"], counts)))
     for stage, parts in _STAGES:
         predictor = _shuffled(predictor, parts, rng)
-        again = _gradients(found, predictor)
-        pairs = before.with_columns(again=again).group_by("user", maintain_order=True)
-        own = pairs.agg(pl.len(), r=pl.corr("gradient", "again", method="spearman"))
-        own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
-        low, high = bootstrap_intervals(own[:, None]) if len(own) else ([np.nan], [np.nan])
-        mean = float(own.mean()) if len(own) else np.nan
-        rows.append((stage, mean, float(low[0]), float(high[0]), len(own)))
-    return pl.DataFrame(rows, schema=["stage", "value", "low", "high", "users"], orient="row")
+        again = _in_parts(found, predictor)
+        stages += [(p, stage, _likeness(found, before[p], again[p])) for p in before]
+    rows = [(part, stage, *numbers) for part, stage, numbers in stages]
+    columns = ["part", "stage", "value", "low", "high", "users"]
+    return pl.DataFrame(rows, schema=columns, orient="row").sort(
+        pl.col("part") != "whole", maintain_order=True
+    )
+
+
+def _in_parts(found: Explanation, predictor: Predictor) -> dict[str, np.ndarray]:
+    """Gradients, and for interests what they are beyond those of the counts of labels alone."""
+    whole = _gradients(found, predictor)
+    if found.kind != "interest":
+        return {"learned": whole}
+    counting = _changed(predictor, ("interest_correction",), np.zeros_like)
+    return {"whole": whole, "learned": whole - _gradients(found, counting)}
+
+
+def _likeness(found: Explanation, one, other) -> tuple[float, float, float, int]:
+    """Mean rank correlation over users with five events or more, its interval, their number."""
+    pairs = found.table.select(USER, one=pl.Series(one), other=pl.Series(other))
+    own = pairs.group_by(USER, maintain_order=True).agg(
+        pl.len(), r=pl.corr("one", "other", method="spearman")
+    )
+    own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
+    if not len(own):
+        return np.nan, np.nan, np.nan, 0
+    low, high = bootstrap_intervals(own[:, None])
+    return float(own.mean()), float(low[0]), float(high[0]), len(own)
 
 
 def _gradients(found: Explanation, predictor: Predictor) -> Float[np.ndarray, " events"]:
@@ -200,10 +229,15 @@ def _shuffled(predictor: Predictor, parts: tuple[str, ...], rng) -> Predictor:
         features = predictor.features
         labels = rng.permutation(features.item_interests)
         return replace(predictor, features=replace(features, item_interests=labels))
+    return _changed(predictor, parts, rng.permutation)
+
+
+def _changed(predictor: Predictor, parts: tuple[str, ...], change: Callable) -> Predictor:
+    """The predictor with other weights in some parts: `change` gets those of each in a row."""
     graph, state = nnx.split(predictor.model)
     flat = dict(nnx.to_flat_state(state))
     for path, weights in flat.items():
         if path[0] in parts:
             array = np.asarray(weights[...])
-            flat[path] = weights.replace(rng.permutation(array.ravel()).reshape(array.shape))
+            flat[path] = weights.replace(change(array.ravel()).reshape(array.shape))
     return replace(predictor, model=nnx.merge(graph, nnx.from_flat_state(flat)))

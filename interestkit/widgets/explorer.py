@@ -8,6 +8,8 @@ import polars as pl
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
+from interestkit.explanation.asking import Asked
+from interestkit.explanation.attributions import SHORTLIST, without_groups
 from interestkit.heldout import HeldOut, held_out
 from interestkit.histories import Histories
 from interestkit.markup import Markup, escaped, words
@@ -17,7 +19,6 @@ from interestkit.prediction import Predictor
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, USER
 from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
-from interestkit.trying import NEWEST, what_speaks_for
 from interestkit.widgets.parts import Finder, Panel, bar, picture, side_by_side, table, titles_of
 
 _TRIED_ITEMS, _TRIED_INTERESTS = 40, 20  # what is left out of a history, one after the other
@@ -36,7 +37,10 @@ class UserExplorer(Panel):
         self.predictor, self.split, self.truth = predictor, split, truth
         self.features = features = predictor.features
         histories = truth.histories
-        self.codes, self.scores = predictor.rank(histories, k=k)
+        most = max(k, min(SHORTLIST, features.num_items))
+        self._shortlist, scores = predictor.rank(histories, k=most)
+        self.codes, self.scores = self._shortlist[:, :k], scores[:, :k]
+        self._asked = Asked(predictor)
         self.probabilities = predictor.interests(histories)
         own = (histories.user, histories.item)
         sums = sums_by_user(*own, features.item_interests, num_users=len(histories))
@@ -151,9 +155,11 @@ class UserExplorer(Panel):
 
     def _reasons(self, codes: Int[np.ndarray, " items"]) -> list[Markup]:
         """For each item the two past items and the interest that speak most for it."""
-        history = self.truth.histories.rows(self.number, self.number + 1).newest(NEWEST)
+        history = self.truth.histories.rows(self.number, self.number + 1)
+        history = history.newest(self._asked.most_events)
         groups, names = self._groups(history)
-        times = np.exp(what_speaks_for(self.predictor, history, groups, codes))
+        among = self._shortlist[self.number]
+        times = np.exp(without_groups(self._asked, history, groups, among))
         return [_most(times[:, column], names) for column in range(len(codes))]
 
     def _groups(self, history: Histories):
@@ -200,9 +206,9 @@ def explore_users(
 ) -> UserExplorer:
     """A user to search and choose: timeline, interests, recommendations with reasons, the future.
 
-    A reason is exact for the model: how many times as probable the item is to come next, repeats
-    allowed, as it would be if one item, or all items of one interest, were left out of the newest
-    `trying.NEWEST` events of the history. It says nothing of causes.
+    A reason is that of `explain`, exact for the model: how many times as probable the item is,
+    among the new items ranked first, as it would be if one item, or all items of one interest,
+    were left out of the newest events of the history. It says nothing of causes.
 
     Args:
         predictor: The model, trained on events before the part.

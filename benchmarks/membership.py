@@ -34,9 +34,15 @@ def world(users: int, seed: int):
     )
     events = ik.clean(log)[0].events
     random = np.random.default_rng(seed)
-    odd = events.with_columns(
-        user=pl.lit("odd-") + pl.col("user"),
-        item=pl.Series(random.choice(log.items["item"].to_numpy(), len(events))),
+    odd = (
+        events.group_by("user", maintain_order=True)
+        .head(2)
+        .with_columns(
+            user=pl.lit("odd-") + pl.col("user"),
+            item=pl.Series(
+                random.choice(log.items["item"].to_numpy(), 2 * events["user"].n_unique())
+            ),
+        )
     )
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 6, 1, tzinfo=UTC)}
     both = pl.concat([events, odd.select(events.columns)])

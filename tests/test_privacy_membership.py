@@ -4,6 +4,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy import stats
 
@@ -22,6 +23,17 @@ def made():
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
     features, counts = private_features(log.events, log.items, **period, seed=0)
     return features, features.histories(log.events), counts
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """As many users as a bound needs, with items at random, so that none is like another."""
+    log = ik.simulate(num_users=200, num_items=60, num_bots=0, faults=0, events_per_user=10)
+    items = np.random.default_rng(0).choice(log.items["item"].to_numpy(), len(log.events))
+    events = log.events.with_columns(item=pl.Series(items))
+    period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
+    features, _ = private_features(events, log.items, **period, seed=0)
+    return features, features.histories(events)
 
 
 def test_losses_that_say_nothing_give_a_guess():
@@ -73,7 +85,15 @@ def test_models_with_much_noise_are_not(made):
     fit = fit_private(*made[:2], epsilon=1.0, released=[made[2]], **settings)
     found = attack_private(fit, made[1], num_models=8)
     assert 0.4 < found.auc < 0.6
-    bound = bound_in_one_run(fit, made[1])
-    assert 0 <= bound <= fit.card.epsilon
     with pytest.raises(ValueError, match="num_models must be an even number of at least 8, got 7"):
         attack_private(fit, made[1], num_models=7)
+
+
+@pytest.mark.slow
+def test_one_run_shows_who_was_there_without_noise_and_not_with_it(crowd):
+    config = replace(PRIVATE, epochs=2, examples_per_epoch=240, batch_size=24, num_targets=4)
+    settings = {"config": config, "moments_per_user": 2, "seed": 0, "progress": False} | TINY
+    fit = fit_private(*crowd, epsilon=1.0, **settings)
+    assert bound_in_one_run(fit, crowd[1]) <= fit.card.epsilon
+    broken = replace(fit, card=replace(fit.card, noise_multiplier=0.0))
+    assert bound_in_one_run(broken, crowd[1]) > fit.card.epsilon  # it would be found out

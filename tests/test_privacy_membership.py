@@ -9,8 +9,11 @@ import pytest
 from scipy import stats
 
 import interestkit as ik
+from interestkit.privacy.accounting import make_card
+from interestkit.privacy.learning import Setting
 from interestkit.privacy.membership import attack, attack_plain, attack_private, bound_in_one_run
-from interestkit.privacy.training import PRIVATE, fit_private, private_features
+from interestkit.privacy.training import PRIVATE, PrivateFit, fit_private, private_features
+from interestkit.training import model_config
 
 RANDOM = np.random.default_rng(0)
 IS_IN = RANDOM.random((32, 100)) < 0.5
@@ -27,10 +30,12 @@ def made():
 
 @pytest.fixture(scope="module")
 def crowd():
-    """As many users as a bound needs, with items at random, so that none is like another."""
+    """As many users as a bound needs, each with two random items: they add one gradient, always."""
     log = ik.simulate(num_users=200, num_items=60, num_bots=0, faults=0, events_per_user=10)
-    items = np.random.default_rng(0).choice(log.items["item"].to_numpy(), len(log.events))
-    events = log.events.with_columns(item=pl.Series(items))
+    events = log.events.sort("time").unique(["user", "time"], maintain_order=True)
+    events = events.group_by("user", maintain_order=True).head(2)
+    items = np.random.default_rng(0).choice(log.items["item"].to_numpy(), len(events))
+    events = events.with_columns(item=pl.Series(items))
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
     features, _ = private_features(events, log.items, **period, seed=0)
     return features, features.histories(events)
@@ -91,9 +96,14 @@ def test_models_with_much_noise_are_not(made):
 
 @pytest.mark.slow
 def test_one_run_shows_who_was_there_without_noise_and_not_with_it(crowd):
+    features, histories = crowd
     config = replace(PRIVATE, epochs=2, examples_per_epoch=240, batch_size=24, num_targets=4)
-    settings = {"config": config, "moments_per_user": 2, "seed": 0, "progress": False} | TINY
-    fit = fit_private(*crowd, epsilon=1.0, **settings)
-    assert bound_in_one_run(fit, crowd[1]) <= fit.card.epsilon
-    broken = replace(fit, card=replace(fit.card, noise_multiplier=0.0))
-    assert bound_in_one_run(broken, crowd[1]) > fit.card.epsilon  # it would be found out
+    card = make_card(num_users=186, users_per_step=24, steps=20, clip_norm=0.5, epsilon=1.0)
+    wide = TINY | {"item_dim": 16, "hidden": (32,), "dropout": 0.0, "event_dropout": 0.0}
+    shape = model_config(features, histories, **wide)
+    setting = Setting(shape, replace(config, learning_rate=1.0), 1, card.room)
+    rest = {"model": None, "features": features, "steps": 20, "seconds": 0.0, "device": ""}
+    fit = PrivateFit(card=card, setting=setting, config=config, **rest)  # nothing is compiled twice
+    assert bound_in_one_run(fit, histories) <= card.epsilon
+    broken = replace(fit, card=replace(card, noise_multiplier=0.0))
+    assert bound_in_one_run(broken, histories) > card.epsilon  # it would be found out

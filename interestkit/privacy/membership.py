@@ -33,7 +33,7 @@ from interestkit.privacy.training import PrivateFit
 FALSE_POSITIVES = (0.001, 0.01)
 _MOMENTS = 16  # of each user, at which the loss is taken
 _LEAST_SPREAD = 1e-6
-_UNKNOWN = 0.1  # variance of what an attacker cannot know of a gradient, in squared clip norms
+_UNKNOWN = 0.01  # variance of what an attacker cannot know of a gradient, in squared clip norms
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,7 +102,9 @@ def private_features(
         items: The table of items, taken as public: it must not have been made from the events.
         since: First instant of the period, public.
         until: The first instant after it, public.
-        noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user).
+        noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user). Too
+            much of it costs more than what training has left: of many items the one with the
+            largest noise is then the most popular.
         items_per_user: Distinct items of a user that count in full.
         max_items: Largest size of the catalogue. Events on other items are lost to histories, which
             costs more than the noise on rare items does.

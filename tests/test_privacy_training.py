@@ -64,7 +64,7 @@ def test_before_the_first_step_new_items_rank_by_noisy_counts(log, made, fit):
     )
     moment = pl.DataFrame({"user": ["new"], "time": [UNTIL]})
     codes, _ = model.rank(features.histories(log.events.clear(), moments=moment), k=6)
-    counts = features.popularity[0, 0]
+    counts = np.where(features.is_candidate, features.popularity[0, 0], -1.0)
     np.testing.assert_array_equal(counts[codes[0]], np.sort(counts)[::-1][:6])
 
 

@@ -33,7 +33,7 @@ from interestkit.privacy.training import PrivateFit
 FALSE_POSITIVES = (0.001, 0.01)
 _MOMENTS = 16  # of each user, at which the loss is taken
 _LEAST_SPREAD = 1e-6
-_UNKNOWN = 0.01  # variance of what an attacker cannot know of a gradient, in squared clip norms
+_UNKNOWN = 1e-3  # variance of what an attacker cannot know of a gradient, in squared clip norms
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,6 +177,7 @@ def bound_in_one_run(
     histories: Histories,
     *,
     num_canaries: int = 256,
+    delta: float = 1e-5,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> float:
@@ -194,11 +195,14 @@ def bound_in_one_run(
         num_canaries: Canaries, users with the fewest moments, as a step sees few of those that a
             user has, so that of others less is known of what they add. Made-up users with two
             events are the best ones. With their number grows what can be found: 200 can show 3.
+        delta: Delta of the promise that is tested, far below 1 / canaries: with that of a card of
+            few users nothing can be found, as half of the canaries may be given away by delta.
         confidence: With which the bound holds.
         seed: Seed of the coins and of training.
 
     Returns:
-        A bound of at least 0, for the delta of the card.
+        A bound of at least 0. It must not exceed the epsilon of the card's noise at the same delta,
+        `epsilon_of(dataclasses.replace(fit.card, delta=delta, overflow_delta=0))`.
 
     Source:
         Steinke, Nasr and Jagielski (2023), arXiv:2305.08846.
@@ -215,8 +219,7 @@ def bound_in_one_run(
         state, found = _watched_epoch(setting, *given)
         scores += np.asarray(found, float)
     known = is_in[canaries]
-    numbers = {"delta": fit.card.delta, "confidence": confidence}
-    return lower_bound(scores[known], scores[~known], **numbers)
+    return lower_bound(scores[known], scores[~known], delta=delta, confidence=confidence)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -234,7 +237,6 @@ def _watched_epoch(setting: Setting, plan, learning_rate, state, world: World, i
     def watched(state, _):
         own = (canaries, bits)
         each = jax.lax.map(lambda one: gradient(state.params, *one), own, batch_size=32)
-        each -= each.mean(axis=0)  # what they have in common tells none from another
         state, released = step(state)
         seen = each @ ravel_pytree(released)[0] * plan.expected_users
         ridge = (plan.noise_multiplier**2 + _UNKNOWN) * plan.clip_norm**2

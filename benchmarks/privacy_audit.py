@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax_privacy.clipping import clip_pytree
 from timing import RUNS, machine
 
-from interestkit.privacy.accounting import PrivacyCard, Release, make_card, with_epsilon
+from interestkit.privacy.accounting import GaussianMechanism, PrivacyCard, make_card, with_epsilon
 from interestkit.privacy.audits import PrivacyAudit, audit_private
 from interestkit.privacy.stepping import (
     Parts,
@@ -36,7 +36,7 @@ def card_of(epsilon: float = 3.0, steps: int = 200, users: int = 2000, per_step:
         steps=steps,
         clip_norm=0.5,
         epsilon=epsilon,
-        released=[Release(what="counts", noise_multiplier=10.0)],
+        released=[GaussianMechanism(what="counts", noise_multiplier=10.0)],
     )
 
 

@@ -10,6 +10,7 @@ same shape of model; the plain one trains item vectors besides.
 """
 
 import argparse
+import itertools
 import json
 import math
 import statistics
@@ -28,7 +29,7 @@ from interestkit.privacy import learning
 from interestkit.privacy.stepping import Parts
 from interestkit.privacy.training import PRIVATE, fit_private, private_features
 
-COUNTS_NOISE = {8.0: 5.0, 3.0: 10.0, 1.0: 25.0, math.inf: 5.0}  # of the counts, by epsilon
+COUNTS_NOISE = {8.0: 3.0, 3.0: 5.0, 1.0: 8.0, math.inf: 3.0}  # of the counts, by epsilon
 
 
 def world(users: int, seed: int):
@@ -87,39 +88,35 @@ def cost(split, since, repeats: int, moments: int) -> dict[str, float]:
     return found | {"room": setting.room, "expected_users": plain.batch_size // moments}
 
 
-def curve(split, since, part: str, epsilons, seeds: int, max_items: int, **options) -> pl.DataFrame:
-    """Accuracy of private models, of plain ones, of popularity and of own habits."""
-    until, known = split.cut(part), split.before(part).filter(pl.col("time") >= since)
-    rows = []
-    for epsilon in epsilons:
-        fits = []
-        for seed in range(seeds):
-            noise = {"noise_multiplier": COUNTS_NOISE.get(epsilon, 10.0), "seed": seed}
-            noise |= {"max_items": max_items}
-            features, counts = private_features(
-                known, split.items, since=since, until=until, **noise
-            )
-            began = time.perf_counter()
-            fit = fit_private(
-                features,
-                features.histories(known),
-                epsilon=epsilon,
-                released=[counts],
-                seed=seed,
-                **options,
-            )
-            fits.append(ik.Predictor(features=features, model=fit.model))
-            rows += judged("private", epsilon, seed, fits[-1], split, part)
-            print(fit, rows[-2:], f"{time.perf_counter() - began:.0f} s", flush=True)
-    features = ik.fit_features(known, split.items, until=until)
-    log = features.histories(known)
-    for seed in range(seeds):
+def curve(split, since, given: argparse.Namespace, **options) -> pl.DataFrame:
+    """Accuracy of private models, of plain ones, of popularity and of own habits.
+
+    What is there is written after each model, so that a run that is stopped has told something.
+    """
+    until = split.cut(given.part)
+    known = split.before(given.part).filter(pl.col("time") >= since)
+    period, rows = {"since": since, "until": until}, []
+
+    def keep(name: str, epsilon: float, seed: int, ranker) -> None:
+        rows.extend(judged(name, epsilon, seed, ranker, split, given.part))
+        print(name, epsilon, seed, [f"{row['value']:.4f}" for row in rows[-3:]], flush=True)
+        write(given.name, rows, vars(given))
+
+    for seed, epsilon in itertools.product(range(given.seeds), given.epsilons):
+        noise = {"noise_multiplier": COUNTS_NOISE.get(epsilon, 5.0), "max_items": given.items}
+        own, counts = private_features(known, split.items, **period, **noise, seed=seed)
+        fit = fit_private(
+            own, own.histories(known), epsilon=epsilon, released=[counts], seed=seed, **options
+        )
+        keep("private", epsilon, seed, ik.Predictor(features=own, model=fit.model))
+    if given.plain:
+        features = ik.fit_features(known, split.items, until=until)
+        log = features.histories(known)
+        for name, kind in {"popular": ik.Popular, "own habits": ik.MostFrequent}.items():
+            keep(name, math.inf, 0, kind(features=features, log=log))
+    for seed in range(given.plain):
         plain = ik.fit(features, log, seed=seed, stop_after=6)
-        model = ik.Predictor(features=features, model=plain.model)
-        rows += judged("plain", math.inf, seed, model, split, part)
-    popular = {"popular": ik.Popular, "own habits": ik.MostFrequent}
-    for name, kind in popular.items():
-        rows += judged(name, math.inf, 0, kind(features=features, log=log), split, part)
+        keep("plain", math.inf, seed, ik.Predictor(features=features, model=plain.model))
     return pl.DataFrame(rows)
 
 
@@ -146,12 +143,14 @@ def asked() -> argparse.Namespace:
     parser.add_argument("--users", type=int, default=0, help="of a simulated log; 0: real data")
     parser.add_argument("--seed", type=int, default=0, help="of the simulated log")
     parser.add_argument("--repeats", type=int, default=5, help="turns of --cost")
-    parser.add_argument("--moments", type=int, default=8, help="of a user in a step")
+    parser.add_argument("--moments", type=int, default=4, help="of a user in a step")
     parser.add_argument("--epochs", type=int, default=PRIVATE.epochs)
     parser.add_argument("--rate", type=float, default=PRIVATE.learning_rate)
     parser.add_argument("--clip", type=float, default=0.5)
     parser.add_argument("--items", type=int, default=16_384, help="of the private catalogue")
     parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--plain", type=int, default=1, help="seeds of plain models; 0: no levels")
+    parser.add_argument("--name", default="private_curve", help="of the file that is written")
     parser.add_argument("--part", choices=("validation", "test"), default="test")
     parser.add_argument("--epsilons", type=float, nargs="*", default=[8, 3, 1, math.inf])
     return parser.parse_args()
@@ -169,11 +168,10 @@ def main() -> None:
     if given.curve:
         config = replace(PRIVATE, epochs=given.epochs, learning_rate=given.rate)
         options = {"config": config, "moments_per_user": given.moments, "clip_norm": given.clip}
-        table = curve(split, since, given.part, given.epsilons, given.seeds, given.items, **options)
+        table = curve(split, since, given, **options)
         print(
             table.group_by("target", "model", "epsilon", maintain_order=True).agg(pl.mean("value"))
         )
-        write("private_curve", table.to_dicts(), vars(given))
 
 
 def write(name: str, measures, options) -> None:
@@ -182,7 +180,6 @@ def write(name: str, measures, options) -> None:
     record = {"name": name, "machine": machine(), "options": options, "measures": measures}
     path = RUNS / f"{name}.json"
     path.write_text(json.dumps(record, indent=1) + "\n", "utf-8")
-    print(f"written: {path}")
 
 
 if __name__ == "__main__":

@@ -21,10 +21,12 @@ from interestkit.examples import (
     room_for,
 )
 from interestkit.features import Features
-from interestkit.histories import Histories
+from interestkit.histories import Histories, power_of_two
 from interestkit.model import Log
 from interestkit.schema import ITEM, KIND, TIME, USER
 from interestkit.shards import Shards, prefetched, timed
+
+_SMALL_LOG = 2**19  # events
 
 
 class Source(NamedTuple):
@@ -76,7 +78,20 @@ def feed(source: Source, *, seed: int, first_epoch: int = 1) -> Iterator[Fed]:
     """
     if isinstance(source.histories, Shards):
         return _from_shards(source, seed, first_epoch)
-    return repeat(Fed(*place(source.arrays(source.histories), source.mesh), 0.0))
+    arrays = _with_room(*source.arrays(source.histories))
+    return repeat(Fed(*place(arrays, source.mesh), 0.0))
+
+
+def _with_room(log: Log, examples: Examples) -> tuple[Log, Examples]:
+    """Both padded to powers of two, so that logs of about one size share one compiled program.
+
+    Large ones are not, where memory counts for more than a program, nor those in no order, of
+    which the size says what is drawn.
+    """
+    if len(log.item) > _SMALL_LOG or len(examples.user):
+        return log, examples
+    sizes = {"num_users": len(examples.start), "num_events": len(log.item)}
+    return padded(log, examples, **{name: power_of_two(size) for name, size in sizes.items()})
 
 
 def users_at(source: Source, fed: Fed, starts: np.ndarray) -> list[str]:

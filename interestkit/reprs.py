@@ -156,6 +156,13 @@ def of_release(found: Any) -> str:
     return card("Release", found.log.name, facts, **tables)
 
 
+def of_privacy_card(found: Any) -> str:
+    """Card of a `PrivacyCard`: the promise, what it follows from, what it does not cover."""
+    missing = [{"not covered": text} for text in found.not_covered]
+    name = found.facts["promise"] if found.noise_multiplier else "no promise: trained without noise"
+    return card("PrivacyCard", name, found.facts, not_covered=missing)
+
+
 def of_cleaning(report: Any) -> str:
     """Card of a `CleaningReport`."""
     read, *_, last = report.table.to_dicts()

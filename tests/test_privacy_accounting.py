@@ -9,7 +9,7 @@ from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
 from interestkit.privacy.accounting import (
-    Release,
+    GaussianMechanism,
     epsilon_of,
     make_card,
     overflow_delta,
@@ -41,9 +41,18 @@ def test_one_step_of_everybody_costs_what_one_gaussian_release_costs(card):
 
 def test_a_release_beside_training_adds_to_what_is_given_away(card):
     alone = replace(card, rate=1.0, steps=1, noise_multiplier=2.0, overflow_delta=0.0, delta=1e-5)
-    both = replace(alone, released=(Release(what="counts", noise_multiplier=2.0),))
+    both = replace(alone, released=(GaussianMechanism(what="counts", noise_multiplier=2.0),))
     together = gaussian_epsilon(2.0 / math.sqrt(2), 1e-5)  # two looks are one at sqrt(2) the scale
     np.testing.assert_allclose(epsilon_of(both), together, rtol=1e-3)
+
+
+def test_a_notebook_shows_what_the_card_promises_and_what_it_does_not(card):
+    shown = replace(card, not_covered=("<b>seeds",))._repr_html_()
+    assert "PrivacyCard</strong> (3, " in shown
+    assert "not covered (1)" in shown
+    assert "&lt;b&gt;seeds" in shown
+    nothing = replace(card, noise_multiplier=0.0, epsilon=math.inf)._repr_html_()
+    assert "no promise: trained without noise" in nothing
 
 
 def test_the_noise_is_the_least_that_keeps_the_promise(card):
@@ -89,7 +98,7 @@ def test_the_card_says_what_it_promises(card):
         ({"epsilon": 0.0}, "epsilon must be above 0, got 0.0"),
         ({"delta": 0.001}, "delta must be above 0 and below 1 / 2000 users, got 0.001"),
         (
-            {"released": [Release(what="counts", noise_multiplier=0.5)]},
+            {"released": [GaussianMechanism(what="counts", noise_multiplier=0.5)]},
             "epsilon must be above .* counts has spent",
         ),
     ],

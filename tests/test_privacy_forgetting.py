@@ -10,6 +10,7 @@ from flax import nnx
 
 import interestkit as ik
 from interestkit.privacy.forgetting import PartedModel, find_traces, part_of, train_parts
+from interestkit.training import train_epoch
 
 SINCE, UNTIL = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)
 KEY = b"a secret of sixteen"
@@ -39,11 +40,13 @@ def log():
 @pytest.fixture(scope="module")
 def forgotten(log, tmp_path_factory):
     folder = tmp_path_factory.mktemp("parted")
+    programs = train_epoch._cache_size()
     model = train_parts(*log, folder, **SETTINGS)
     assert len(find_traces(folder, USER)) > 0  # it is there to be found
     untouched = 1 - part_of(USER, KEY, 2)
     before = weights(model.models[untouched])
-    return folder, model.forget(USER, key=KEY), before, untouched
+    less = model.forget(USER, key=KEY)
+    return folder, less, before, untouched, train_epoch._cache_size() - programs
 
 
 def weights(model):
@@ -55,7 +58,7 @@ def same(one, other):
 
 
 def test_a_forgotten_user_leaves_the_weights_of_a_run_that_never_saw_them(log, forgotten, tmp_path):
-    _, model, _, _ = forgotten
+    model = forgotten[1]
     events, items = log
     never = train_parts(events.filter(pl.col("user") != USER), items, tmp_path, **SETTINGS)
     for ours, theirs in zip(model.models, never.models, strict=True):
@@ -71,12 +74,16 @@ def test_a_forgotten_user_is_nowhere_in_the_folder(forgotten):
 
 
 def test_forgetting_leaves_other_parts_as_they_were(forgotten):
-    _, model, before, untouched = forgotten
+    _, model, before, untouched, _ = forgotten
     assert same(weights(model.models[untouched]), before)
 
 
+def test_all_parts_and_forgetting_share_one_compiled_program(forgotten):
+    assert forgotten[4] == 1
+
+
 def test_a_parted_model_is_read_back_as_it_was(log, forgotten):
-    folder, model, _, _ = forgotten
+    folder, model = forgotten[:2]
     read = PartedModel.load(folder)
     histories = model.features.histories(log[0])
     for ours, theirs in zip(model.rank(histories, k=5), read.rank(histories, k=5), strict=True):
@@ -93,7 +100,7 @@ def test_probabilities_are_means_over_parts(log, forgotten):
 
 
 def test_who_is_not_there_cannot_be_forgotten(forgotten):
-    _, model, _, _ = forgotten
+    model = forgotten[1]
     with pytest.raises(ValueError, match=r"user must be in part \d, which the key names"):
         model.forget("user-99999", key=KEY)
 

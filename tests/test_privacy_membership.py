@@ -4,12 +4,16 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 import numpy as np
+import polars as pl
 import pytest
 from scipy import stats
 
 import interestkit as ik
+from interestkit.privacy.accounting import epsilon_of, make_card
+from interestkit.privacy.learning import Setting
 from interestkit.privacy.membership import attack, attack_plain, attack_private, bound_in_one_run
-from interestkit.privacy.training import PRIVATE, fit_private, private_features
+from interestkit.privacy.training import PRIVATE, PrivateFit, fit_private, private_features
+from interestkit.training import model_config
 
 RANDOM = np.random.default_rng(0)
 IS_IN = RANDOM.random((32, 100)) < 0.5
@@ -22,6 +26,19 @@ def made():
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
     features, counts = private_features(log.events, log.items, **period, seed=0)
     return features, features.histories(log.events), counts
+
+
+@pytest.fixture(scope="module")
+def crowd():
+    """As many users as a bound needs, each with two random items: they add one gradient, always."""
+    log = ik.simulate(num_users=200, num_items=60, num_bots=0, faults=0, events_per_user=10)
+    events = log.events.sort("time").unique(["user", "time"], maintain_order=True)
+    events = events.group_by("user", maintain_order=True).head(2)
+    items = np.random.default_rng(0).choice(log.items["item"].to_numpy(), len(events))
+    events = events.with_columns(item=pl.Series(items))
+    period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
+    features, _ = private_features(events, log.items, **period, seed=0)
+    return features, features.histories(events)
 
 
 def test_losses_that_say_nothing_give_a_guess():
@@ -73,7 +90,21 @@ def test_models_with_much_noise_are_not(made):
     fit = fit_private(*made[:2], epsilon=1.0, released=[made[2]], **settings)
     found = attack_private(fit, made[1], num_models=8)
     assert 0.4 < found.auc < 0.6
-    bound = bound_in_one_run(fit, made[1])
-    assert 0 <= bound <= fit.card.epsilon
     with pytest.raises(ValueError, match="num_models must be an even number of at least 8, got 7"):
         attack_private(fit, made[1], num_models=7)
+
+
+@pytest.mark.slow
+def test_one_run_shows_who_was_there_without_noise_and_not_with_it(crowd):
+    features, histories = crowd
+    config = replace(PRIVATE, epochs=2, examples_per_epoch=240, batch_size=24, num_targets=4)
+    card = make_card(num_users=186, users_per_step=24, steps=20, clip_norm=0.5, epsilon=1.0)
+    wide = TINY | {"item_dim": 16, "hidden": (32,), "dropout": 0.0, "event_dropout": 0.0}
+    shape = model_config(features, histories, **wide)
+    setting = Setting(shape, replace(config, learning_rate=1.0), 1, card.room)
+    rest = {"model": None, "features": features, "steps": 20, "seconds": 0.0, "device": ""}
+    fit = PrivateFit(card=card, setting=setting, config=config, **rest)  # nothing is compiled twice
+    allowed = epsilon_of(replace(card, delta=1e-5, overflow_delta=0.0))
+    assert bound_in_one_run(fit, histories) <= allowed
+    broken = replace(fit, card=replace(card, noise_multiplier=0.0))
+    assert bound_in_one_run(broken, histories) > allowed  # it would be found out

@@ -55,6 +55,19 @@ def fit(made):
     return fit_private(features, histories, released=[counts], epsilon=8.0, seed=0, **SETTINGS)
 
 
+def test_before_the_first_step_new_items_rank_by_noisy_counts(log, made, fit):
+    features, histories, _ = made
+    world = learning.make_world(features, histories, fit.setting.shape, CONFIG.num_sampled)
+    begun = learning.begin(fit.setting, jax.random.key(0))
+    model = ik.Predictor(
+        features=features, model=learning.finished(fit.setting, begun.params, world)
+    )
+    moment = pl.DataFrame({"user": ["new"], "time": [UNTIL]})
+    codes, _ = model.rank(features.histories(log.events.clear(), moments=moment), k=6)
+    counts = np.where(features.is_candidate, features.popularity[0, 0], -1.0)
+    np.testing.assert_array_equal(counts[codes[0]], np.sort(counts)[::-1][:6])
+
+
 def weights(model):
     return [np.asarray(leaf) for leaf in jax.tree.leaves(nnx.state(model, nnx.Param))]
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from scipy.stats import binom
 
+from interestkit import reprs
 from interestkit.privacy.stepping import Plan  # first, as it says what to install
 
 # isort: split
@@ -25,7 +26,7 @@ _GRID = 2**16  # rates are whole multiples of 1 / _GRID, so that random numbers 
 
 
 @dataclass(frozen=True, kw_only=True)
-class Release:
+class GaussianMechanism:
     """Something computed from users with Gaussian noise, besides training.
 
     Args:
@@ -66,7 +67,7 @@ class PrivacyCard:
     steps: int
     clip_norm: float
     noise_multiplier: float
-    released: tuple[Release, ...]
+    released: tuple[GaussianMechanism, ...]
     delta: float
     overflow_delta: float
     epsilon: float
@@ -77,7 +78,19 @@ class PrivacyCard:
     sampler: str = "Poisson: each user by themselves in each step"
 
     def __repr__(self) -> str:
-        shown = {
+        lines = [f"  {name:<11}{text}" for name, text in self.facts.items()]
+        return "\n".join(
+            ["PrivacyCard", *lines, *(f"  not covered: {text}" for text in self.not_covered)]
+        )
+
+    def _repr_html_(self) -> str:
+        return reprs.of_privacy_card(self)
+
+    @property
+    def facts(self) -> dict[str, str]:
+        """What is promised, and the numbers that it follows from, in words."""
+        released = [f"{p.what} (sigma {p.noise_multiplier:.3g})" for p in self.released]
+        return {
             "promise": f"({self.epsilon:.3g}, {self.delta:.2g})-differential privacy",
             "unit": self.unit,
             "neighbours": self.relation,
@@ -86,16 +99,9 @@ class PrivacyCard:
             f"{self.overflow_delta:.1g}",
             "noise": f"sigma {self.noise_multiplier:.3g} x clip norm {self.clip_norm:.3g}",
             "steps": f"{self.steps:,}",
-            "released": ", ".join(
-                f"{part.what} (sigma {part.noise_multiplier:.3g})" for part in self.released
-            )
-            or "nothing else",
+            "released": ", ".join(released) or "nothing else",
             "epsilon": f"{self.epsilon:.3g} by PLD, {self.epsilon_rdp:.3g} by RDP",
         }
-        lines = [f"  {name:<11}{text}" for name, text in shown.items()]
-        return "\n".join(
-            ["PrivacyCard", *lines, *(f"  not covered: {text}" for text in self.not_covered)]
-        )
 
     @property
     def plan(self) -> Plan:
@@ -111,7 +117,7 @@ def make_card(
     clip_norm: float,
     epsilon: float,
     delta: float | None = None,
-    released: Sequence[Release] = (),
+    released: Sequence[GaussianMechanism] = (),
     not_covered: Sequence[str] = (),
 ) -> PrivacyCard:
     """The least noise with which a run keeps its promise, and what follows from it.

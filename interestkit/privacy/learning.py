@@ -1,6 +1,6 @@
 """The interest model as a private run trains it: what is learnt, what stays, one compiled epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -30,8 +30,15 @@ from interestkit.privacy.stepping import Parts, Plan, Problem, private_gradient
 from interestkit.training import interest_prior_of
 
 # Weights that a private run leaves as they began. Noise on a table with a row per item is larger
-# than what anybody's gradient says of it; content gives each item its vector instead.
-FROZEN = ("item_vectors", "item_bias", "repeat_item_bias", "content.", "trend.", "interest_prior")
+# than what anybody's gradient says of it; content gives each item its vector instead. The hidden
+# layers, three quarters of all other weights, stay random features, as noise grows with the number
+# of weights: what is learnt are the linear heads above them.
+FROZEN = ("item_vectors", "item_bias", "repeat_item_bias", "content.", "trend.", "tower.")
+FROZEN += ("interest_prior",)
+# Those that begin at 0: before the first step new items rank by noisy counts, and by how like they
+# are to those of the history, and items of the history by how often and how lately they were had.
+# Noise moves little away from there.
+_FROM_ZERO = ("user_vector", "repeat_score.last", "repeat_gate")
 
 
 class World(NamedTuple):
@@ -69,7 +76,8 @@ def make_world(
     model = InterestModel(shape, rngs=nnx.Rngs(0))
     weights = {name: np.asarray(leaf) for name, leaf in _named(nnx.split(model)[1]).items()}
     frozen = {name: leaf for name, leaf in weights.items() if name.startswith(FROZEN)}
-    frozen["item_vectors"] = np.zeros_like(frozen["item_vectors"])
+    nothing = [name for name in frozen if name.startswith(("item_vectors", "trend."))]
+    frozen |= {name: np.zeros_like(frozen[name]) for name in nothing}
     frozen["interest_prior"] = interest_prior_of(features)
     arrays = (
         log_arrays(histories, features.scales_days, can_repeat=shape.can_repeat),
@@ -86,6 +94,7 @@ def begin(setting: Setting, root: Array) -> State:
     model = InterestModel(setting.shape, rngs=nnx.Rngs(0))
     weights = _named(nnx.split(model)[1])
     params = {name: leaf for name, leaf in weights.items() if not name.startswith(FROZEN)}
+    params |= {name: 0 * leaf for name, leaf in params.items() if name.startswith(_FROM_ZERO)}
     params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), params)
     optimizer = _optimizer(setting.config, 1.0).init(params)
     return State(params, optimizer, jax.random.key_data(root), jnp.int32(0))
@@ -118,19 +127,27 @@ def epoch(
         world: What it draws from.
         included: Users who are there at all: shadow models leave some out.
     """
+    step = stepping(parts, setting, plan, learning_rate, world, included)
+    return jax.lax.scan(lambda at, _: (step(at)[0], None), state, length=setting.config.steps)[0]
+
+
+def stepping(
+    parts: Parts, setting: Setting, plan: Plan, learning_rate: float, world: World, included
+) -> Callable:
+    """A function from a state to the next one and the released gradient between them."""
     problem = problem_of(setting, world)
     optimizer = _optimizer(setting.config, learning_rate)
-    root = jax.random.wrap_key_data(state.root)
 
-    def step(state: State, _):
+    def step(state: State):
+        root = jax.random.wrap_key_data(state.root)
         gradient = private_gradient(
             parts, problem, setting.room, plan, state.params, included, root, state.step
         )
         updates, moments = optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
-        return State(params, moments, state.root, state.step + 1), None
+        return State(params, moments, state.root, state.step + 1), gradient
 
-    return jax.lax.scan(step, state, length=setting.config.steps)[0]
+    return step
 
 
 def problem_of(setting: Setting, world: World) -> Problem:

@@ -17,16 +17,16 @@ from interestkit.features import Features, fit_features
 from interestkit.feeding import check_histories
 from interestkit.histories import Histories
 from interestkit.model import InterestModel, ModelConfig
-from interestkit.privacy.accounting import PrivacyCard, Release, make_card
+from interestkit.privacy.accounting import GaussianMechanism, PrivacyCard, make_card
 from interestkit.privacy.learning import Setting, begin, epoch, finished, make_world
 from interestkit.privacy.stepping import Parts
 from interestkit.progress import progress_bar
 from interestkit.schema import ITEM, KIND, KIND_WEIGHTS, TIME, USER
 from interestkit.training import model_config
 
-# 256 users and eight moments of each in a step, 200 steps
+# 256 users and four moments of each in a step, 100 steps
 PRIVATE = TrainingConfig(
-    epochs=10,
+    epochs=5,
     examples_per_epoch=5_120,
     batch_size=256,
     learning_rate=3e-3,
@@ -83,13 +83,13 @@ def private_features(
     *,
     since: datetime,
     until: datetime,
-    noise_multiplier: float = 10.0,
+    noise_multiplier: float = 5.0,
     items_per_user: int = 64,
     max_items: int = 16_384,
     kind_weights: Mapping[str, float] | None = None,
     content_dim: int = 32,
     seed: int | None = None,
-) -> tuple[Features, Release]:
+) -> tuple[Features, GaussianMechanism]:
     """Features of which only noisy counts know the users, and what the counts cost.
 
     The catalogue is the `max_items` of the table of items with the largest noisy counts, in the
@@ -102,7 +102,9 @@ def private_features(
         items: The table of items, taken as public: it must not have been made from the events.
         since: First instant of the period, public.
         until: The first instant after it, public.
-        noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user).
+        noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user). Too
+            much of it costs more than what training has left: of many items the one with the
+            largest noise is then the most popular.
         items_per_user: Distinct items of a user that count in full.
         max_items: Largest size of the catalogue. Events on other items are lost to histories, which
             costs more than the noise on rare items does.
@@ -127,7 +129,7 @@ def private_features(
         >>> period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": until}
         >>> features, counts = private_features(log.events, log.items, **period, max_items=20)
         >>> features.num_items, counts.noise_multiplier
-        (20, 10.0)
+        (20, 5.0)
     """
     _check_positive(
         noise_multiplier=noise_multiplier, items_per_user=items_per_user, max_items=max_items
@@ -150,7 +152,9 @@ def private_features(
     public = {"kind_weights": kind_weights, "content_dim": content_dim}
     features = public_features(table, since=since, until=until, **public)
     what = f"counts of {len(names):,} items"
-    return _with_counts(features, noisy), Release(what=what, noise_multiplier=noise_multiplier)
+    return _with_counts(features, noisy), GaussianMechanism(
+        what=what, noise_multiplier=noise_multiplier
+    )
 
 
 def public_features(
@@ -208,9 +212,9 @@ def fit_private(
     *,
     epsilon: float = 8.0,
     delta: float | None = None,
-    released: Sequence[Release] = (),
+    released: Sequence[GaussianMechanism] = (),
     clip_norm: float = 0.5,
-    moments_per_user: int = 8,
+    moments_per_user: int = 4,
     config: TrainingConfig = PRIVATE,
     seed: int | None = None,
     progress: bool = True,
@@ -221,8 +225,10 @@ def fit_private(
 
     In each step every user takes part with the same small probability; the mean gradient of some
     of their moments is scaled down to `clip_norm` where it is longer, and Gaussian noise hides any
-    one of them in the sum. Given up for it, beside plain `fit`: learned vectors and biases of
-    items (content gives items their vectors), popularity that changes with time and its trend,
+    one of them in the sum. It begins at what costs nothing more: new items rank by the noisy counts
+    and their likeness to the history, interests by the user's own. Given up for it, beside plain
+    `fit`: learned vectors and biases of items (content gives items their vectors), learned hidden
+    layers (they are random features), popularity that changes with time and its trend,
     validation and early stopping, losses of epochs, and predictions by parts ("collaborative" and
     "content" of `Predictor` are not trained apart). A user's own history still says what they will
     repeat: it is not a weight of the model.
@@ -305,7 +311,7 @@ def _nobody(histories: Histories) -> Histories:
     return histories.rows(0, 0)
 
 
-def _not_covered(released: Sequence[Release], seed: int | None) -> tuple[str, ...]:
+def _not_covered(released: Sequence[GaussianMechanism], seed: int | None) -> tuple[str, ...]:
     own = []
     if not released:
         own.append(

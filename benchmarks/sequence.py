@@ -129,7 +129,7 @@ def verdicts(rows: list[dict]) -> list[str]:
         return np.mean([row["users"]["NDCG@10"] for row in rows if row["model"] == model], axis=0)
 
     others = [model for model in dict.fromkeys(row["model"] for row in rows) if model != "mlp"]
-    if len(others) == len({row["model"] for row in rows}):
+    if not others or all(row["model"] != "mlp" for row in rows):
         return []
     gains = paired_statistics(np.stack([ndcg(model) - ndcg("mlp") for model in others], axis=1))
     found = []

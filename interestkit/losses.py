@@ -88,31 +88,37 @@ def _loss_of_steps(model, steps, catalogue: Catalogue, candidates, parts) -> Flo
     As at the moment itself, it is that of an item that is new to the window, among the same
     candidates. An event at the time of the one before it is left out: it was not the next moment.
     """
-    num_items, length = len(catalogue.is_candidate), steps.item.shape[1]
-    codes, log_drawn = (jnp.arange(num_items), 0.0) if candidates is None else candidates
-    is_candidate = rows_of(catalogue.is_candidate, codes)
+    num_items, user = len(catalogue.is_candidate), steps.user[:, 1:]
     snapshot = jnp.searchsorted(catalogue.snapshot_seconds, steps.seconds[:, :-1], side="right") - 1
     snapshot = jnp.maximum(snapshot, 0)
-    # of each candidate the oldest event with it, counted from the newest one; -1 for none
-    place = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
-    rows, age = jnp.arange(len(steps.item))[:, None], jnp.arange(length)[None, :]
-    oldest = jnp.full((len(steps.item), len(codes)), -1)
-    oldest = oldest.at[rows, place[steps.item]].max(age, mode="drop")
-    had = oldest[:, None, :] >= age[..., :-1, None]  # before it, or it is itself the target
-    vectors = model.vectors(catalogue, parts, codes)
-    prior = _common_prior(model, rows_of(catalogue.popularity, codes)).T[snapshot]
-    prior = parts[0] * (prior + rows_of(model.item_bias[...], codes)[None, None, :]) - log_drawn
-    others = _products(model, "bld,cd->blc", steps.user[:, 1:], vectors) + prior
-    others = jnp.where(is_candidate[None, None, :] & ~had, others, HIDDEN)
+    tables = (catalogue.is_candidate, catalogue.popularity, model.item_bias[...])
+    codes, log_drawn = (None, jnp.zeros(num_items)) if candidates is None else candidates
+    if codes is not None:
+        tables = (spread(rows_of(table, codes), MODEL) for table in tables)
+    is_candidate, popularity, bias = tables
+    prior = _common_prior(model, popularity).T[snapshot] + bias[None, None, :]
+    others = _products(model, "bld,cd->blc", user, model.vectors(catalogue, parts, codes))
+    others += parts[0] * prior - log_drawn[None, None, :]
+    others = jnp.where(is_candidate[None, None] & ~_had(steps, codes, num_items), others, HIDDEN)
     others = spread(others, DATA, None, MODEL)
     target = jnp.minimum(steps.item[:, :-1], num_items - 1)
     prior = _common_prior(model, rows_of(catalogue.popularity, target, snapshot))
-    own = parts[0] * (prior + rows_of(model.item_bias[...], target))
-    vectors = model.vectors(catalogue, parts, target)
-    own += _products(model, "bld,bld->bl", steps.user[:, 1:], vectors)
+    own = _products(model, "bld,bld->bl", user, model.vectors(catalogue, parts, target))
+    own += parts[0] * (prior + rows_of(model.item_bias[...], target))
     loss = jnp.logaddexp(jax.nn.logsumexp(others, axis=2), own) - own
     is_target = _first_times(steps, num_items) & rows_of(catalogue.is_candidate, target)
     return jnp.where(is_target, loss, 0.0).sum() / jnp.maximum(is_target.sum(), 1)
+
+
+def _had(steps, codes, num_items: int) -> Bool[Array, "batch steps candidates"]:
+    """Whether a candidate is what came next, or among the events of the window before it."""
+    length = steps.item.shape[1]
+    codes = jnp.arange(num_items) if codes is None else codes
+    place = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
+    rows, age = jnp.arange(len(steps.item))[:, None], jnp.arange(length)[None, :]
+    oldest = jnp.full((len(steps.item), len(codes)), -1)  # event with it, from the newest on
+    oldest = oldest.at[rows, place[steps.item]].max(age, mode="drop")
+    return oldest[:, None, :] >= age[..., :-1, None]
 
 
 def _first_times(steps, num_items: int) -> Bool[Array, "batch events"]:

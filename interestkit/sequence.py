@@ -1,7 +1,7 @@
 """A causal Transformer that reads the newest events of a history in their order.
 
 Its layers are those that eSASRec found best (Tikhonovich et al. 2025, arXiv:2508.06450): norms come
-first, what a layer adds passes a learned gate (LiGR: Borisyuk et al. 2024, arXiv:2402.06859), and
+first, what a layer adds passes a learned gate (LiGR: Borisyuk et al. 2025, arXiv:2502.03417), and
 in training every event of the window predicts the next one. Where an event stands is told by
 rotation (Su et al. 2021, arXiv:2104.09864). When it was is told by attention that fades as a power
 of the days between, with a learned exponent for each head.
@@ -83,7 +83,7 @@ class SequenceEncoder(nnx.Module):
         config = self.config
         x = normed(self.begin(window.vectors), 1.0) * window.is_seen[..., None]
         gap = jnp.log1p(jnp.maximum(window.days - window.days_of_next, 0))
-        x = self._dropped(x + gap[..., None] * self.gap[...], bits, 0)
+        x = self._dropped(x + gap[..., None] * self.gap[None, None, :], bits, 0)
         may_see, ages = window.may_see[:, None], jnp.log1p(window.age)[:, None]
         names = (*layer_shapes(config), "norms", "fading")
         weights = {name: getattr(self, name)[...] for name in names}
@@ -91,14 +91,14 @@ class SequenceEncoder(nnx.Module):
         def layer(x, given):
             weights, number = given
             bias = -jnp.exp(weights["fading"])[None, :, None, None] * ages
-            added = self._attend(weights, normed(x, weights["norms"][0]), bias, may_see)
+            added = self._attend(weights, normed(x, weights["norms"][None, :1]), bias, may_see)
             x = spread(x + self._dropped(added, bits, 2 * number + 1), DATA)
-            added = self._feed(weights, normed(x, weights["norms"][1]))
+            added = self._feed(weights, normed(x, weights["norms"][None, 1:]))
             return spread(x + self._dropped(added, bits, 2 * number + 2), DATA), None
 
         body = jax.checkpoint(layer) if config.remat else layer
         x, _ = jax.lax.scan(body, x, (weights, jnp.arange(config.num_layers)))
-        return normed(x, self.end_norm[...]) * window.is_real[..., None]
+        return normed(x, self.end_norm[None, None, :]) * window.is_real[..., None]
 
     def say(self, states: Float[Array, "*places width"]) -> Float[Array, "*places dim"]:
         """What states add to the vectors of users."""

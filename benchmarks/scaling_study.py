@@ -28,10 +28,10 @@ from timing import ROOT, RUNS, machine
 from interestkit.schema import ITEM, ITEM_COLUMNS, KIND, TIME, USER
 
 ITEMS, CLASSES, LENGTH, SHARPNESS = 200, 6, 16, 1.3
-WIDTHS, USERS = (4, 8, 16, 32), (250, 1_000, 4_000)
-LARGEST, MIDDLE = max(USERS), 16  # data for all widths, width for all data
+WIDTHS, USERS = (8, 16, 32, 64), (1_000, 2_000, 4_000, 8_000)
+LARGEST, MIDDLE = max(USERS), 32  # data for all widths, width for all data
 JUDGED = 2_000  # fresh users, their last event
-TRAINING = {"epochs": 8, "examples_per_epoch": 3_200, "batch_size": 64, "num_targets": 1}
+TRAINING = {"epochs": 8, "examples_per_epoch": 8_000, "batch_size": 64, "num_targets": 1}
 TRAINING |= {"learning_rate": 0.01, "weight_decay": 0.01, "single_part_share": 0.0}
 
 

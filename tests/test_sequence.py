@@ -168,6 +168,31 @@ def test_dropout_comes_from_the_given_bits_alone(encoder, states):
         assert (pair[0] != pair[1])[0].any(axis=1).all()
 
 
+@partial(jax.jit, static_argnums=0)
+def slope(graph, state, window):
+    """The gradient of a number made of all states."""
+
+    def number(state):
+        states = nnx.merge(graph, state)(window)
+        return (states * jnp.arange(states.size).reshape(states.shape)).sum() / 1000
+
+    return jax.grad(number)(state)
+
+
+@pytest.mark.parametrize(
+    ("settings", "near"),
+    [({"remat": True}, 1e-5), ({"dtype": "bfloat16"}, 0.05)],
+)
+def test_gradients_are_the_same_with_less_memory_or_shorter_numbers(encoder, settings, near):
+    twin = SequenceEncoder(replace(SHAPE, **settings))
+    nnx.update(twin, nnx.state(encoder))
+    one, two = (jax.tree.leaves(slope(*nnx.split(e), window_of(0))) for e in (encoder, twin))
+    for left, right in zip(one, two, strict=True):
+        assert left.dtype == right.dtype == jnp.float32
+        size = max(abs(left).max(), 1e-3)
+        np.testing.assert_allclose(right / size, left / size, atol=near)
+
+
 def test_grown_bits_are_even_and_unlike_from_seed_to_seed():
     bits = np.asarray(grown(jnp.arange(64, dtype=jnp.uint32), (50, 40)))
     assert len(np.unique(bits)) > 0.999 * bits.size

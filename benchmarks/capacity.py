@@ -106,7 +106,7 @@ def layers_table(case: Case, hardware: Hardware) -> str:
     lines = [
         "The largest Transformer (`capacity_model.largest`) that fits in "
         f"{hardware.hbm_gigabytes:g} GB a device with a million items whose vectors are as wide as "
-        f"the layers, and 32 windows of {case.history} events a device in a step. "
+        f"the layers, and 32 windows of {case.window} events a device in a step. "
         "`tests/test_capacity.py` holds numbers of parameters, on all devices and on each, against "
         "the shapes of the model, from 1e5 to 1e9.",
         "",
@@ -114,7 +114,13 @@ def layers_table(case: Case, hardware: Hardware) -> str:
         "|---|---|---|---|---|---|",
     ]
     fixed = {"items": 1_000_000, "users": 10_000_000, "events": 1_000_000_000}
-    fixed |= {"history": case.history, "snapshots": 1, "content": 0, "interests": 64}
+    fixed |= {
+        "history": case.history,
+        "window": case.window,
+        "snapshots": 1,
+        "content": 0,
+        "interests": 64,
+    }
     for devices in (1, 8, 64, 512):
         own, needed = largest(devices, hardware.hbm_gigabytes, **fixed)
         total = sum(flops(own).values()) * devices / 1e12

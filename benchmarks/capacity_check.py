@@ -68,7 +68,7 @@ def compiled(items: int, dim: int, batch: int, sampled: int, **layers: int):
         **{"scales": len(shape.scales_days), "snapshots": len(catalogue.snapshot_seconds)},
         **{"history": shape.history_length, "repeats": shape.repeat_length},
         **{"targets": config.num_targets, "shards": 1, "shards_at_once": 1},
-        **layers,
+        **({"window": shape.num_window} | layers),
     )
     return case, found, (state, log_arrays, catalogue, width, examples)
 

@@ -34,6 +34,7 @@ class Case:
         shards_at_once: Of which an epoch draws.
         steps: Of one epoch.
         layers: Of the Transformer; 0 leaves it out.
+        window: Events that it reads.
         width: Of its layers.
         heads: Of its attention.
         remat: 1 where the layers are computed again on the way back.
@@ -60,6 +61,7 @@ class Case:
     shards_at_once: int = 4
     steps: int = 1000
     layers: int = 0
+    window: int = 64
     width: int = 512
     heads: int = 8
     remat: int = 0
@@ -177,8 +179,8 @@ def _layer_memory(case: Case) -> float:
     Of each event a layer keeps its input; without `remat` also some 16 times its width (query, key,
     value, gates, both halves) and attention's scores, thrice.
     """
-    events = case.batch / case.data * case.history
-    attention = 3 * case.heads / case.model * case.history
+    events = case.batch / case.data * case.window
+    attention = 3 * case.heads / case.model * case.window
     inside = 16 * case.width + attention
     kept = case.width * case.layers + inside * (1 if case.remat else case.layers)
     fetched = 2 * 12 * case.width**2 / case.model  # one layer, and its gradient
@@ -213,13 +215,13 @@ def flops(case: Case) -> dict[str, float]:
 
 def _layer_flops(case: Case) -> dict[str, float]:
     """Of the layers and the loss at all events of windows, on one device."""
-    events, pair = case.batch / case.data * case.history, 3 * 2
+    events, pair = case.batch / case.data * case.window, 3 * 2
     weights = case.divided_layers / case.model + 2 * case.dim * case.width
     again = 4 / 3 if case.remat else 1
-    attention = 2 * case.history * case.width * case.layers / case.model
+    attention = 2 * case.window * case.width * case.layers / case.model
     return {
         "layers": pair * again * events * (weights + attention),
-        "tastes at all events": pair * events * case.history * case.dim,
+        "tastes at all events": pair * events * case.window * case.dim,
         "scores of sampled items at all events": pair
         * events
         * case.sampled
@@ -263,7 +265,7 @@ def _layer_network(case: Case) -> dict[str, float]:
     """Bytes for the layers: weights fetched twice, gradients spread, activations summed."""
     over_model, over_data = (2 * (n - 1) / n for n in (case.model, case.data))
     weights = case.divided_layers / case.model * FLOAT
-    events = case.batch / case.data * case.history
+    events = case.batch / case.data * case.window
     return {
         "weights and gradients of layers, over the data axis": 1.5 * over_data * weights,
         "activations of layers, over the model axis": over_model

@@ -117,6 +117,7 @@ def case_of(shape, config, *, events: int, users: int) -> Case:
         **{"history": shape.history_length, "repeats": shape.repeat_length},
         **{"targets": config.num_targets, "shards": 1, "shards_at_once": 1},
         **{"layers": shape.num_layers, "width": shape.layer_dim, "heads": shape.num_heads},
+        window=shape.num_window,
     )
 
 

@@ -31,9 +31,8 @@ from interestkit.prediction import Predictor
 from interestkit.splitting import leave_last_out
 from interestkit.training import fit
 
-# A window holds many targets, so that it takes fewer. The better of two on LastFM's validation.
-WINDOWS = {"batch_size": 128, "num_sampled": 512, "history_length": 32}
-WINDOWS |= {"sequence_weight": 0.5, "layer_dropout": 0.4}
+# All events of a window are targets: few windows' worth of candidates will do.
+WINDOWS = {"window_length": 16, "num_sampled": 512, "sequence_weight": 0.5, "layer_dropout": 0.4}
 OWN = {
     "mlp": {},
     "transformer": {"encoder": "transformer", **WINDOWS},

@@ -296,10 +296,12 @@ class InterestModel(nnx.Module):
 
     def _window(self, log, catalogue, moment, parts, bits) -> Window:
         """The newest events as a Transformer reads them."""
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
         is_real = at >= moment.start[:, None]
         at = jnp.maximum(at, 0)
-        is_seen = is_real if bits is None else is_real & is_kept(self.config.event_dropout, bits)
+        is_seen = is_real
+        if bits is not None:
+            is_seen &= is_kept(self.config.event_dropout, bits[:, : at.shape[1]])
         days = _days(moment.seconds[:, None] - log.seconds[at])
         vectors = self.vectors(catalogue, parts, log.item[at])
         after = jnp.pad(days[:, :-1], ((0, 0), (1, 0)))
@@ -311,7 +313,7 @@ class InterestModel(nnx.Module):
         mix = jnp.append(self.pooled_weight[:scales], self.pooled_weight[-1])
         how = {"power": self.config.pool_power, "least": LEAST_WEIGHT}
         taste = tastes(window, jnp.exp(self.log_decay_days[...]), mix, **how)
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
         at = jnp.maximum(at, 0)
         item = jnp.where(window.is_real, log.item[at], self.config.num_items)
         return Steps(self.sequence.say(states) + taste, item, log.seconds[at])

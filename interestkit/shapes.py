@@ -23,7 +23,8 @@ class ModelConfig:
         can_repeat: Whether a user can have an item again; False leaves out the repeats, which
             saves a third of the work where nobody in training did.
         encoder: What reads a history: "mlp" its decayed sums alone; "transformer" also the order
-            and the times of its newest `history_length` events (`sequence.SequenceEncoder`).
+            and the times of its newest events (`sequence.SequenceEncoder`).
+        window_length: Newest of the `history_length` events that the Transformer reads.
         num_layers: Layers of the Transformer.
         num_heads: Heads of its attention.
         layer_dim: Width of its layers; a head has an even part of it.
@@ -49,6 +50,7 @@ class ModelConfig:
     pool_power: float = 1.0
     can_repeat: bool = True
     encoder: str = "mlp"
+    window_length: int = 32
     num_layers: int = 2
     num_heads: int = 2
     layer_dim: int = 64
@@ -82,6 +84,11 @@ class ModelConfig:
         return self.encoder == "transformer"
 
     @property
+    def num_window(self) -> int:
+        """Events that the Transformer reads."""
+        return min(self.window_length, self.history_length)
+
+    @property
     def num_sums(self) -> int:
         """Weighted sums of item vectors: one for each scale, and for each user vector but one."""
         return len(self.scales_days) + self.num_user_vectors - 1
@@ -107,5 +114,5 @@ class ModelConfig:
 ENCODERS, DTYPES = ("mlp", "transformer"), ("float32", "bfloat16")
 _SIZES = (
     *("num_items", "num_interests", "item_dim", "history_length", "repeat_length"),
-    *("num_layers", "num_heads", "layer_dim", "num_user_vectors"),
+    *("window_length", "num_layers", "num_heads", "layer_dim", "num_user_vectors"),
 )

@@ -210,6 +210,7 @@ def world(study):
         study.result.model.config,
         **{"encoder": "transformer", "layer_dim": WIDTH, "num_heads": HEADS},
         **{"can_repeat": False, "dropout": 0.0, "event_dropout": 0.0, "layer_dropout": 0.0},
+        window_length=7,
     )
     make = jax.jit(lambda key: nnx.split(InterestModel(shape, rngs=nnx.Rngs(key)))[1])
     params = make(jax.random.key(0))
@@ -247,14 +248,15 @@ def test_loss_of_steps_is_the_mean_over_events_that_are_new_and_later(study, wor
         return loss(2.0) - loss(0.0), rows @ vectors.T, prior, said.user
 
     twice, scores, prior, _ = (np.asarray(part, float) for part in run(params))
-    scores = scores.reshape(len(moment.end), shape.history_length, -1)
+    length = shape.num_window
+    scores = scores.reshape(len(moment.end), length, -1)
     seconds, items = np.asarray(log.seconds), np.asarray(log.item)
     starts, losses = np.asarray(catalogue.snapshot_seconds), []
     for row, (first, end) in enumerate(
         zip(moment.start.tolist(), moment.end.tolist(), strict=True)
     ):
-        for at in range(max(first, end - shape.history_length) + 1, end):
-            before = items[max(first, end - shape.history_length) : at]
+        for at in range(max(first, end - length) + 1, end):
+            before = items[max(first, end - length) : at]
             if items[at] in before or seconds[at] == seconds[at - 1]:
                 continue
             if not study.features.is_candidate[items[at]]:  # a search
@@ -332,7 +334,7 @@ def _paths(config):
 def test_a_model_saved_before_there_were_encoders_loads(study, tmp_path):
     stored = load_folder(study.predictor.save(tmp_path / "model"), kind="model")
     new = {"encoder", "num_layers", "num_heads", "layer_dim", "layer_dropout", "dtype", "remat"}
-    new |= {"num_user_vectors"}
+    new |= {"num_user_vectors", "window_length"}
     old = {k: v for k, v in stored.meta["model"].items() if k not in new}
     assert len(old) == len(stored.meta["model"]) - len(new)
     meta = dict(stored.meta) | {"model": old}

@@ -267,7 +267,7 @@ def gradients(model, catalogue, user: Users, *, panels: int, **fineness: int):
     slopes = jax.vmap(lambda at: jax.grad(value)(scaled(at)))(at)
     mean = jax.tree.map(lambda part: jnp.tensordot(width, part, 1), slopes)
     by_part = jax.tree.map(lambda a, b: (a * b).reshape(len(a), -1).sum(axis=1), parts, mean)
-    return sum(by_part), value(total), value(scaled(0.0))
+    return sum(jax.tree.leaves(by_part)), value(total), value(scaled(0.0))
 
 
 def _switches(units: Callable, *, cells: int, switches: int) -> Float[Array, " switches"]:
@@ -299,7 +299,7 @@ def _shares_of_state(model, catalogue, user: Users, state, age) -> Float[Array, 
     Theory 36).
     """
     at, without = _without_newest(model, catalogue, user)
-    is_read = ((age >= 0) & (age < model.config.history_length))[:, None]
+    is_read = ((age >= 0) & (age < model.config.num_window))[:, None]
     lost = jnp.zeros((len(age), state.shape[1])).at[at].set(state - without.encoded[:, 0])
     lost = jnp.where(is_read, lost, 0.0)
     rest = (state - lost.sum(axis=0, keepdims=True)) / jnp.maximum(is_read.sum(), 1)

@@ -76,7 +76,12 @@ def run(protocol: Protocol, model: str, seed: int, *, part: str, given: dict) ->
     found = judged(Predictor(features=features, model=result.model), truth)
     return {
         **{"protocol": protocol.name, "model": model, "seed": seed, "part": part},
-        **{"minutes": minutes[0], "cpu_minutes": minutes[1], "best_epoch": result.best_epoch},
+        **{
+            "settings": OWN[model] | given,
+            "minutes": minutes[0],
+            "cpu_minutes": minutes[1],
+            "best_epoch": result.best_epoch,
+        },
         "curve": result.curve["score"].to_list(),
         "users": {name: values.tolist() for name, values in found.items()},
     }
@@ -117,7 +122,12 @@ def table(rows: list[dict]) -> str:
                 cells.append(f"{np.mean(values):.4f}{spread}")
             minutes = np.mean([row["cpu_minutes"] for row in fits])
             lines.append(f"| {model} | " + " | ".join([*cells, f"{minutes:.1f}"]) + " |")
-        lines += ["", *verdicts(own), ""]
+        lines += ["", *verdicts(own)]
+        for model in dict.fromkeys(row["model"] for row in own):
+            used = next(row["settings"] for row in own if row["model"] == model)
+            told = ", ".join(f"{name}={value!r}" for name, value in used.items())
+            lines.append(f"- Settings of {model}: {told or 'the defaults'}.")
+        lines.append("")
     return "\n".join(lines)
 
 

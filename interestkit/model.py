@@ -308,7 +308,7 @@ class InterestModel(nnx.Module):
         return Window(vectors, is_real, is_seen, log.weight[at], days, after)
 
     def _steps(self, log, moment, window: Window, states) -> Steps:
-        """User vectors at the events of the window, without what the tower adds at its end."""
+        """User vectors at the events of the window, from it alone and without the tower."""
         scales = len(self.config.scales_days)
         mix = jnp.append(self.pooled_weight[:scales], self.pooled_weight[-1])
         how = {"power": self.config.pool_power, "least": LEAST_WEIGHT}

@@ -15,7 +15,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import capacity_check
-from capacity_model import Case, flops, hbm_bytes, host, memory, network, parameters
+from capacity_model import Case, flops, hbm_bytes, host, largest, memory, network, parameters
 from timing import ROOT, RUNS, machine
 
 GIGA = 1e9
@@ -97,7 +97,38 @@ def report(case: Case, hardware: Hardware, checked: list[dict]) -> str:
         f"The device {waits} for its data: an epoch takes {epoch:.3g} s, reading what is ",
     ]
     lines[-1] += f"new in it {seconds['reading, per epoch']:.3g} s."
-    return "\n".join(lines) + "\n\n" + capacity_check.table(checked)
+    parts = ["\n".join(lines), layers_table(case, hardware), capacity_check.table(checked)]
+    return "\n\n".join(parts)
+
+
+def layers_table(case: Case, hardware: Hardware) -> str:
+    """The largest Transformer that each number of devices holds, with a tenth of memory left."""
+    lines = [
+        "The largest Transformer (`capacity_model.largest`) that fits in "
+        f"{hardware.hbm_gigabytes:g} GB a device with a million items whose vectors are as wide as "
+        f"the layers, and 32 windows of {case.window} events a device in a step. "
+        "`tests/test_capacity.py` holds numbers of parameters, on all devices and on each, against "
+        "the shapes of the model, from 1e5 to 1e9.",
+        "",
+        "| devices | data x model | layers x width | parameters | GB a device | TFLOP of a step |",
+        "|---|---|---|---|---|---|",
+    ]
+    fixed = {"items": 1_000_000, "users": 10_000_000, "events": 1_000_000_000}
+    fixed |= {
+        "history": case.history,
+        "window": case.window,
+        "snapshots": 1,
+        "content": 0,
+        "interests": 64,
+    }
+    for devices in (1, 8, 64, 512):
+        own, needed = largest(devices, hardware.hbm_gigabytes, **fixed)
+        total = sum(flops(own).values()) * devices / 1e12
+        lines.append(
+            f"| {devices} | {own.data} x {own.model} | {own.layers} x {own.width:,} | "
+            f"{parameters(own):.2g} | {needed / GIGA:.3g} | {total:.3g} |"
+        )
+    return "\n".join(lines)
 
 
 PAGE = """# What a large log takes
@@ -168,6 +199,7 @@ SIZES = (
     {"items": 1_000, "dim": 32, "batch": 64, "sampled": 256},
     {"items": 4_000, "dim": 32, "batch": 64, "sampled": 256},
     {"items": 4_000, "dim": 64, "batch": 256, "sampled": 1024},
+    {"items": 4_000, "dim": 32, "batch": 64, "sampled": 256, "layers": 4, "width": 64, "heads": 2},
 )
 
 if __name__ == "__main__":

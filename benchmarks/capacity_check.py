@@ -1,15 +1,20 @@
 """Formulas against programs: sizes of arrays and arithmetic of real training steps."""
 
+from collections.abc import Mapping
+
 import jax
 from capacity_model import Case, catalogue_bytes, flops, log_bytes, parameters, state_bytes
 
 
-def check(*, items: int, dim: int, batch: int, sampled: int) -> dict[str, float]:
+def check(*, items: int, dim: int, batch: int, sampled: int, **layers: int) -> dict[str, float]:
     """Predicted and measured numbers of one small step on one device."""
-    case, program, (state, log, *catalogue, examples) = compiled(items, dim, batch, sampled)
+    case, program, (state, log, *catalogue, examples) = compiled(
+        items, dim, batch, sampled, **layers
+    )
     measured = program.memory_analysis()
     return {
         **{"items": case.items, "dim": dim, "batch": batch, "sampled": sampled},
+        "layers": case.layers,
         "parameters": parameters(case),
         "parameters_measured": sum(array.size for array in jax.tree.leaves(state.params)),
         "state_bytes": state_bytes(case),
@@ -28,7 +33,7 @@ def check(*, items: int, dim: int, batch: int, sampled: int) -> dict[str, float]
     }
 
 
-def compiled(items: int, dim: int, batch: int, sampled: int):
+def compiled(items: int, dim: int, batch: int, sampled: int, **layers: int):
     """The case of a small simulated log, its compiled epoch of one step, and what goes in."""
     import interestkit as ik
     from interestkit import training
@@ -49,7 +54,7 @@ def compiled(items: int, dim: int, batch: int, sampled: int):
 
     training.train_epoch = spy
     try:
-        ik.fit(features, histories, config=config, progress=False, item_dim=dim)
+        ik.fit(features, histories, config=config, progress=False, item_dim=dim, **_shape(layers))
     finally:
         training.train_epoch = program
     ((found, (shape, _, _, state, log_arrays, catalogue, width, examples)),) = seen
@@ -63,8 +68,16 @@ def compiled(items: int, dim: int, batch: int, sampled: int):
         **{"scales": len(shape.scales_days), "snapshots": len(catalogue.snapshot_seconds)},
         **{"history": shape.history_length, "repeats": shape.repeat_length},
         **{"targets": config.num_targets, "shards": 1, "shards_at_once": 1},
+        **({"window": shape.num_window} | layers),
     )
     return case, found, (state, log_arrays, catalogue, width, examples)
+
+
+def _shape(layers: Mapping[str, int]) -> dict[str, object]:
+    """What `ModelConfig` calls the layers of a `Case`; an MLP where there are none."""
+    names = {"layers": "num_layers", "heads": "num_heads", "width": "layer_dim", "remat": "remat"}
+    given = {names[name]: value for name, value in layers.items()}
+    return {"encoder": "transformer", **given} if layers.get("layers") else {}
 
 
 def size(tree) -> int:
@@ -75,7 +88,7 @@ def size(tree) -> int:
 def table(checked: list[dict]) -> str:
     """Markdown: predicted over measured."""
     names = ("parameters", "state_bytes", "catalogue_bytes", "log_bytes", "output_bytes", "flops")
-    sizes = ("items", "dim", "batch", "sampled")
+    sizes = ("items", "dim", "batch", "sampled", "layers")
     lines = ["Predicted over measured, one step on one device:", ""]
     lines.append("| " + " | ".join((*sizes, *names)) + " |")
     lines.append("|" + "---|" * (len(sizes) + len(names)))

@@ -33,6 +33,11 @@ class Case:
         shards: Files of the log.
         shards_at_once: Of which an epoch draws.
         steps: Of one epoch.
+        layers: Of the Transformer; 0 leaves it out.
+        window: Events that it reads.
+        width: Of its layers.
+        heads: Of its attention.
+        remat: 1 where the layers are computed again on the way back.
     """
 
     users: int = 100_000_000
@@ -55,6 +60,11 @@ class Case:
     shards: int = 1024
     shards_at_once: int = 4
     steps: int = 1000
+    layers: int = 0
+    window: int = 64
+    width: int = 512
+    heads: int = 8
+    remat: int = 0
 
     @property
     def data(self) -> int:
@@ -69,7 +79,8 @@ class Case:
     @property
     def inputs(self) -> int:
         """Width of what the tower reads."""
-        return self.dim * (self.scales + 1) + self.scales * (self.interests + 2)
+        width = self.dim * (self.scales + 1) + self.scales * (self.interests + 2)
+        return width + (self.width if self.layers else 0)
 
     @property
     def tower(self) -> int:
@@ -80,7 +91,20 @@ class Case:
     @property
     def num_bits(self) -> int:
         """Random numbers for the dropout of one example."""
-        return self.history + self.inputs + 2 * self.hidden
+        of_layers = 2 * self.layers + 1 if self.layers else 0
+        return self.history + self.inputs + 2 * self.hidden + of_layers
+
+    @property
+    def divided_layers(self) -> int:
+        """Weights of the layers that all devices together have once."""
+        return 12 * self.width**2 * self.layers
+
+    @property
+    def whole_layers(self) -> int:
+        """Weights of the layers that each device has: norms, fading, what is before and after."""
+        if not self.layers:
+            return 0
+        return (2 * self.dim + 2 + 2 * self.layers) * self.width + self.layers * self.heads
 
     @property
     def is_pooled_by_rows(self) -> bool:
@@ -95,18 +119,24 @@ def small_parameters(case: Case) -> int:
     trend = scales * TREND + TREND + TREND + 1
     repeat = (2 * scales + 2) * REPEAT + REPEAT + REPEAT + 1
     single = scales + (scales + 1) + scales + interests + (scales + 1)
-    return case.tower + biases + trend + repeat + single + max(case.content, 1) * case.dim
+    content = max(case.content, 1) * case.dim
+    return case.tower + biases + trend + repeat + single + content + case.whole_layers
 
 
 def parameters(case: Case) -> int:
-    """All of them: a vector and two biases for each item, and the rest."""
-    return case.items * (case.dim + 2) + small_parameters(case)
+    """All of them: a vector and two biases for each item, the layers, and the rest."""
+    return case.items * (case.dim + 2) + case.divided_layers + small_parameters(case)
+
+
+def own_parameters(case: Case) -> int:
+    """Those of one device: a part of the items, a part of the layers, and the rest."""
+    layers = -(-case.divided_layers // case.devices)
+    return case.rows * (case.dim + 2) + layers + small_parameters(case)
 
 
 def state_bytes(case: Case) -> int:
     """Parameters, two moments of each, two counts of steps, the random key: on one device."""
-    own = case.rows * (case.dim + 2) + small_parameters(case)
-    return 3 * own * FLOAT + 2 * FLOAT + 8
+    return 3 * own_parameters(case) * FLOAT + 2 * FLOAT + 8
 
 
 def catalogue_bytes(case: Case) -> int:
@@ -124,7 +154,7 @@ def log_bytes(events: int, users: int, scales: int, *, moments: int | None = Non
 
 def memory(case: Case) -> dict[str, float]:
     """Bytes of one device by part, at the most during an epoch."""
-    own = case.rows * (case.dim + 2) + small_parameters(case)
+    own = own_parameters(case)
     shard = log_bytes(case.events // case.shards, case.users // case.shards, case.scales)
     batch, sampled = case.batch / case.data, case.sampled / case.model
     looked_up = batch * (case.history + 1 + case.targets) * case.dim + case.sampled * case.dim
@@ -139,7 +169,23 @@ def memory(case: Case) -> dict[str, float]:
         "items in the order of an epoch": 3 * case.items * FLOAT,  # whole on each device
         "shards, and the one that comes in": (case.shards_at_once + 1) * shard,
         "activations": (2 * looked_up + scores + 2 * of_repeats) * FLOAT,
+        **({"layers and steps": _layer_memory(case)} if case.layers else {}),
     }
+
+
+def _layer_memory(case: Case) -> float:
+    """Bytes of what layers keep for the way back, one layer's weights, and scores of all steps.
+
+    Of each event a layer keeps its input; without `remat` also some 16 times its width (query, key,
+    value, gates, both halves) and attention's scores, thrice.
+    """
+    events = case.batch / case.data * case.window
+    attention = 3 * case.heads / case.model * case.window
+    inside = 16 * case.width + attention
+    kept = case.width * case.layers + inside * (1 if case.remat else case.layers)
+    fetched = 2 * 12 * case.width**2 / case.model  # one layer, and its gradient
+    scores = 4 * events * case.sampled / case.model
+    return (events * kept + fetched + scores) * FLOAT
 
 
 def flops(case: Case) -> dict[str, float]:
@@ -148,7 +194,7 @@ def flops(case: Case) -> dict[str, float]:
     signals = case.snapshots * (case.scales + 1)
     trend = case.scales * TREND + TREND
     repeat = (2 * case.scales + 2) * REPEAT + REPEAT
-    own = case.rows * (case.dim + 2) + small_parameters(case)
+    own = own_parameters(case)
     pooled = case.history if case.is_pooled_by_rows else case.rows
     of_popularity = case.snapshots * sampled + batch * case.targets
     projected = batch * (case.scales + 1 + case.targets) + sampled
@@ -163,12 +209,30 @@ def flops(case: Case) -> dict[str, float]:
         "content of items looked up": 4 * projected * case.content * case.dim,
         "update of weights": ADAM * own,
         "dropout": RANDOM * batch * case.num_bits,
+        **(_layer_flops(case) if case.layers else {}),
+    }
+
+
+def _layer_flops(case: Case) -> dict[str, float]:
+    """Of the layers and the loss at all events of windows, on one device."""
+    events, pair = case.batch / case.data * case.window, 3 * 2
+    weights = case.divided_layers / case.model + 2 * case.dim * case.width
+    again = 4 / 3 if case.remat else 1
+    attention = 2 * case.window * case.width * case.layers / case.model
+    return {
+        "layers": pair * again * events * (weights + attention),
+        "tastes at all events": pair * events * case.window * case.dim,
+        "scores of sampled items at all events": pair
+        * events
+        * case.sampled
+        / case.model
+        * case.dim,
     }
 
 
 def hbm_bytes(case: Case) -> dict[str, float]:
     """Bytes that one step moves between a device and its memory."""
-    own = (case.rows * (case.dim + 2) + small_parameters(case)) * FLOAT
+    own = own_parameters(case) * FLOAT
     batch = case.batch / case.data
     return {
         "update of weights": 8 * own,  # reads weight, gradient, two moments; writes three, zeros
@@ -182,18 +246,65 @@ def network(case: Case) -> dict[str, float]:
     over_model = 2 * (case.model - 1) / case.model
     over_data = 2 * (case.data - 1) / case.data
     batch = case.batch / case.data
-    own = case.rows * (case.dim + 2) + small_parameters(case)
+    whole = case.rows * (case.dim + 2) + small_parameters(case)
     numbers = batch * (case.history + 1 + case.targets) * case.dim
     of_items = 2 * case.labels * (case.repeats + case.targets) + case.repeats * (case.scales + 2)
     of_sampled = case.sampled * (case.dim + 1 + case.snapshots * case.scales)
     gathered = case.items * FLOAT * (case.model - 1) / case.model / case.steps
     return {
-        "gradient, over the data axis": over_data * own * FLOAT,
+        "gradient, over the data axis": over_data * whole * FLOAT,
         "item vectors looked up, over the model axis": over_model * numbers * FLOAT,
         "labels and popularity looked up": over_model * batch * of_items * FLOAT,
         "sampled items": over_model * of_sampled * FLOAT,
         "widths of the items, once an epoch": gathered,
+        **(_layer_network(case) if case.layers else {}),
     }
+
+
+def _layer_network(case: Case) -> dict[str, float]:
+    """Bytes for the layers: weights fetched twice, gradients spread, activations summed."""
+    over_model, over_data = (2 * (n - 1) / n for n in (case.model, case.data))
+    weights = case.divided_layers / case.model * FLOAT
+    events = case.batch / case.data * case.window
+    return {
+        "weights and gradients of layers, over the data axis": 1.5 * over_data * weights,
+        "activations of layers, over the model axis": over_model
+        * (4 * case.layers * events * case.width * FLOAT),
+    }
+
+
+def largest(
+    devices: int, gigabytes: float, *, batch_per_device: int = 32, **case: int
+) -> tuple[Case, float]:
+    """The largest Transformer that fits, and bytes of each device: widths from 64, 2 to 64 layers.
+
+    Args:
+        devices: Accelerators: up to 8 share a model, the others the batch.
+        gigabytes: Memory of each; a tenth is left free.
+        batch_per_device: Windows of each device in a step.
+        **case: More of `Case`, such as `items`.
+
+    Raises:
+        ValueError: If not even the smallest fits.
+    """
+    found = None
+    for width in (64 * 2**n for n in range(9)):
+        heads = max(width // 64, 1)
+        model = min(devices, 8, heads)
+        for layers in (2, 4, 8, 12, 16, 24, 32, 48, 64):
+            own = Case(
+                **{"devices": devices, "model": model, "layers": layers, "width": width},
+                **{"heads": heads, "dim": width, "remat": 1, "sampled": 1024, "hidden": 256},
+                **{"batch": batch_per_device * devices} | case,
+            )
+            needed = sum(memory(own).values())
+            if needed < 0.9 * gigabytes * 1e9 and (
+                found is None or parameters(own) > parameters(found[0])
+            ):
+                found = own, needed
+    if found is None:
+        raise ValueError(f"no Transformer fits in {gigabytes} GB with {case or 'these sizes'}")
+    return found
 
 
 def host(case: Case) -> dict[str, float]:

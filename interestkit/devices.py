@@ -1,8 +1,9 @@
 """Several devices, on one host or many: a mesh with a data axis and a model axis.
 
 Users of a batch are spread over the data axis; all that has a row per item, and the softmax over
-items, over the model axis. Arrays are placed here and the compiler divides the work (GSPMD: Xu et
-al. 2021, arXiv:2105.04663), but for one thing that it would fetch the whole table for: `rows`.
+items, over the model axis; the weights of a Transformer's layers over both. Arrays are placed here
+and the compiler divides the work (GSPMD: Xu et al. 2021, arXiv:2105.04663), but for one thing that
+it would fetch the whole table for: `rows`.
 """
 
 import os
@@ -20,6 +21,13 @@ DATA, MODEL = "data", "model"
 # Arrays with a row per item: weights, and of the catalogue. Parts of optimizer states have these
 # names too.
 ITEM_TABLES = ("item_vectors", "item_bias", "repeat_item_bias")
+# Stacked weights of layers, and which axes divide layers, inputs and outputs: the heads and units
+# of a layer are spread over the model axis (Shoeybi et al. 2019, arXiv:1909.08053), the rest is
+# fetched from the data axis when the layer needs it (ZeRO: Rajbhandari et al. 2020, SC).
+LAYERS = {
+    **dict.fromkeys(("attend_in", "attend_gate", "feed_in", "feed_gate"), P(None, DATA, MODEL)),
+    **dict.fromkeys(("attend_out", "feed_out"), P(None, MODEL, DATA)),
+}
 _HAVE_ITEM_ROWS = {
     *ITEM_TABLES,
     *("content", "interest_codes", "interest_shares", "is_candidate", "popularity", "width"),
@@ -113,14 +121,14 @@ def padded_items(num_items: int, mesh: Mesh | None) -> int:
 
 
 def place(tree, mesh: Mesh | None = None, num_items: int = 0):
-    """Arrays on the mesh: those with a row per item in parts, all others whole on each device.
+    """Arrays on the mesh: those of items and layers in parts, all others whole on each device.
 
     Each device is sent its own part from the memory of the host.
 
     Args:
         tree: NumPy arrays, recognised by their names.
         mesh: The mesh; None takes the first device, for whole arrays.
-        num_items: What `padded_items` says; rows of zeros are added at the end.
+        num_items: What `padded_items` says; rows of zeros are added at the end of item tables.
     """
     if mesh is None:
         return jax.device_put(tree)
@@ -137,7 +145,7 @@ def place(tree, mesh: Mesh | None = None, num_items: int = 0):
             missing = len(range(num_items)[index[0]]) - len(found)
             return np.pad(found, [(0, missing), *[(0, 0)] * (array.ndim - 1)])
 
-        sharding = NamedSharding(mesh, P(MODEL) if divided else P())
+        sharding = NamedSharding(mesh, _where(path))
         return jax.make_array_from_callback(shape, sharding, part)
 
     return jax.tree_util.tree_map_with_path(of, tree)
@@ -146,16 +154,20 @@ def place(tree, mesh: Mesh | None = None, num_items: int = 0):
 def whole(tree, mesh: Mesh | None, num_items: int):
     """The arrays that `place` divided, in NumPy, without the added rows.
 
-    They are put together in the memory of each host: no device has more than two parts.
+    They are put together in the memory of each host: no device has more than two parts, or a layer.
     """
     if mesh is None:
         return tree
 
     def of(path, array):
-        if not _has_item_rows(path):
+        if _where(path) == P():
             return np.asarray(array.addressable_data(0))
         if array.is_fully_addressable:
-            return np.asarray(array)[:num_items]
+            return np.asarray(array)[: num_items if _has_item_rows(path) else None]
+        if not _has_item_rows(path):
+            with jax.set_mesh(mesh):
+                layers = (_layer(array, np.int32(n)) for n in range(len(array)))
+                return np.stack([np.asarray(layer.addressable_data(0)) for layer in layers])
         with jax.set_mesh(mesh):
             parts = [  # one after the other, so that a device has one of them at a time
                 np.asarray(_part(array, np.int32(n)).addressable_data(0))
@@ -177,6 +189,12 @@ def _part(array, number):
     return of(array, number)
 
 
+@jax.jit
+def _layer(array, number):
+    """The weights of one layer, on every device."""
+    return jax.lax.with_sharding_constraint(array[number], P())
+
+
 def first_items(tree, num_items: int):
     """Inside a program: the arrays, with zeros in rows that stand behind those of the items."""
 
@@ -195,8 +213,7 @@ def stay_placed(tree):
         return tree
 
     def of(path, array):
-        where = P(MODEL) if _has_item_rows(path) else P()
-        return jax.lax.with_sharding_constraint(array, where)
+        return jax.lax.with_sharding_constraint(array, _where(path))
 
     return jax.tree_util.tree_map_with_path(of, tree)
 
@@ -236,8 +253,17 @@ def _on_mesh() -> bool:
     return not jax.sharding.get_abstract_mesh().empty
 
 
+def _where(path) -> P:
+    """The axes of the mesh that divide an array of a tree."""
+    return P(MODEL) if _has_item_rows(path) else LAYERS.get(_name(path), P())
+
+
 def _has_item_rows(path) -> bool:
-    """Whether an array of a tree does, by the last part of its name but for "value" of a weight."""
+    return _name(path) in _HAVE_ITEM_ROWS
+
+
+def _name(path) -> str:
+    """The last part of an array's name but for "value" of a weight."""
     names = [getattr(part, "key", getattr(part, "name", None)) for part in path]
     names = [name for name in names if isinstance(name, str) and name != "value"]
-    return bool(names) and names[-1] in _HAVE_ITEM_ROWS
+    return names[-1].rpartition(".")[2] if names else ""

@@ -38,6 +38,8 @@ class TrainingConfig:
         interest_weight: Weight of the interest loss beside the item losses.
         single_part_share: Share of steps with item vectors of ids only, and again of content
             only, so that collaborative and content-based scores are trained too.
+        sequence_weight: Weight, beside the loss at a moment, of the mean loss at all events of
+            the window before it, for a Transformer; 0 leaves it out.
         patience: Stop after so many epochs without a better validation score.
         validation_users: Largest number of users in the validation score.
     """
@@ -54,6 +56,7 @@ class TrainingConfig:
     num_targets: int = 32
     interest_weight: float = 1.0
     single_part_share: float = 0.1
+    sequence_weight: float = 1.0
     patience: int = 3
     validation_users: int = 2_000
 
@@ -76,7 +79,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
         if not 0 < self.learning_rate < np.inf:
             raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in ("weight_decay", "interest_weight"):
+        for name in ("weight_decay", "interest_weight", "sequence_weight"):
             if not 0 <= getattr(self, name) < np.inf:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.single_part_share <= 0.5:

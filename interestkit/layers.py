@@ -57,6 +57,24 @@ def is_kept(share: float, bits: Bits):
     return bits >= jnp.uint32(round(share * 2**32))
 
 
+def grown(seeds: UInt32[Array, " batch"], shape: Sequence[int]) -> UInt32[Array, "batch ..."]:
+    """Many random bits from few: each is a hash of its row's seed and of its place in the row.
+
+    Example:
+        >>> bits = grown(jnp.array([1, 2], jnp.uint32), (100, 50))
+        >>> print(bits.shape, f"{float(is_kept(0.25, bits).mean()):.2f}")
+        (2, 100, 50) 0.75
+
+    Source:
+        The finaliser of MurmurHash3 (Appleby 2011) on a Weyl sequence.
+    """
+    place = jnp.arange(np.prod(shape, dtype=int), dtype=jnp.uint32) * jnp.uint32(0x9E3779B9)
+    x = seeds[:, None] ^ place[None, :]
+    for shift, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):
+        x = (x ^ (x >> shift)) * jnp.uint32(factor)
+    return (x ^ (x >> 16)).reshape(len(seeds), *shape)
+
+
 class MLP(nnx.Module):
     """Fully connected layers with ReLU between them, and dropout after each ReLU.
 

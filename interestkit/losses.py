@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from interestkit.devices import DATA, MODEL, spread
 from interestkit.devices import rows as rows_of
@@ -19,7 +19,8 @@ def total_loss(
     """Mean cross-entropy per target, in nats: new item, repeated item, which of them, interests."""
     moment, stop = batch
     model = nnx.merge(graphdef(shape), params)
-    said = model(log, catalogue, moment, parts=parts, bits=bits)
+    steps = shape.has_layers and config.sequence_weight > 0
+    said = model(log, catalogue, moment, parts=parts, bits=bits, steps=steps)
     at = moment.end[:, None] + jnp.arange(config.num_targets)[None, :]
     is_real = at < stop[:, None]
     target = log.item[jnp.minimum(at, len(log.item) - 1)]
@@ -43,7 +44,11 @@ def total_loss(
             -(shares * said.interests).sum(axis=1).mean(),
         ]
     )
-    return losses @ jnp.array([1.0, 1.0, 1.0, config.interest_weight]), losses
+    total = losses @ jnp.array([1.0, 1.0, 1.0, config.interest_weight])
+    if steps:
+        of_steps = _loss_of_steps(model, said.steps, catalogue, candidates, parts)
+        total += config.sequence_weight * of_steps
+    return total, losses
 
 
 def _new_item_loss(model, said, catalogue, target, is_new, candidates, parts):
@@ -75,3 +80,65 @@ def _target_shares(shape, catalogue: Catalogue, target, is_real) -> Float[Array,
     rows = jnp.arange(len(target))[:, None]
     sums = jnp.zeros((len(target), shape.num_interests)).at[rows, codes].add(parts, mode="drop")
     return sums / jnp.maximum(sums.sum(axis=1, keepdims=True), 1e-6)
+
+
+def _loss_of_steps(model, steps, catalogue: Catalogue, candidates, parts) -> Float[Array, ""]:
+    """Mean cross-entropy of what came after each event of the windows, in nats.
+
+    As at the moment itself, it is that of an item that is new to the window, among the same
+    candidates. An event at the time of the one before it is left out: it was not the next moment.
+    """
+    num_items, user = len(catalogue.is_candidate), steps.user[:, 1:]
+    snapshot = jnp.searchsorted(catalogue.snapshot_seconds, steps.seconds[:, :-1], side="right") - 1
+    snapshot = jnp.maximum(snapshot, 0)
+    tables = (catalogue.is_candidate, catalogue.popularity, model.item_bias[...])
+    codes, log_drawn = (None, jnp.zeros(num_items)) if candidates is None else candidates
+    if codes is not None:
+        tables = (spread(rows_of(table, codes), MODEL) for table in tables)
+    is_candidate, popularity, bias = tables
+    prior = _common_prior(model, popularity).T[snapshot] + bias[None, None, :]
+    others = _products(model, "bld,cd->blc", user, model.vectors(catalogue, parts, codes))
+    others += parts[0] * prior - log_drawn[None, None, :]
+    others = jnp.where(is_candidate[None, None] & ~_had(steps, codes, num_items), others, HIDDEN)
+    others = spread(others, DATA, None, MODEL)
+    target = jnp.minimum(steps.item[:, :-1], num_items - 1)
+    prior = _common_prior(model, rows_of(catalogue.popularity, target, snapshot))
+    own = _products(model, "bld,bld->bl", user, model.vectors(catalogue, parts, target))
+    own += parts[0] * (prior + rows_of(model.item_bias[...], target))
+    loss = jnp.logaddexp(jax.nn.logsumexp(others, axis=2), own) - own
+    is_target = _first_times(steps, num_items) & rows_of(catalogue.is_candidate, target)
+    return jnp.where(is_target, loss, 0.0).sum() / jnp.maximum(is_target.sum(), 1)
+
+
+def _had(steps, codes, num_items: int) -> Bool[Array, "batch steps candidates"]:
+    """Whether a candidate is what came next, or among the events of the window before it."""
+    length = steps.item.shape[1]
+    codes = jnp.arange(num_items) if codes is None else codes
+    place = jnp.full(num_items + 1, len(codes), jnp.int32).at[codes].set(jnp.arange(len(codes)))
+    rows, age = jnp.arange(len(steps.item))[:, None], jnp.arange(length)[None, :]
+    oldest = jnp.full((len(steps.item), len(codes)), -1)  # event with it, from the newest on
+    oldest = oldest.at[rows, place[steps.item]].max(age, mode="drop")
+    return oldest[:, None, :] >= age[..., :-1, None]
+
+
+def _first_times(steps, num_items: int) -> Bool[Array, "batch events"]:
+    """Whether each event but the oldest has an item new to the window, later than all before."""
+    item, seconds = steps.item, steps.seconds
+    older = jnp.triu(jnp.ones((item.shape[1] - 1, item.shape[1]), bool), k=1)
+    is_again = ((item[:, :-1, None] == item[:, None, :]) & older[None]).any(axis=2)
+    is_later = seconds[:, 1:] < seconds[:, :-1]
+    return (item[:, 1:] < num_items) & is_later & ~is_again
+
+
+def _common_prior(model, popularity):
+    """What popularity says of items with the weights that it has for everybody."""
+    known, trend = model.popularity_signals(popularity)
+    weight = model.popularity_weight.bias[...]
+    return known @ weight[:-1] + trend * weight[-1]
+
+
+def _products(model, how: str, user, vectors):
+    """Products of vectors, in the numbers that the layers compute with."""
+    dtype = model.config.dtype
+    user, vectors = user.astype(dtype), vectors.astype(dtype)
+    return jnp.einsum(how, user, vectors, preferred_element_type=jnp.float32)

@@ -1,14 +1,16 @@
-"""The interest model: one MLP user tower, with heads for interests, new items and repeats.
+"""The interest model: a user tower, with heads for interests, new items and repeats.
 
 A user's history becomes one vector. The probability of the next item is a mixture: with the
 probability of a *repeat* it is an item of the history, chosen by how often and how lately the
 user had it; otherwise it is a *new* item, chosen by the product of user and item vector, item
 bias and recent popularity. This split follows RepeatNet (Ren et al. 2019, AAAI); all parts are
 trained together. Interests are a softmax over labels around the user's own shares.
+
+The tower is an MLP on sums over events; a Transformer that reads them in their order may stand
+before it (`ModelConfig.encoder`), and a user may have several vectors (`num_user_vectors`).
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -21,7 +23,9 @@ from jaxtyping import Array, Bool, Float, Int
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
 from interestkit.layers import MLP, Bits, draw_weights, drop, is_kept, linear
-from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Summary
+from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Steps, Summary
+from interestkit.sequence import SequenceEncoder, Window, draw_layers, tastes
+from interestkit.shapes import ModelConfig
 
 SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
@@ -29,66 +33,8 @@ PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0
 HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers
 _LONG = 8  # histories are long where the catalogue is less than so many times as large
 LEAST_WEIGHT, LEAST_SUM = 1e-3, 1e-6  # in place of sums that are 0, which nothing can be divided by
+_STEEP = 4.0  # an item counts up to exp(4) times as much as one that says nothing
 _UNSEEN_COUNT = 0.02  # stands for "no event" inside logarithms of decayed counts
-
-
-@dataclass(frozen=True, kw_only=True)
-class ModelConfig:
-    """Shape of the model; saved beside its weights.
-
-    Args:
-        num_items: Size of the catalogue.
-        num_interests: Number of interests.
-        content_dim: Columns of the content vectors; 0 where there are none.
-        scales_days: Time scales of decay, in days.
-        item_dim: Length of user and item vectors.
-        hidden: Widths of the hidden layers.
-        dropout: Share of tower inputs and hidden units dropped in training.
-        event_dropout: Share of history events hidden from the tower in training.
-        history_length: Newest events that are pooled into the user vector.
-        repeat_length: Newest events whose items can be repeated, and that are counted.
-        pool_power: Pooled sums are divided by (total weight) ** `pool_power`, in [0, 1]: 1 makes
-            them means, less gives long histories more say.
-        can_repeat: Whether a user can have an item again; False leaves out the repeats, which
-            saves a third of the work where nobody in training did.
-    """
-
-    num_items: int
-    num_interests: int
-    content_dim: int
-    scales_days: tuple[float, ...]
-    item_dim: int = 64
-    hidden: tuple[int, ...] = (100, 100)
-    dropout: float = 0.5
-    event_dropout: float = 0.1
-    history_length: int = 64
-    repeat_length: int = 512
-    pool_power: float = 1.0
-    can_repeat: bool = True
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
-        for name in ("num_items", "num_interests", "item_dim", "history_length", "repeat_length"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "event_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.pool_power <= 1:
-            raise ValueError(f"pool_power must be in [0, 1], got {self.pool_power}")
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
-
-    @property
-    def num_inputs(self) -> int:
-        """Width of the tower's input."""
-        scales = len(self.scales_days)
-        return self.item_dim * (scales + 1) + scales * (self.num_interests + 2)
-
-    @property
-    def num_bits(self) -> int:
-        """Random numbers that dropout takes for one moment."""
-        return self.history_length + self.num_inputs + sum(self.hidden)
 
 
 class InterestModel(nnx.Module):
@@ -112,7 +58,8 @@ class InterestModel(nnx.Module):
         self.log_decay_days = nnx.Param(jnp.log(jnp.array(config.scales_days)))
         self.tower = MLP(config.num_inputs, config.hidden, dropout=config.dropout)
         self.user_vector = linear(width, dim, use_bias=False)
-        self.pooled_weight = nnx.Param(jnp.full(scales + 1, 0.5))
+        mix = [0.5] * scales + [0.0] * (config.num_sums - scales) + [0.5]
+        self.pooled_weight = nnx.Param(jnp.array(mix))
         self.repeat_gate = linear(width, 1)
         self.repeat_score = MLP(2 * scales + 2, (32,), 1)
         self.repeat_count_weight = nnx.Param(jnp.full(scales, 1.2 / scales))
@@ -124,6 +71,17 @@ class InterestModel(nnx.Module):
         layers = [layer for mlp in mlps for layer in mlp.all_layers]
         # the weights of popularity and of the correction begin at 0
         draw_weights([self.content, self.user_vector, self.repeat_gate, *layers], rngs.params())
+        self._add_parts(config, rngs)
+
+    def _add_parts(self, config: ModelConfig, rngs: nnx.Rngs) -> None:
+        """What only some shapes have, drawn last: the weights of others do not depend on it."""
+        if config.num_user_vectors > 1:
+            self.leaning = linear(config.item_dim, config.num_user_vectors - 1, use_bias=False)
+            self.leaning_weight = nnx.Param(jnp.ones(config.num_user_vectors - 1))
+            draw_weights([self.leaning], rngs.params())
+        if config.has_layers:
+            self.sequence = SequenceEncoder(config)
+            draw_layers(self.sequence, rngs.params())
 
     def __call__(
         self,
@@ -133,6 +91,7 @@ class InterestModel(nnx.Module):
         *,
         parts: Float[Array, " parts"],
         bits: Bits | None = None,
+        steps: bool = False,
     ) -> Prediction:
         """Predictions for a batch of moments.
 
@@ -142,12 +101,20 @@ class InterestModel(nnx.Module):
             moment: Whom to predict, and when.
             parts: Which parts of the item vectors count.
             bits: Random bits (batch, `ModelConfig.num_bits`) for dropout; None drops nothing.
+            steps: Whether to say what a Transformer says at the events before, too.
         """
         config, repeats = self.config, self._repeats(log, moment)
         ends = np.cumsum([config.history_length, config.num_inputs, *config.hidden])
-        bits = [None] * len(ends) if bits is None else jnp.split(bits, ends[:-1], axis=1)
+        ends = ends if config.has_layers else ends[:-1]
+        bits = [None] * (len(ends) + 1) if bits is None else jnp.split(bits, ends, axis=1)
         summary = self._summary(log, catalogue, moment, parts, repeats, bits[0])
-        said = self.say(summary, bits[1:])
+        found = None
+        if config.has_layers:
+            window = self._window(log, catalogue, moment, parts, bits[0])
+            states = self.sequence(window, bits[-1])
+            summary = summary._replace(encoded=states[:, 0])
+            found = self._steps(log, moment, window, states) if steps else None
+        said = self.say(summary, bits[1 : len(config.hidden) + 2])
         can_repeat = repeats.is_real & rows_of(catalogue.is_candidate, repeats.item)
         repeats = repeats._replace(is_real=can_repeat)
         snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
@@ -164,19 +131,24 @@ class InterestModel(nnx.Module):
             repeat_logit=odds,
             interests=said.interests,
             snapshot=snapshot,
+            steps=found,
         )
 
     def summarise(self, log: Log, catalogue: Catalogue, moment: Moment, *, parts) -> Summary:
         """What the tower sees of a batch of histories."""
-        return self._summary(log, catalogue, moment, parts, self._repeats(log, moment), None)
+        found = self._summary(log, catalogue, moment, parts, self._repeats(log, moment), None)
+        if not self.config.has_layers:
+            return found
+        window = self._window(log, catalogue, moment, parts, None)
+        return found._replace(encoded=self.sequence(window)[:, 0])
 
     def tower_input(self, summary: Summary) -> Float[Array, "batch inputs"]:
         """Summaries side by side, as the tower reads them."""
         parts = (summary.pooled, jnp.sqrt(summary.shares + 1e-6))
         flat = [part.reshape(len(part), -1) for part in parts]
-        return jnp.concatenate(
-            [*flat, jnp.log1p(summary.totals), jnp.log1p(summary.weight)], axis=1
-        )
+        flat += [jnp.log1p(summary.totals), jnp.log1p(summary.weight)]
+        flat += [] if summary.encoded is None else [summary.encoded]
+        return jnp.concatenate(flat, axis=1)
 
     def say(self, summary: Summary, bits: Sequence[Bits | None] | None = None) -> Said:
         """What follows from summaries alone.
@@ -188,8 +160,15 @@ class InterestModel(nnx.Module):
         x = drop(self.tower_input(summary), self.config.dropout, bits and bits[0])
         state = self.tower(x, bits and bits[1:])
         taste = jnp.einsum("bsd,s->bd", summary.pooled, self.pooled_weight[...])
+        user = self.user_vector(state) + taste
+        if summary.encoded is not None:
+            user += self.sequence.say(summary.encoded)
+        if self.config.num_user_vectors > 1:  # each of the others leans to what it chose
+            chosen = summary.pooled[:, len(self.config.scales_days) : -1]
+            others = user[:, None] + self.leaning_weight[...][None, :, None] * chosen
+            user = jnp.concatenate([user[:, None], others], axis=1)
         return Said(
-            user=self.user_vector(state) + taste,
+            user=user,
             popularity_weight=self.popularity_weight(state),
             repeat_logit=self.repeat_gate(state)[:, 0],
             interests=self._score_interests(state, summary.sums),
@@ -212,7 +191,7 @@ class InterestModel(nnx.Module):
         *weights, of_trend = said.popularity_weight.T
         weight = jnp.stack([at * w[:, None] for w in weights], axis=2).reshape(len(at), -1)
         prior = weight @ known.reshape(len(known), -1).T + (at * of_trend[:, None]) @ trend.T
-        return said.user @ vectors.T + parts[0] * (bias[None, :] + prior)
+        return nearest(said.user, vectors) + parts[0] * (bias[None, :] + prior)
 
     def score_targets(
         self, said: Prediction, catalogue: Catalogue, codes: Int[Array, "batch targets"], *, parts
@@ -222,7 +201,10 @@ class InterestModel(nnx.Module):
         signals = jnp.concatenate([known, trend[..., None]], axis=-1)
         prior = jnp.einsum("bts,bs->bt", signals, said.popularity_weight)
         vectors = self.vectors(catalogue, parts, codes)
-        product = jnp.einsum("bd,btd->bt", said.user, vectors)
+        if said.user.ndim == 2:
+            product = jnp.einsum("bd,btd->bt", said.user, vectors)
+        else:
+            product = jnp.einsum("bkd,btd->bkt", said.user, vectors).max(axis=1)
         return product + parts[0] * (rows_of(self.item_bias[...], codes) + prior)
 
     def popularity_signals(self, popularity: Float[Array, "*places scales"]):
@@ -303,10 +285,38 @@ class InterestModel(nnx.Module):
         age = _days(moment.seconds[:, None] - log.seconds[at])
         decay = jnp.exp(-age[..., None] / jnp.exp(self.log_decay_days[...])[None, None, :])
         weight = decay * (is_real * log.weight[at])[..., None]
+        if self.config.num_user_vectors > 1:
+            chosen = jnp.tanh(self.leaning(self.vectors(catalogue, parts, log.item[at])))
+            chosen = jnp.exp(_STEEP * chosen) * is_real[..., None]
+            weight = jnp.concatenate([weight, chosen], axis=2)
         total = weight.sum(axis=1)
         share = weight / (total + LEAST_WEIGHT)[:, None] ** self.config.pool_power
         share = jnp.concatenate([share, is_last[..., None].astype(share.dtype)], axis=2)
         return self._pooled(share, log.item[at], catalogue, parts), total
+
+    def _window(self, log, catalogue, moment, parts, bits) -> Window:
+        """The newest events as a Transformer reads them."""
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
+        is_real = at >= moment.start[:, None]
+        at = jnp.maximum(at, 0)
+        is_seen = is_real
+        if bits is not None:
+            is_seen &= is_kept(self.config.event_dropout, bits[:, : at.shape[1]])
+        days = _days(moment.seconds[:, None] - log.seconds[at])
+        vectors = self.vectors(catalogue, parts, log.item[at])
+        after = jnp.pad(days[:, :-1], ((0, 0), (1, 0)))
+        return Window(vectors, is_real, is_seen, log.weight[at], days, after)
+
+    def _steps(self, log, moment, window: Window, states) -> Steps:
+        """User vectors at the events of the window, from it alone and without the tower."""
+        scales = len(self.config.scales_days)
+        mix = jnp.append(self.pooled_weight[:scales], self.pooled_weight[-1])
+        how = {"power": self.config.pool_power, "least": LEAST_WEIGHT}
+        taste = tastes(window, jnp.exp(self.log_decay_days[...]), mix, **how)
+        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
+        at = jnp.maximum(at, 0)
+        item = jnp.where(window.is_real, log.item[at], self.config.num_items)
+        return Steps(self.sequence.say(states) + taste, item, log.seconds[at])
 
     def _score_repeats(self, catalogue: Catalogue, snapshot, repeats: "_Repeats", totals):
         """Score of each repeatable item, given that the next event is a repeat."""
@@ -332,6 +342,20 @@ class InterestModel(nnx.Module):
         own = jnp.einsum("bsk,s->bk", sums, mixture[:-1]) + mixture[-1] * prior[None, :]
         logits = jnp.log(own + 1e-6) + self.interest_correction(state)
         return jax.nn.log_softmax(logits, axis=1)
+
+
+def nearest(user: Float[Array, "batch *vectors dim"], items: Float[Array, "items dim"]):
+    """The product of each item with the vector of each user that is nearest to it.
+
+    Example:
+        >>> two = jnp.array([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> print(nearest(two, jnp.array([[3.0, 1.0], [1.0, 2.0]])))
+        [[3. 2.]]
+    """
+    if user.ndim == 2:
+        return user @ items.T
+    flat = user.reshape(-1, user.shape[-1]) @ items.T
+    return flat.reshape(*user.shape[:2], -1).max(axis=1)
 
 
 def graphdef(shape: ModelConfig) -> nnx.GraphDef:

@@ -1,4 +1,4 @@
-"""Weights in few arrays: the tables of items, and all the others in one.
+"""Weights in few arrays: the tables of items, those of layers, and all the others in one.
 
 A step of the optimiser is then a few long loops instead of some for each layer, which is quicker,
 and the program that holds it compiles in half the time.
@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from interestkit.devices import ITEM_TABLES
+from interestkit.devices import ITEM_TABLES, LAYERS
 from interestkit.model import ModelConfig, abstract_params
 
 
@@ -20,7 +20,7 @@ class Packed(NamedTuple):
     """Weights of a model, or what an optimiser keeps of each.
 
     Args:
-        tables: Arrays with a row per item, by name.
+        tables: Arrays with a row per item or with weights of all layers, by name.
         others: All other weights, one after the other, in the order of their names.
     """
 
@@ -31,8 +31,9 @@ class Packed(NamedTuple):
 def pack(params: nnx.State) -> Packed:
     """The weights in few arrays."""
     leaves = _leaves(params)
-    others = [leaf.ravel() for name, leaf in leaves.items() if name not in ITEM_TABLES]
-    return Packed({name: leaves[name] for name in ITEM_TABLES}, jnp.concatenate(others))
+    others = [leaf.ravel() for name, leaf in leaves.items() if not _is_table(name)]
+    tables = {name: leaf for name, leaf in leaves.items() if _is_table(name)}
+    return Packed(tables, jnp.concatenate(others))
 
 
 def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
@@ -50,12 +51,16 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
         True
     """
     params = abstract_params(shape)
-    shapes = {name: leaf.shape for name, leaf in _leaves(params).items() if name not in ITEM_TABLES}
+    shapes = {name: leaf.shape for name, leaf in _leaves(params).items() if not _is_table(name)}
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
     split = np.split if isinstance(packed.others, np.ndarray) else jnp.split
     parts = zip(shapes.items(), split(packed.others, ends[:-1]), strict=True)
     found = packed.tables | {name: part.reshape(shape) for (name, shape), part in parts}
     return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in _leaves(params)])
+
+
+def _is_table(name: str) -> bool:
+    return name in ITEM_TABLES or name.rpartition(".")[2] in LAYERS
 
 
 def _leaves(params: nnx.State) -> dict[str, Array]:

@@ -29,6 +29,7 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     Prediction,
+    nearest,
 )
 from interestkit.packing import by_name
 from interestkit.ranking import top_k
@@ -289,7 +290,7 @@ def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_see
 
     def scores(number, moment):
         said = model(chunk.log, catalogue, moment, parts=parts)
-        new = _user_side(said, catalogue, parts) @ table.T
+        new = nearest(_user_side(said, catalogue, parts), table)
         at = moment.start[0] + jnp.arange(block_events)
         at = jnp.minimum(at, len(chunk.user) - 1)
         row = jnp.minimum(chunk.user[at] - number * len(new), len(new))
@@ -310,11 +311,13 @@ def _item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.A
     return jnp.concatenate(sides, axis=1)
 
 
-def _user_side(said: Prediction, catalogue: Catalogue, parts) -> Float[jax.Array, "batch all"]:
+def _user_side(said: Prediction, catalogue: Catalogue, parts):
     at = jax.nn.one_hot(said.snapshot, catalogue.popularity.shape[1])
     weight = parts[0] * jnp.einsum("bn,bs->bns", at, said.popularity_weight)
-    one = jnp.ones((len(at), 1))
-    return jnp.concatenate([said.user, weight.reshape(len(at), -1), one], axis=1)
+    rest = jnp.concatenate([weight.reshape(len(at), -1), jnp.ones((len(at), 1))], axis=1)
+    if said.user.ndim == 3:
+        rest = jnp.broadcast_to(rest[:, None], (*said.user.shape[:2], rest.shape[1]))
+    return jnp.concatenate([said.user, rest], axis=-1)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("block_events", "exclude_seen", "k"))

@@ -36,32 +36,44 @@ class Moment(NamedTuple):
     seconds: Int[Array, " batch"]
 
 
+class Steps(NamedTuple):
+    """What a Transformer says at each event of a window, when the one after it happens."""
+
+    user: Float[Array, "batch events dim"]  # vectors; the newest event first
+    item: Int[Array, "batch events"]  # num_items on padding
+    seconds: Int[Array, "batch events"]
+
+
 class Prediction(NamedTuple):
     """What the model says about a batch of moments, all but the scores of new items."""
 
-    user: Float[Array, "batch dim"]  # user vector
+    # the user's vector; (batch, vectors, dim) where a user has several
+    user: Float[Array, "batch *vectors dim"]
     popularity_weight: Float[Array, "batch signals"]  # how much popularity counts for the user
     repeat: Float[Array, "batch repeats"]  # log-probability among the items of the history
     repeat_items: Int[Array, "batch repeats"]  # their codes; num_items where there is none
     repeat_logit: Float[Array, " batch"]  # log-odds of a repeat
     interests: Float[Array, "batch interests"]  # log-probabilities
     snapshot: Int[Array, " batch"]  # last snapshot of popularity that is not after the moment
+    steps: Steps | None = None  # what was said at the events before, where training asks for it
 
 
 class Summary(NamedTuple):
     """What the tower sees of a batch of histories: sums over events, all 0 for an empty one."""
 
-    pooled: Float[Array, "batch sums dim"]  # mean item vectors on each time scale; the last item's
-    weight: Float[Array, "batch scales"]  # decayed weight of the events behind the means
+    # mean item vectors on each time scale; for each more user vector; the last item's
+    pooled: Float[Array, "batch sums dim"]
+    weight: Float[Array, "batch means"]  # weight of the events behind the means
     sums: Float[Array, "batch scales interests"]  # decayed weight of each interest
     shares: Float[Array, "batch scales interests"]  # the same, of their sum
     totals: Float[Array, "batch scales"]  # decayed weight of all events
+    encoded: Float[Array, "batch width"] | None = None  # the last state of a Transformer
 
 
 class Said(NamedTuple):
     """What follows from a summary alone; `Prediction` says what it means."""
 
-    user: Float[Array, "batch dim"]
+    user: Float[Array, "batch *vectors dim"]
     popularity_weight: Float[Array, "batch signals"]
     repeat_logit: Float[Array, " batch"]
     interests: Float[Array, "batch interests"]

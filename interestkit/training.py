@@ -204,7 +204,7 @@ def _prepared(source: Source, validation: HeldOut | None, keep: Checkpoint, seed
     """Where training stands, and a function that trains one epoch more and judges it."""
     (features, _, config, mesh, _), shape = source, keep.shape
     wide = replace(shape, num_items=padded_items(shape.num_items, mesh))
-    program, rates = parted(config, mesh)
+    program, rates = parted(config, mesh, shape)
     key = jax.random.key_data(jax.random.key(seed))
     with on_mesh(mesh):
         begin = place((key, interest_prior_of(features)), mesh)
@@ -316,9 +316,11 @@ class _Rates(NamedTuple):
     weight_decay: float
 
 
-def parted(config: TrainingConfig, mesh: Mesh | None) -> tuple[TrainingConfig, _Rates]:
+def parted(config: TrainingConfig, mesh: Mesh | None, shape: ModelConfig | None = None):
     """What the compiled program depends on, the rest at its default, and the rates."""
     sizes = {DATA: (config.batch_size, VALIDATION_BLOCK), MODEL: (config.num_sampled,)}
+    if shape and shape.has_layers:
+        sizes = {DATA: (*sizes[DATA], shape.layer_dim), MODEL: (*sizes[MODEL], shape.num_heads)}
     for axis, divided in sizes.items() if mesh else ():
         if any(size % mesh.shape[axis] for size in divided):
             allowed = f"a number that divides {' and '.join(map(str, divided))}"

@@ -4,7 +4,8 @@
 
 One JSON line per mesh: losses and scores of the last epoch, a sum over the item vectors, a hash of
 them before the first step, and the shapes that have a row for every item in the compiled
-programs that train and initialise. `1` stands for no mesh. The second epoch is trained by a second
+programs that train and initialise. `1` stands for no mesh. With INTERESTKIT_TEST_ENCODER the model
+has a Transformer, whose stacked weights are looked for too. The second epoch is trained by a second
 fit, from the checkpoint of the first.
 """
 
@@ -23,6 +24,7 @@ from interestkit import devices, training
 
 PROGRAMS = {name: getattr(training, name) for name in ("train_epoch", "initialise")}
 DIM = 20  # so that no other axis is as long as the items or their vectors
+WIDTH = 24  # of layers
 
 
 def spied(mesh, features):
@@ -63,6 +65,8 @@ def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
     settings = {"epochs": 2, "examples_per_epoch": 256, "batch_size": 64}
     config = ik.TrainingConfig(num_sampled=int(num_sampled), **settings)
     shape = {"item_dim": DIM, "hidden": (16,), "history_length": 8, "repeat_length": 16}
+    if encoder := os.environ.get("INTERESTKIT_TEST_ENCODER"):
+        shape |= {"encoder": encoder, "layer_dim": WIDTH, "num_heads": 4, "remat": True}
     for name in meshes:
         mesh = None
         if "x" in name:
@@ -86,6 +90,8 @@ def main(num_devices: str, num_sampled: str, *meshes: str) -> None:
             "tables": shapes(rf"f32\[{rows},{DIM}\]", texts["train_epoch"]),
             "scores": shapes(rf"f32\[64,{rows}\]", texts["train_epoch"]),
             "tables_before": shapes(rf"\w32\[{rows},{DIM}\]", texts["initialise"]),
+            "layers": shapes(rf"f32\[2,{WIDTH},{3 * WIDTH}\]", texts["train_epoch"]),
+            "layers_before": shapes(rf"\w32\[2,{WIDTH},{3 * WIDTH}\]", texts["initialise"]),
             "before": begun[0],
             "processes": jax.process_count(),
         }

@@ -70,6 +70,18 @@ def test_training_begins_with_the_same_bits_on_any_mesh(on_eight, mesh):
 
 
 @pytest.mark.slow
+def test_a_transformer_is_divided_over_both_axes_and_learns_the_same():
+    one, many = results(start("8", "2048", "1", "2x4", INTERESTKIT_TEST_ENCODER="transformer"))
+    np.testing.assert_allclose(many["last"], one["last"], rtol=1e-4)
+    assert many["sum"] == pytest.approx(one["sum"], rel=1e-3)
+    assert many["before"] == one["before"]
+    assert one["layers"]
+    assert one["layers_before"]
+    for name in ("layers", "layers_before", "tables", "scores", "tables_before"):
+        assert many[name] == []
+
+
+@pytest.mark.slow
 def test_two_processes_are_as_one():
     with socket.create_server(("localhost", 0)) as server:
         port = server.getsockname()[1]

@@ -189,11 +189,7 @@ def left_out(model, catalogue, user: Users):
     """
     real = is_event(user)
     whole, total, alone = _summaries(model, catalogue, user)
-    near, back = min(model.config.history_length + 1, len(real)), jnp.arange(len(real))
-    at = jnp.maximum(user.number - 1 - jnp.arange(near), 0)
-    kept = real[None, :] & (back[None, :] != at[:, None])
-    kept &= (back > user.number - 1 - near)[None, :]
-    pooled = jax.vmap(lambda own: _summary_of(_shaped(model, near), catalogue, user, own))(kept)
+    at, pooled = _without_newest(model, catalogue, user)
 
     def without(part, own):
         every = jnp.broadcast_to(part, (len(real), *part.shape[1:]))
@@ -206,6 +202,7 @@ def left_out(model, catalogue, user: Users):
         sums=sums,
         shares=sums / jnp.maximum(sums.sum(axis=2, keepdims=True), LEAST_SUM),
         totals=totals,
+        encoded=None if total.encoded is None else without(total.encoded, pooled.encoded),
     )
 
     def row(summary):
@@ -231,6 +228,16 @@ def _pieces(number):
     return (number + _PIECE - 1) // _PIECE
 
 
+def _without_newest(model, catalogue, user: Users) -> tuple[Int[Array, " newest"], Summary]:
+    """Places of the newest events, and the summary of the newest without each of them."""
+    real = is_event(user)
+    near, back = min(model.config.history_length + 1, len(real)), jnp.arange(len(real))
+    at = jnp.maximum(user.number - 1 - jnp.arange(near), 0)
+    kept = real[None, :] & (back[None, :] != at[:, None])
+    kept &= (back > user.number - 1 - near)[None, :]
+    return at, jax.vmap(lambda own: _summary_of(_shaped(model, near), catalogue, user, own))(kept)
+
+
 def _all_but(parts):
     """For each row the sum of all others, without differences of large numbers."""
     blocks = parts.reshape(-1, _PIECE, *parts.shape[1:])
@@ -242,8 +249,11 @@ def _all_but(parts):
 
 @by_user
 def user_vectors(model, catalogue, user: Users):
-    """The vector of each user, whose product with an item's vector is part of a score."""
-    return _said(model, catalogue, user, is_event(user)).user[0]
+    """The vector of each user, whose product with an item's vector is part of a score.
+
+    Where a user has several they stand side by side.
+    """
+    return _said(model, catalogue, user, is_event(user)).user[0].ravel()
 
 
 @by_user
@@ -261,7 +271,11 @@ def gradients(model, catalogue, user: Users, *, panels: int, **fineness: int):
     smooth.
     """
     whole, total, alone = _summaries(model, catalogue, user)
-    parts = _contributions(model.config, alone, total, user.number - 1 - jnp.arange(len(user.item)))
+    age = user.number - 1 - jnp.arange(len(user.item))
+    parts = _contributions(model.config, alone, total, age)
+    if total.encoded is not None:
+        encoded = _shares_of_state(model, catalogue, user, total.encoded, age)
+        parts = parts._replace(encoded=encoded)
 
     def scaled(at):
         return jax.tree.map(lambda part: at**_BEND * part, total)
@@ -286,7 +300,7 @@ def gradients(model, catalogue, user: Users, *, panels: int, **fineness: int):
     pieces, none = _pieces(panels + (cuts < 1).sum()), jax.tree.map(jnp.zeros_like, total)
     mean = jax.lax.fori_loop(0, pieces, add, none)
     by_part = jax.tree.map(lambda a, b: (a * b).reshape(len(a), -1).sum(axis=1), parts, mean)
-    return sum(by_part), value(total), value(scaled(0.0))
+    return sum(jax.tree.leaves(by_part)), value(total), value(scaled(0.0))
 
 
 def _switches(units: Callable, *, cells: int, switches: int) -> Float[Array, " switches"]:
@@ -313,6 +327,21 @@ def _switches(units: Callable, *, cells: int, switches: int) -> Float[Array, " s
 
     number = jnp.minimum(switch.sum(), switches)
     return _by_pieces(search, (cell, unit), number, jnp.ones(switches))
+
+
+def _shares_of_state(model, catalogue, user: Users, state, age) -> Float[Array, "events width"]:
+    """What each event adds to the last state of a Transformer, so that it all adds up.
+
+    A state is no sum over events. Each event has what is lost without it, and all have as much of
+    what is left then (the egalitarian non-separable contribution: Moulin 1985, Journal of Economic
+    Theory 36).
+    """
+    at, without = _without_newest(model, catalogue, user)
+    is_read = ((age >= 0) & (age < model.config.num_window))[:, None]
+    lost = jnp.zeros((len(age), state.shape[1])).at[at].set(state - without.encoded[:, 0])
+    lost = jnp.where(is_read, lost, 0.0)
+    rest = (state - lost.sum(axis=0, keepdims=True)) / jnp.maximum(is_read.sum(), 1)
+    return jnp.where(is_read, lost + rest, 0.0)
 
 
 def _contributions(config, alone: Summary, total: Summary, age) -> Summary:

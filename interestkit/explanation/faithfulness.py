@@ -19,10 +19,13 @@ ORDERS = ("without", "gradient", "random", "newest")
 KINDS = ("deletion", "insertion")
 _STAGES = (  # parts of the model from its outputs to its inputs
     ("heads", ("interest_correction", "user_vector", "popularity_weight")),
-    ("tower", ("tower",)),
+    ("tower", ("tower", "sequence")),
     (
         "decay and mixture",
-        ("log_decay_days", "interest_mixture", "interest_prior", "pooled_weight"),
+        (
+            *("log_decay_days", "interest_mixture", "interest_prior", "pooled_weight"),
+            *("leaning", "leaning_weight"),
+        ),
     ),
     ("item vectors", ("item_vectors", "item_bias", "content", "trend")),
     ("item labels", ()),

@@ -97,7 +97,8 @@ def probe(predictor: Predictor, truth: HeldOut, *, seed: int = 0) -> Probe:
 def vectors_of(predictor: Predictor, histories) -> Float[np.ndarray, "users dim"]:
     """The vector of each user."""
     asked, none = Asked(predictor), np.zeros(len(histories), np.int32)
-    found = np.zeros((len(histories), predictor.model.config.item_dim), np.float32)
+    shape = predictor.model.config
+    found = np.zeros((len(histories), shape.item_dim * shape.num_user_vectors), np.float32)
     for rows, room, users in asked.blocks(histories, none[:, None][:, :0], none):
         found[rows] = np.asarray(asked.ask(user_vectors, room, users))[: len(rows)]
     return found

@@ -14,6 +14,8 @@ from interestkit.similarity import pair_matrix
 
 MOST_USERS = 5_000  # users of a log with whom others are compared, evenly taken
 _BLOCK = 512  # users compared at a time
+NEVER = np.iinfo(np.int64).max  # when a label was touched that was not
+_PRIOR = 10  # users who go with everybody's share of a step
 PROFILES = ("once", "root", "log", "rare")  # how often a label was touched -> its weight
 
 Table = Float[np.ndarray, "users labels"]
@@ -82,6 +84,25 @@ class Crowd:
         weight = -np.log(np.maximum(self.popularity, 1e-6)) if kind == "rare" else 1.0
         return (counts > 0) * np.float32(1) * weight
 
+    @cached_property
+    def first(self) -> Int[np.ndarray, "users labels"]:
+        """When each user touched each label for the first time, as `first_touches`."""
+        return first_touches(self.features, self.log)
+
+    def step_chances(self, days: float) -> Float[np.ndarray, "labels labels"]:
+        """Share of users with one label (row) who touched another for the first time of late.
+
+        Of those with events in the newest so many days to whom the other was new before; ten
+        users go with the share of all rows together.
+        """
+        begin = self.end - days * SECONDS_PER_DAY
+        users = np.unique(self.log.user[self.log.seconds >= begin])
+        first = self.first[users]
+        had, new = (first < begin).astype(np.float32), (first >= begin).astype(np.float32)
+        could, did = had.T @ new, had.T @ ((first >= begin) & (first < NEVER)).astype(np.float32)
+        share = did.sum(axis=0) / np.maximum(could.sum(axis=0), 1)
+        return (did + _PRIOR * share[None]) / (could + _PRIOR)
+
     def since(self, days: float) -> Table:
         """Events of each user with each label in the newest so many days."""
         oldest = self.end - days * SECONDS_PER_DAY
@@ -101,6 +122,17 @@ class Crowd:
         did = could & (self.counts > 0.5)
         mean = did.sum() / max(could.sum(), 1)
         return (did.sum(axis=0) + mean) / (could.sum(axis=0) + 1)
+
+
+def first_touches(features: Features, log: Histories) -> Int[np.ndarray, "users labels"]:
+    """Second of each user's first event with each label; `NEVER` where there is none."""
+    labels = csr_matrix(features.item_interests > 0)[log.item]
+    number = np.diff(labels.indptr)
+    key = np.repeat(log.user.astype(np.int64), number) * features.num_interests + labels.indices
+    pair, place = np.unique(key, return_index=True)  # events come oldest first
+    first = np.full((len(log), features.num_interests), NEVER)
+    first.ravel()[pair] = np.repeat(log.seconds, number)[place]
+    return first
 
 
 def label_counts(features: Features, histories: Histories) -> Table:

@@ -24,6 +24,7 @@ from interestkit.histories import SECONDS_PER_DAY, Histories
 from interestkit.progress import progress_bar
 
 _WINDOWS = (0.5, 1.0, 2.0, 4.0)  # of rates and trends, in units of the days ahead
+_STEPS = (1.0, 3.0)  # windows of steps from one interest to another, in the same units
 _LEAST = 1e-4  # share that stands for none in logarithms
 _FAR = 6.0  # standard deviations at which a signal is cut off
 _NEIGHBOURS = (("once", 50), ("log", 100), ("root", 400))
@@ -64,8 +65,8 @@ def signals(
     Of the interest: the share of users who touched it for the first time of late, of events and
     of users with it of late (in four windows), and ever. Of the pair: the share of those most
     like the user who ever touched it, by three kinds of likeness; of those who did so of late; of
-    those who have the same items; of those who touched the user's other interests; and what a
-    linear model says (EASE between labels).
+    those who have the same items; of those who touched the user's other interests; of those who
+    did and went on to this one of late; and what a linear model says (EASE between labels).
 
     Args:
         crowd: Who is counted, up to the moment.
@@ -95,6 +96,8 @@ def signals(
         of_pair += _shares(*items, own, len(rows), [crowd.touched[rows]], power)
     cooccurrence = LabelCooccurrence(features=features, log=crowd.log)
     of_pair += [cooccurrence.scores_of(histories)]
+    own_labels = (counts > 0) / np.maximum((counts > 0).sum(axis=1, keepdims=True), 1)
+    of_pair += [own_labels @ crowd.step_chances(window * days) for window in _STEPS]
     stacked = [np.broadcast_to(part[None], counts.shape) for part in of_label] + of_pair
     found = np.log(np.stack(stacked, axis=2) + _LEAST)
     return np.concatenate([found, _linear(crowd, counts)[..., None]], axis=2).astype(np.float32)

@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 
 from interestkit.baselines import Ranker
 from interestkit.exploration.counting import NovelRanker
-from interestkit.exploration.crowd import label_counts, labels_touched
+from interestkit.exploration.crowd import NEVER, first_touches, label_counts, labels_touched
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.schema import ITEM, TITLE, USER
@@ -68,14 +68,13 @@ def transitions(features: Features, log: Histories, *, shrinkage: float = 10.0) 
         >>> transitions(features, features.histories(log.events)).shape
         (6, 6)
     """
-    first = _first_touches(features, log)
-    never = np.iinfo(np.int64).max
+    first = first_touches(features, log)
     after = np.zeros((features.num_interests,) * 2, np.int64)
     could = np.zeros_like(after)
     for start in range(features.num_interests):
-        own = first[first[:, start] < never]
+        own = first[first[:, start] < NEVER]
         later = own > own[:, [start]]
-        could[start], after[start] = later.sum(axis=0), (later & (own < never)).sum(axis=0)
+        could[start], after[start] = later.sum(axis=0), (later & (own < NEVER)).sum(axis=0)
     share = after.sum(axis=0) / np.maximum(could.sum(axis=0), 1)
     chance = (after + shrinkage * share) / np.maximum(could + shrinkage, 1e-9)
     start, goal = np.nonzero(~np.eye(len(after), dtype=bool))
@@ -270,15 +269,6 @@ def _new_plans(planner, features: Features, histories: Histories, number: int) -
         order = dict.fromkeys(p[0] for p in offered if p[0] in fits)
         plans.append([fits[name] for name in order][:number])
     return plans
-
-
-def _first_touches(features: Features, log: Histories) -> Int[np.ndarray, "users interests"]:
-    """Second of each user's first event with each interest; the largest number where none is."""
-    first = np.full((len(log), features.num_interests), np.iinfo(np.int64).max)
-    for label in range(features.num_interests):
-        has = features.item_interests[log.item, label] > 0
-        np.minimum.at(first[:, label], log.user[has], log.seconds[has].astype(np.int64))
-    return first
 
 
 def _chances(features: Features, steps: pl.DataFrame) -> Float[np.ndarray, "starts goals"]:

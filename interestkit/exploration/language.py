@@ -15,6 +15,16 @@ _LONGEST = 60  # letters of a name that are sent
 _MOST_BYTES = 65_536  # of an answer
 
 
+class _Stays(urllib.request.HTTPRedirectHandler):
+    """No redirection: what was meant for one address, and its key, goes to no other."""
+
+    def redirect_request(self, *_) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_Stays)
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class LanguagePlanner:
     """A planner that asks a language model behind any OpenAI-compatible endpoint.
@@ -82,10 +92,10 @@ class LanguagePlanner:
         address = f"{self.endpoint.rstrip('/')}/chat/completions"
         request = urllib.request.Request(address, json.dumps(body).encode(), headers)  # a POST
         try:
-            with urllib.request.urlopen(request, timeout=self.timeout_seconds) as answer:
+            with _OPENER.open(request, timeout=self.timeout_seconds) as answer:
                 given = json.loads(answer.read(_MOST_BYTES))
             return str(given["choices"][0]["message"]["content"])
-        except (OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
             said = f"{type(error).__name__}: {error}"
             raise ConnectionError(f"endpoint {address} gave no completion: {said}") from None
 
@@ -116,6 +126,6 @@ def _names_in(answer: str) -> list[str]:
     text = answer.strip().removeprefix("```json").removeprefix("```").removesuffix("```")
     try:
         given = json.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         return []
     return [name for name in given if isinstance(name, str)] if isinstance(given, list) else []

@@ -25,9 +25,21 @@ def tune_novel(
     validation: HeldOut,
     *,
     k: int = 3,
+    num_trials: int | None = None,
+    seed: int = 0,
     progress: bool = True,
 ) -> dict[str, dict[str, object]]:
-    """The settings of each baseline with the best NDCG at k on validation users, of all in a grid.
+    """The settings of each baseline with the best NDCG at k on validation users.
+
+    Args:
+        features: Features fitted on training events.
+        log: Histories of all training users.
+        validation: Held-out validation users.
+        k: Length of the lists.
+        num_trials: Settings to try for each baseline, drawn from its grid in `BASELINES`; None
+            tries all.
+        seed: Seed of the draw.
+        progress: Show a progress bar for each baseline.
 
     Returns:
         Name of the baseline -> its settings.
@@ -40,6 +52,9 @@ def tune_novel(
     best = {}
     for name, (kind, grid) in BASELINES.items():
         tried = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
+        if num_trials is not None and num_trials < len(tried):
+            drawn = np.random.default_rng(seed).permutation(len(tried))[:num_trials]
+            tried = [tried[n] for n in drawn]
         scores = []
         for settings in progress_bar(tried, label=name, unit="fit", enabled=progress):
             ranker = kind(features=features, log=log, **settings)
@@ -47,6 +62,22 @@ def tune_novel(
             scores.append(np.nanmean(values[f"NDCG@{k}"]))
         best[name] = tried[int(np.argmax(scores))]
     return best
+
+
+def make_novel_baselines(
+    features: Features, log: Histories, settings: Mapping[str, Mapping[str, object]]
+) -> dict[str, NovelRanker]:
+    """Baselines with settings that `tune_novel` found, for a log that goes further.
+
+    Raises:
+        ValueError: If a name is none of `counting.BASELINES`.
+    """
+    if unknown := [name for name in settings if name not in BASELINES]:
+        raise ValueError(f"names must be among {list(BASELINES)}, got {unknown}")
+    return {
+        name: BASELINES[name][0](features=features, log=log, **own)
+        for name, own in settings.items()
+    }
 
 
 def judge_novel(

@@ -16,6 +16,7 @@ from interestkit.histories import Histories
 from interestkit.schema import ITEM, TITLE, USER
 
 _USERS = 128  # ranked at a time
+_FIRST = 2_000  # items that are ranked first; all of them only if these are not enough
 
 
 class Plan(NamedTuple):
@@ -203,18 +204,20 @@ def exploring_items(
         raise ValueError(f"interests and items must be at least 1, got {interests} and {items}")
     plans = _new_plans(planner, features, histories, interests)
     number = {name: code for code, name in enumerate(features.interests)}
+    wanted = [[number[plan.interest] for plan in own] for own in plans]
     codes = np.full((len(histories), interests, items), -1)
     for first in range(0, len(histories), _USERS):
         some = histories.rows(first, first + _USERS)
-        ranked = np.asarray(ranker.rank(some, k=features.num_items, exclude_seen=True)[0])
-        for user, order in enumerate(ranked, start=first):
-            order = order[order >= 0]
-            taken: list[int] = []
-            for place, plan in enumerate(plans[user]):
-                carries = features.item_interests[order, number[plan.interest]] > 0
-                best = [code for code in order[carries][: items + len(taken)] if code not in taken]
-                codes[user, place, : len(best[:items])] = best[:items]
-                taken += best[:items]
+        own = wanted[first : first + _USERS]
+        for k in dict.fromkeys((min(_FIRST, features.num_items), features.num_items)):
+            ranked = np.asarray(ranker.rank(some, k=k, exclude_seen=True)[0])
+            for user, order in enumerate(ranked):
+                codes[first + user] = _picked(
+                    features, order[order >= 0], own[user], codes[0].shape
+                )
+            found = (codes[first : first + _USERS] >= 0).all(axis=2).sum(axis=1)
+            if np.array_equal(found, [len(labels) for labels in own]):
+                break
     return codes, plans
 
 
@@ -254,6 +257,17 @@ class Exploring:
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest, as of `ranker`."""
         return self.ranker.interests(histories)
+
+
+def _picked(features: Features, order: np.ndarray, labels: Sequence[int], shape: tuple[int, int]):
+    """The first items of an order that carry each label, none twice; -1 where there is none."""
+    picked, taken = np.full(shape, -1), set()
+    for place, label in enumerate(labels):
+        carries = order[features.item_interests[order, label] > 0]
+        best = [code for code in carries[: shape[1] + len(taken)].tolist() if code not in taken]
+        picked[place, : len(best[: shape[1]])] = best[: shape[1]]
+        taken.update(best[: shape[1]])
+    return picked
 
 
 def _new_plans(planner, features: Features, histories: Histories, number: int) -> list[list[Plan]]:

@@ -144,10 +144,14 @@ class StandIn:
                 stand_in.sent.append((self.path, dict(self.headers), self.rfile.read(length)))
                 status, body = stand_in.answer
                 self.send_response(status)
-                if status == 307:
+                if status == 302:
                     self.send_header("Location", "/elsewhere")
                 self.end_headers()
                 self.wfile.write(body)
+
+            def do_GET(self):  # where a redirection would lead
+                stand_in.sent.append((self.path, dict(self.headers), b""))
+                self.send_error(404)
 
             def log_message(self, *_):
                 pass
@@ -228,7 +232,7 @@ def test_a_list_in_a_fence_counts_and_a_name_counts_once(asking, stand_in):
     assert [plan.interest for plan in planner(histories)[0]] == new[:2]
 
 
-@pytest.mark.parametrize("answer", [(500, b""), (200, b"no json"), (200, b"{}"), (307, b"")])
+@pytest.mark.parametrize("answer", [(500, b""), (200, b"no json"), (200, b"{}"), (302, b"")])
 def test_an_endpoint_without_a_completion_is_one_clear_error(asking, stand_in, answer):
     planner, histories, _ = asking
     stand_in.answer = answer

@@ -119,7 +119,7 @@ def clusters_from_behaviour(
     touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
     touched.resize(num_items, touched.shape[1])
     touched.data[:] = 1.0
-    reduced = _reduce(_unit_rows(touched), num_clusters)
+    reduced = reduce_rows(unit_rows(touched), num_clusters)
     num_clusters = min(num_clusters, len(np.unique(reduced.round(6), axis=0)))
     with warnings.catch_warnings():  # an empty cluster only makes one fewer
         warnings.filterwarnings("ignore", "One of the clusters is empty")
@@ -180,10 +180,10 @@ def content_vectors(
     row, column = np.array(cells).T
     idf = np.log(len(rows) / np.array([counts[word] for word in vocabulary]))
     words = csr_matrix((idf[column], (row, column)), shape=(len(rows), len(vocabulary)))
-    return _unit_rows(_reduce(_unit_rows(words), dim)).astype(np.float32)
+    return unit_rows(reduce_rows(unit_rows(words), dim)).astype(np.float32)
 
 
-def _unit_rows(matrix):
+def unit_rows(matrix):
     """Rows scaled to length one; rows of zeros stay."""
     from scipy.sparse import diags, issparse
 
@@ -193,7 +193,7 @@ def _unit_rows(matrix):
     return diags(scale) @ matrix if issparse(matrix) else matrix * scale[:, None]
 
 
-def _reduce(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
+def reduce_rows(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
     """Rows in their `dim` strongest directions; the sign of a direction is fixed."""
     from scipy.sparse.linalg import svds
 

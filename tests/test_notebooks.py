@@ -54,7 +54,7 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     assert card["cleaning"]["rules"][0]["rule"] == "read"
     assert set(card["evaluation"]["baselines"]) == MODELS - {"model"}
     numbers = sorted(path.name[:2] for path in out.glob("*.ipynb"))
-    assert numbers == ["01", "02", "03", "04", "05", "07"]
+    assert numbers == ["01", "02", "03", "04", "05", "06", "07"]
     choice = json.loads((out / "choice.json").read_text())
     assert choice["min_events"] in range(7)
     recommended = (out / "04_prediction_and_recommendation.ipynb").read_text()
@@ -62,6 +62,9 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     explained = pl.read_parquet(out / "explanations.parquet")
     assert explained["user"].n_unique() <= 20
     assert explained["without"].is_finite().all()
+    novel = pl.read_parquet(out / "novel_interests.parquet")
+    assert set(novel["model"]) == {"model", "new to others", "similar users", "co-occurrence"}
+    assert pl.read_parquet(out / "exploration.parquet")["user"].n_unique() <= 3
     assert "Evaluation" in (out / "report.html").read_text()
     assert "NDCG@10" in capsys.readouterr().out
     assert main(["run", "--only", "05", "--out", str(out), "-p", "TOP_K", "3"]) == 0

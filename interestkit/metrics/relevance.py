@@ -115,6 +115,40 @@ def ndcg_at_k(hits: Hits, num_relevant: Counts, *, k: int) -> PerUser:
     return ratio(_discounted(hits), _discounted(best_hits.astype(float)))
 
 
+def novel_hits(
+    labels: Codes, before: Bool[Array, "users labels"], after: Bool[Array, "users labels"]
+) -> tuple[Hits, Counts]:
+    """Where a list of interests names one that is new to the user and came, and how many came.
+
+    New is an interest that the user had not touched before the moment of prediction; it came if
+    the user touched it afterwards. The two are what `recall_at_k`, `ndcg_at_k` and their like
+    take; a user to whom nothing new came is undefined in all of them. An interest that the user
+    had already is a miss, wherever it stands.
+
+    Args:
+        labels: Codes of each list of interests.
+        before: True for interests touched before the moment.
+        after: True for interests touched after it.
+
+    Example:
+        >>> before, after = jnp.array([[True, False, False]]), jnp.array([[True, True, False]])
+        >>> hits, count = novel_hits(jnp.array([[0, 1, 2]]), before, after)
+        >>> print(hits, count)
+        [[False  True False]] [1]
+
+    Source: Chen et al. (2021), Values of user exploration in recommender systems, RecSys,
+    doi:10.1145/3460231.3474236 (relevance of what is new to a user's history).
+    """
+    before = checked("before", before, Bool, "users labels")
+    after = checked("after", after, Bool, "users labels")
+    labels = checked_codes("labels", labels, after.shape[1])
+    check_lengths("users", labels=labels.shape[0], before=before.shape[0], after=after.shape[0])
+    check_lengths("labels", before=before.shape[1], after=after.shape[1])
+    is_novel = after & ~before
+    hits = jnp.take_along_axis(is_novel, jnp.maximum(labels, 0), axis=1) & (labels >= 0)
+    return hits, is_novel.sum(axis=1)
+
+
 def graded_ndcg_at_k(
     gains: Real[Array, "users ranks"], ideal_gains: Real[Array, "users labels"], *, k: int
 ) -> PerUser:

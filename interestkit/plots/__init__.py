@@ -8,6 +8,7 @@ place of a letter that no font in use knows. A model has the same colour in all 
 from interestkit.plots.compared import comparison, coverage, gains, reliability, tradeoff
 from interestkit.plots.drawing import STYLE, colour_of, use_style
 from interestkit.plots.explained import event_reasons, removal_curves, set_coverage
+from interestkit.plots.explored import interest_tree
 from interestkit.plots.logs import (
     activity,
     cleaning,
@@ -36,6 +37,7 @@ __all__ = [
     "interest_bars",
     "interest_points",
     "interest_sizes",
+    "interest_tree",
     "long_tail",
     "membership",
     "privacy_curve",

@@ -1,0 +1,141 @@
+"""Interests that users have not touched but will: the model beside tuned baselines, on test.
+
+    INTERESTKIT_DATA=FOLDER .venv/bin/python benchmarks/novel_interests.py --write novel.json
+
+`--data online-retail` takes one data set. Settings of baselines and the model's penalty are chosen
+on the validation part. The fit has no chance in it: what is uncertain are the users, who are
+resampled. For the simulated log, "planted" ranks by the interests that were planted in each user:
+nobody can know more, so that its lead is the most that can be had.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+import interestkit as ik
+from interestkit.exploration.counting import BASELINES
+from interestkit.exploration.crowd import labels_touched
+from interestkit.exploration.judged import TARGET, judge_novel, tune_novel
+from interestkit.exploration.novel import fit_novel
+
+DATA = ("complete-journey", "online-retail", "simulated")
+PENALTIES = (1e-3, 1e-2, 1e-1)
+NAMED = ("similar users", "co-occurrence")  # the better of these is what is to be beaten
+RESAMPLES = 2_000
+
+
+class Planted:
+    """Ranks untouched interests by the weights that the simulation gave each user."""
+
+    def __init__(self, features) -> None:
+        self.features = features
+        planted = ik.planted_interests().pivot("interest", index="user", values="end")
+        self.weights = {row.pop("user"): row for row in planted.to_dicts()}
+
+    def novelty(self, histories):
+        """Planted weights at the end of the log, of what is untouched."""
+        rows = [self.weights[user] for user in histories.users]
+        scores = np.array([[row[name] for name in self.features.interests] for row in rows])
+        return np.where(labels_touched(self.features, histories), -np.inf, scores)
+
+
+def parts_of(split, part):
+    """Features, histories and held-out users of a part."""
+    features = ik.fit_features(split.before(part), split.items)
+    return features, features.histories(split.before(part)), ik.held_out(features, split, part)
+
+
+def days_of(split) -> float:
+    """Length of the validation period, which is what the test period is taken to be."""
+    times = split.validation["time"]
+    return (times.max() - times.min()).total_seconds() / 86_400
+
+
+def ndcg(evaluation, name, metric="NDCG@3"):
+    """Values of all users, in one order."""
+    return evaluation.per_user.filter(model=name, metric=metric)["value"].to_numpy()
+
+
+def ratio(ours, theirs):
+    """Ratio of two means over the same users, with its 95 % bootstrap interval."""
+    known = ~np.isnan(ours)
+    ours, theirs = ours[known], theirs[known]
+    draws = np.random.default_rng(0).integers(len(ours), size=(RESAMPLES, len(ours)))
+    ratios = ours[draws].mean(axis=1) / theirs[draws].mean(axis=1)
+    low, high = np.quantile(ratios, (0.025, 0.975))
+    return float(ours.mean() / theirs.mean()), float(low), float(high)
+
+
+def measure(data: str) -> dict:
+    """Everything about one data set."""
+    log, _ = ik.clean(ik.load(data))
+    split, known = ik.temporal_split(log), {}
+    days = days_of(split)
+    features, histories, validation = parts_of(split, "validation")
+    best = tune_novel(features, histories, validation, progress=False)
+    for penalty in PENALTIES:
+        model = fit_novel(features, histories, days=days, penalty=penalty, progress=False)
+        values = ndcg(judge_novel({"model": model}, validation, features), "model")
+        known[penalty] = float(np.nanmean(values))
+    penalty = max(known, key=known.get)
+    features, histories, truth = parts_of(split, "test")
+    model = fit_novel(features, histories, days=days, penalty=penalty, progress=False)
+    rankers = {"model": model}
+    for name, settings in best.items():
+        rankers[name] = BASELINES[name][0](features=features, log=histories, **settings)
+    if data == "simulated":
+        rankers["planted"] = Planted(features)
+    evaluation = judge_novel(rankers, truth, features)
+    found = {name: ndcg(evaluation, name) for name in rankers}
+    better = max(NAMED, key=lambda name: np.nanmean(found[name]))
+    over = {name: ratio(found["model"], found[name]) for name in found if name != "model"}
+    table = evaluation.table().filter(pl.col("target") == TARGET)
+    return {
+        "data": data,
+        "interests": features.num_interests,
+        "users": int((~np.isnan(found["model"])).sum()),
+        "better": better,
+        "settings": best,
+        "penalty": known,
+        "table": table.to_dicts(),
+        "ratio": over,
+    }
+
+
+def show(found: dict) -> None:
+    """A table of one data set."""
+    print(f"\n{found['data']}: {found['users']:,} users, {found['interests']} interests")
+    for row in found["table"]:
+        if row["metric"] == "NDCG@3":
+            rest = {r["metric"]: r["value"] for r in found["table"] if r["model"] == row["model"]}
+            times = found["ratio"].get(row["model"])
+            said = (
+                "" if times is None else "  model is {:.2f} [{:.2f}, {:.2f}] times".format(*times)
+            )
+            print(
+                f"  {row['model']:14} NDCG@3 {row['value']:.4f} [{row['low']:.4f}, "
+                f"{row['high']:.4f}]  recall@3 {rest['recall@3']:.4f}  coverage "
+                f"{rest['interest coverage@3']:.2f}{said}"
+            )
+    print(f"  the better named baseline: {found['better']}", flush=True)
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", choices=DATA, help="one data set; all by default")
+    parser.add_argument("--write", type=Path, help="JSON file to write")
+    options = parser.parse_args()
+    results = []
+    for data in [options.data] if options.data else DATA:
+        results.append(measure(data))
+        show(results[-1])
+        if options.write:
+            options.write.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Beyond what somebody likes already: interests without labels, and interests that are new."""

@@ -24,7 +24,7 @@ import polars as pl  # noqa: E402
 
 import interestkit as ik  # noqa: E402
 from interestkit.datasets import load  # noqa: E402
-from interestkit.prequential import prequential  # noqa: E402
+from interestkit.periods import prequential  # noqa: E402
 from interestkit.updating import UPDATE, update  # noqa: E402
 
 

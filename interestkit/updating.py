@@ -42,8 +42,12 @@ from interestkit.training import (
     train_epoch,
 )
 
-UPDATE = TrainingConfig(epochs=1, examples_per_epoch=3_200, learning_rate=1e-3)
-REPLAY = 0.5
+# few and long steps: a weight of a new item moves no further than the sum of the rates
+UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)
+REPLAY = 0.3
+import os
+
+_POWER = float(os.environ.get("NDP", 0.5))
 _RIDGE = 10.0  # items that the mean counts for, where weights of new items are guessed
 
 
@@ -159,7 +163,8 @@ def update(
     kept, counts = _moments(known, _second(old), replay, seed)
     rows = []
     if any(counts):
-        params, rows = _train(features, known, kept, shape, params, config, seed, progress)
+        trained, rows = _train(features, known, kept, shape, params, config, seed, progress)
+        params = _between(shape, params, trained, _steps(old, features))
     linear = predictor.linear
     if linear is not None:
         linear = np.pad(linear, (0, features.num_items - old.num_items))
@@ -224,6 +229,37 @@ def _train(features, known, kept, shape, params, config, seed: int, progress: bo
     return _resized(jax.tree.map(np.asarray, state.params), shape.num_items), rows
 
 
+def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.ndarray]:
+    """How far weights go to where training led: those of all, of each item, of each interest.
+
+    The root of the share of events that are new: what much is known of keeps its place, what is
+    new goes all the way.
+    """
+    events = features.items["events"].to_numpy().astype(float)
+    before = np.append(old.items["events"].to_numpy(), np.zeros(len(events) - old.num_items))
+    of_items = (1 - before / events) ** _POWER
+    of_all = (1 - before.sum() / events.sum()) ** _POWER
+    of_interests = np.where(np.arange(features.num_interests) < old.num_interests, of_all, 1.0)
+    return of_all, of_items, of_interests
+
+
+def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed:
+    """Weights between those before and after training."""
+    of_all, of_items, of_interests = steps
+    states = [unpack(shape, packed) for packed in (before, after)]
+    old, new = ({_plain(n): leaf for n, leaf in by_name(state).items()} for state in states)
+    found = []
+    for name, start in old.items():
+        step = of_all
+        if name in ITEM_TABLES:
+            step = of_items.reshape(-1, *[1] * (start.ndim - 1))
+        elif name.startswith(("interest_correction", "interest_prior")):
+            step = of_interests
+        found.append((start + step * (new[name] - start)).astype(np.float32))
+    like = jax.tree.structure(states[0])
+    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(like, found)))
+
+
 def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
     """Log, catalogue, widths of candidates and examples, with room behind all of them."""
     log = log_arrays(known, features.scales_days, can_repeat=wide.can_repeat)
@@ -231,6 +267,12 @@ def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
     room = {"num_users": len(known), "num_events": len(log.item)}
     log, examples = padded(log, examples, **{k: power_of_two(n) for k, n in room.items()})
     catalogue, width = catalogue_arrays(features), candidate_widths(features, config.num_sampled)
+    codes = catalogue.interest_codes
+    more = ((0, 0), (0, power_of_two(codes.shape[1]) - codes.shape[1]))
+    catalogue = catalogue._replace(
+        interest_codes=np.pad(codes, more, constant_values=features.num_interests),
+        interest_shares=np.pad(catalogue.interest_shares, more),
+    )
     rows = {name: pad(getattr(catalogue, name), wide.num_items) for name in catalogue._fields[:-1]}
     width = None if width is None else pad(width, wide.num_items)
     return log, catalogue._replace(**rows), width, examples
@@ -270,12 +312,14 @@ def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.
     given = np.column_stack([item_content(features), events, np.ones(len(events))])
     known = given[: old.num_items].astype(np.float64)
     square = known.T @ known + _RIDGE * np.eye(known.shape[1])
-    found = {}
-    for name in ITEM_TABLES:
-        said = np.linalg.solve(square, known.T @ weights[name].reshape(len(known), -1))
-        rows = (given[old.num_items :] @ said).reshape(-1, *weights[name].shape[1:])
-        found[name] = np.concatenate([weights[name], rows.astype(np.float32)])
-    return found
+    tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)
+    said = given[old.num_items :] @ np.linalg.solve(square, known.T @ tables)
+    ends = np.cumsum([weights[name][0].size for name in ITEM_TABLES])[:-1]
+    rows = zip(ITEM_TABLES, np.split(said.astype(np.float32), ends, axis=1), strict=True)
+    return {
+        name: np.concatenate([weights[name], new.reshape(-1, *weights[name].shape[1:])])
+        for name, new in rows
+    }
 
 
 def _of_interests(weights: dict, predictor: Predictor, features: Features):

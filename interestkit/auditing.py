@@ -11,8 +11,8 @@ from jaxtyping import Float, Int
 
 from interestkit import schema
 from interestkit.content import WORD
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, TITLE, USER
 from interestkit.splitting import Split
 

@@ -8,8 +8,9 @@ from typing import Protocol
 import numpy as np
 from jaxtyping import Float, Int
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 from interestkit.similarity import sums_by_user

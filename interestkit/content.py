@@ -160,6 +160,15 @@ def content_vectors(
     Source:
         Deerwester et al. (1990), JASIS 41(6); IDF as log(items / items with the word).
     """
+    words = _word_weights(titles, labels)
+    dim = min(dim, words.shape[1] - 1, len(titles) - 1)
+    if dim < 1:
+        return np.zeros((len(titles), 0), np.float32)
+    return unit_rows(reduce_rows(words, dim)).astype(np.float32)
+
+
+def _word_weights(titles: Sequence[str | None], labels: Sequence[Sequence[str]]):
+    """TF-IDF of words and labels that two items or more carry but not all do, as sparse rows."""
     from scipy.sparse import csr_matrix
 
     if len(titles) != len(labels):
@@ -174,13 +183,43 @@ def content_vectors(
     cells = [
         (i, vocabulary[w]) for i, row in enumerate(rows) for w in sorted(row & set(vocabulary))
     ]
-    dim = min(dim, len(vocabulary) - 1, len(rows) - 1)
-    if dim < 1:
-        return np.zeros((len(rows), 0), np.float32)
-    row, column = np.array(cells).T
+    row, column = np.array(cells, int).reshape(-1, 2).T
     idf = np.log(len(rows) / np.array([counts[word] for word in vocabulary]))
     words = csr_matrix((idf[column], (row, column)), shape=(len(rows), len(vocabulary)))
-    return unit_rows(reduce_rows(unit_rows(words), dim)).astype(np.float32)
+    return unit_rows(words)
+
+
+def fold_in(
+    content: Float[np.ndarray, "known content"],
+    titles: Sequence[str | None],
+    labels: Sequence[Sequence[str]],
+) -> Float[np.ndarray, "new content"]:
+    """Content vectors of new items, in the directions of those that are there.
+
+    With words X and vectors C of the known items, the loadings L make C L closest to X; a new row
+    x of words becomes the c that makes c L closest to x (both by least squares), at length one.
+
+    Args:
+        content: Vectors of the known items, which come first.
+        titles: Titles of all items, the new ones last.
+        labels: Interest labels of all items.
+
+    Returns:
+        One row of length one per new item, zeros where nothing is known; as wide as `content`.
+
+    Example:
+        >>> titles = ["red hat", "red shoe", "big car", "fast car"]
+        >>> old = content_vectors(titles, [()] * 4, dim=2)
+        >>> print((old[:2] @ fold_in(old, [*titles, "old hat"], [()] * 5).T > 0.5).ravel())
+        [ True False]
+    """
+    if not content.shape[1]:
+        return np.zeros((len(titles) - len(content), 0), np.float32)
+    words, known = _word_weights(titles, labels), len(content)
+    square = content.T.astype(np.float64) @ content
+    loadings = np.linalg.pinv(square) @ (words[:known].T @ content).T
+    found = words[known:] @ loadings.T @ np.linalg.pinv(loadings @ loadings.T)
+    return unit_rows(found).astype(np.float32)
 
 
 def unit_rows(matrix):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, UInt32
+from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from interestkit.features import Features
 from interestkit.histories import Histories
@@ -150,14 +150,20 @@ def _at_least_one(array: np.ndarray) -> np.ndarray:
     return array if len(array) else np.zeros((1, *array.shape[1:]), array.dtype)
 
 
-def find_examples(histories: Histories, task: str = "next") -> Examples:
-    """All moments with a history, grouped by user; "hidden" may part a history anywhere."""
+def find_examples(
+    histories: Histories, task: str = "next", *, kept: Bool[np.ndarray, " events"] | None = None
+) -> Examples:
+    """All moments with a history, grouped by user; "hidden" may part a history anywhere.
+
+    With `kept` only those moments that begin with an event that it marks.
+    """
     is_hidden = task == "hidden"
     if is_hidden:
         _check_distinct(histories)
     has_history = np.ones(len(histories.item), bool)
     has_history[histories.begins] = False
     parts = has_history if is_hidden else has_history & histories.starts_moment
+    parts = parts if kept is None else parts & kept
     position = np.flatnonzero(parts).astype(np.int32)
     if not len(position):
         what = "two events" if is_hidden else "events at two moments"

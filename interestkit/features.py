@@ -15,7 +15,8 @@ from jaxtyping import Bool, Float, Int
 from interestkit import reprs
 from interestkit.bounded import check_arrays, read_back
 from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.counting import SECONDS_PER_DAY
+from interestkit.histories import Histories
 from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
     EVENT_COLUMNS,
@@ -139,8 +140,8 @@ class Features:
         Raises:
             ValueError: If a column is missing, or a kind has no weight.
         """
-        events = _as_events(events)
-        _check_kinds(events, self.kind_weights)
+        events = as_events(events)
+        check_kinds(events, self.kind_weights)
         if moments is None:
             moments = events.group_by(USER, maintain_order=True).agg(
                 pl.col(TIME).max() + pl.duration(seconds=1)
@@ -281,10 +282,10 @@ def fit_features(
         >>> features.num_interests, features.interest_source
         (4, 'labels')
     """
-    events = _as_events(events)
+    events = as_events(events)
     if events.is_empty():
         raise ValueError("events must hold at least one event to fit features on, got none")
-    _check_kinds(events, kind_weights)
+    check_kinds(events, kind_weights)
     check_columns(items, ITEM_COLUMNS, what="items")
     last = events[TIME].max()
     until = until or last + timedelta(seconds=1)
@@ -292,7 +293,9 @@ def fit_features(
         raise ValueError(f"until must be after the last event, at {last}, got {until}")
     if num_snapshots < 0:
         raise ValueError(f"num_snapshots must be at least 0, got {num_snapshots}")
-    catalogue = _catalogue(events, items, min_item_events)
+    catalogue = catalogue_of(events, items, min_item_events)
+    if catalogue.is_empty():
+        raise ValueError(f"no item has min_item_events={min_item_events} training events")
     labels, source = _interests(catalogue, events, num_themes)
     catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
     names = tuple(sorted({label for row in labels for label in row}))
@@ -320,7 +323,7 @@ def fit_features(
     return with_popularity(unfinished, events, until, num_snapshots)
 
 
-def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
+def as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataFrame:
     """User, item, time and kind of events that come as a table or as rows."""
     is_table = isinstance(events, pl.DataFrame)
     table = events if is_table else pl.DataFrame(list(events), infer_schema_length=None)
@@ -333,13 +336,14 @@ def _as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.Data
     return table.select(*wanted)
 
 
-def _check_kinds(events: pl.DataFrame, kind_weights: Mapping[str, float]) -> None:
+def check_kinds(events: pl.DataFrame, kind_weights: Mapping[str, float]) -> None:
+    """Raise ValueError if a kind has no weight."""
     if strange := set(events[KIND].unique()) - set(kind_weights):
         allowed, came = sorted(kind_weights), sorted(map(str, strange))
         raise ValueError(f"kind must be one of {allowed}, got {came}")
 
 
-def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:
+def catalogue_of(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:
     """Items with enough events, from the most to the least frequent."""
     counts = (
         events.group_by(ITEM)
@@ -347,8 +351,6 @@ def _catalogue(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) 
         .filter(pl.col("events") >= min_item_events)
         .sort(["events", ITEM], descending=[True, False])
     )
-    if counts.is_empty():
-        raise ValueError(f"no item has min_item_events={min_item_events} training events")
     return counts.join(
         items.unique(ITEM, keep="first"), on=ITEM, how="left", maintain_order="left"
     ).select(

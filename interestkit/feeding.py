@@ -10,6 +10,7 @@ import numpy as np
 import polars as pl
 from jax.sharding import Mesh
 
+from interestkit.counting import power_of_two
 from interestkit.devices import on_mesh, place, spread
 from interestkit.examples import (
     Examples,
@@ -21,7 +22,7 @@ from interestkit.examples import (
     room_for,
 )
 from interestkit.features import Features
-from interestkit.histories import Histories, power_of_two
+from interestkit.histories import Histories
 from interestkit.model import Log
 from interestkit.schema import ITEM, KIND, TIME, USER
 from interestkit.shards import Shards, prefetched, timed

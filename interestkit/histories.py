@@ -3,15 +3,13 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
+from interestkit.counting import running_counts
 from interestkit.schema import did_you_mean
-
-SECONDS_PER_DAY = 86_400
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,40 +160,4 @@ class Histories:
             where there is none), and the decayed sum of weights of the user's events with
             this item up to and including each event.
         """
-        scales = np.fromiter(scales_days, float)
-        order = np.lexsort((self.item, self.user))  # stable: equal pairs stay in order of time
-        again = np.zeros(len(order), bool)
-        again[1:] = (self.user[order[1:]] == self.user[order[:-1]]) & (
-            self.item[order[1:]] == self.item[order[:-1]]
-        )
-        following = np.full(len(order), np.iinfo(np.int32).max, np.int32)
-        following[order[:-1][again[1:]]] = order[1:][again[1:]]
-        counts = np.repeat(self.weight[:, None], len(scales), axis=1).astype(np.float32, copy=False)
-        for now in _by_repetition(again):
-            now, before = order[now], order[now - 1]
-            days = (self.seconds[now] - self.seconds[before]) / SECONDS_PER_DAY
-            decay = np.exp(-days[:, None] / scales)
-            counts[now] += counts[before] * decay.astype(np.float32)
-        return following, counts
-
-
-def _by_repetition(again: Bool[np.ndarray, " events"]) -> Iterable[np.ndarray]:
-    """Positions of all second, then all third ... elements of the runs that `again` marks."""
-    position = np.flatnonzero(again)
-    is_second = np.diff(position, prepend=-1) > 1
-    repetition = position - np.maximum.accumulate(np.where(is_second, position, 0))
-    order = np.argsort(repetition, kind="stable")
-    bounds = np.searchsorted(repetition[order], np.arange(repetition.max(initial=-1) + 2))
-    return (position[order[a:b]] for a, b in pairwise(bounds))
-
-
-def power_of_two(number: int) -> int:
-    """The smallest power of two that is at least `number`, and at least 1.
-
-    Arrays padded to such lengths have few shapes, so few programs are compiled.
-
-    Example:
-        >>> [power_of_two(number) for number in (0, 1, 5, 8)]
-        [1, 1, 8, 8]
-    """
-    return 1 << max(number - 1, 0).bit_length()
+        return running_counts(self.user, self.item, self.seconds, self.weight, scales_days)

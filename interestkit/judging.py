@@ -11,9 +11,10 @@ from jaxtyping import Float, Int
 
 from interestkit import metrics
 from interestkit.baselines import Ranker
+from interestkit.counting import power_of_two
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
-from interestkit.histories import Histories, power_of_two
+from interestkit.histories import Histories
 from interestkit.similarity import sums_by_user
 
 NUM_BINS = 15  # of confidence, as is usual

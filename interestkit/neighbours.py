@@ -14,8 +14,9 @@ from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from interestkit.baselines import Popular
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 from interestkit.similarity import (

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from interestkit.histories import SECONDS_PER_DAY
+from interestkit.counting import SECONDS_PER_DAY
 
 # Decay of interest and popularity is looked at on three time scales, as shares of the
 # training span: a year gives 7, 30 and 365 days.
@@ -49,6 +49,7 @@ def popularity_at(
     *,
     scales_days: Sequence[float],
     num_items: int,
+    before: Float[np.ndarray, "scales items"] | float = 0.0,
 ) -> Float[np.ndarray, "snapshots scales items"]:
     """log(1 + decayed weight of an item's events) before each moment, on each time scale.
 
@@ -59,6 +60,7 @@ def popularity_at(
         weight: Weight of each event.
         scales_days: An event of age a days counts exp(-a / scale).
         num_items: Size of the catalogue.
+        before: Decayed weight of earlier events at the first moment.
 
     Example:
         >>> day = np.array([0, 86_400])
@@ -70,10 +72,11 @@ def popularity_at(
     step = np.clip(np.searchsorted(edges, seconds, side="right") - 1, 0, steps - 1)
     cell = step * num_items + code
     popularity = np.zeros((steps + 1, len(scales_days), num_items))
+    popularity[0] = before
     for scale, days in enumerate(scales_days):
         decayed = np.exp((seconds - edges[step + 1]) / SECONDS_PER_DAY / days)
         added = np.bincount(cell, weight * decayed, minlength=steps * num_items)
         kept = np.exp(-np.diff(edges) / SECONDS_PER_DAY / days)
-        for snapshot, row in enumerate(added.reshape(steps, -1)):
+        for snapshot, row in enumerate(added.reshape(steps, num_items)):
             popularity[snapshot + 1, scale] = popularity[snapshot, scale] * kept[snapshot] + row
     return np.log1p(popularity).astype(np.float32)

@@ -15,10 +15,11 @@ from jaxtyping import Float, Int
 
 from interestkit import reprs
 from interestkit.bounded import check_arrays, read_back
+from interestkit.counting import pad, power_of_two
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
-from interestkit.histories import Histories, power_of_two
+from interestkit.histories import Histories
 from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import (
     HIDDEN,
@@ -41,7 +42,7 @@ _CHUNK = 32  # blocks that one call of a program goes through, at most
 _SMALLEST_LOG = 4096  # events of a chunk and of a block are padded to a power of two, at least this
 
 
-class _Chunk(NamedTuple):
+class Chunk(NamedTuple):
     """Some users in blocks, with their part of the log."""
 
     log: Log
@@ -109,7 +110,7 @@ class Predictor:
         """
         check_k(k, self.features)
         run = partial(_rank, exclude_seen=exclude_seen, k=k)
-        return self._by_chunk(run, histories)
+        return self.by_chunk(run, histories)
 
     def score(
         self,
@@ -133,15 +134,15 @@ class Predictor:
         if codes.size and not 0 <= codes.min() <= codes.max() < self.features.num_items:
             allowed = f"0..{self.features.num_items - 1} (the catalogue)"
             raise ValueError(f"codes must be in {allowed}, got {codes.min()}..{codes.max()}")
-        return self._by_chunk(partial(_score, exclude_seen=exclude_seen), histories, codes)
+        return self.by_chunk(partial(_score, exclude_seen=exclude_seen), histories, codes)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest in what each user does next; a row sums to 1."""
-        return self._by_chunk(_interests, histories)
+        return self.by_chunk(_interests, histories)
 
-    def _by_chunk(self, run: Callable, histories: Histories, *given: np.ndarray):
+    def by_chunk(self, run: Callable, histories: Histories, *given: np.ndarray):
         """What a program says of all users; the next chunk is made while one is on the device."""
-        arguments = (*self._program(histories), self._linear, jnp.array(PARTS[self.mode]))
+        arguments = (*self._program(histories), self.linear_part, jnp.array(PARTS[self.mode]))
         found, running = [], None
         for chunk, block_events in self._chunks(histories, *given):
             ahead = run(*arguments, chunk, block_events=block_events)
@@ -219,21 +220,26 @@ class Predictor:
         return place(catalogue_arrays(self.features))
 
     @cached_property
-    def _linear(self) -> Float[jax.Array, "items items"]:
+    def linear_part(self) -> Float[jax.Array, "items items"]:
+        """The linear part on the device; 0 x 0 where there is none."""
         return place(np.zeros((0, 0), np.float32) if self.linear is None else self.linear)
 
     def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
         """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""
         histories.check_coded_by(self.features.fingerprint)
-        catalogue = self._catalogue
         if len(histories) and histories.moment.min() >= self.features.snapshot_seconds[-1]:
-            catalogue = catalogue._replace(
-                popularity=catalogue.popularity[:, -1:],
-                snapshot_seconds=catalogue.snapshot_seconds[-1:],
-            )
-        return (*self._split, catalogue)
+            return self.newest
+        return (*self._split, self._catalogue)
 
-    def _chunks(self, histories: Histories, *given: np.ndarray) -> Iterator[tuple[_Chunk, int]]:
+    @property
+    def newest(self) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
+        """The two halves of the model, and the catalogue with its last snapshot alone."""
+        catalogue = self._catalogue
+        popularity, seconds = catalogue.popularity[:, -1:], catalogue.snapshot_seconds[-1:]
+        newest = catalogue._replace(popularity=popularity, snapshot_seconds=seconds)
+        return (*self._split, newest)
+
+    def _chunks(self, histories: Histories, *given: np.ndarray) -> Iterator[tuple[Chunk, int]]:
         """Users chunk by chunk, all of one shape, and how many events a block has room for."""
         most = min(_CHUNK, power_of_two(-(-len(histories) // BLOCK)))
         users = most * BLOCK
@@ -249,7 +255,7 @@ class Predictor:
             moment = (own.offsets[:-1], own.offsets[1:], own.moment)
             rows = (*moment, *(array[first : first + users] for array in given))
             blocks = [in_blocks(array, most) for array in rows]
-            chunk = _Chunk(
+            chunk = Chunk(
                 log=jax.tree.map(lambda array: pad(array, chunk_events), log),
                 user=pad(own.user, chunk_events, users),
                 moment=Moment(*blocks[:3]),
@@ -265,7 +271,7 @@ def _most_events(histories: Histories, users: int) -> int:
     return int(np.diff(edges).max(initial=0))
 
 
-def _in_blocks(say: Callable, chunk: _Chunk):
+def by_block(say: Callable, chunk: Chunk):
     """What `say` says of each block, given its number, moments and the rows given for its users.
 
     One loop of the device; it ends with the last block that holds users.
@@ -278,21 +284,21 @@ def _in_blocks(say: Callable, chunk: _Chunk):
     def step(number, found):
         return jax.tree.map(lambda all_, own: all_.at[number].set(own), found, block(number))
 
-    blocks = len(chunk.moment.start)
+    blocks = chunk.moment.start.shape[0]
     shapes = jax.eval_shape(block, jnp.int32(0))
     empty = jax.tree.map(lambda own: jnp.zeros((blocks, *own.shape), own.dtype), shapes)
     return jax.lax.fori_loop(0, chunk.num_blocks, step, empty)
 
 
-def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_seen):
+def scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_seen):
     """A function of a block: scores of all items, what makes them log-probabilities, and rows."""
-    table = _item_side(model, catalogue, parts)
+    table = item_side(model, catalogue, parts)
 
     def scores(number, moment):
         said = model(chunk.log, catalogue, moment, parts=parts)
-        new = nearest(_user_side(said, catalogue, parts), table)
+        new = nearest(user_side(said, catalogue, parts), table)
         at = moment.start[0] + jnp.arange(block_events)
-        at = jnp.minimum(at, len(chunk.user) - 1)
+        at = jnp.minimum(at, chunk.user.shape[0] - 1)
         row = jnp.minimum(chunk.user[at] - number * len(new), len(new))
         seen = (row, chunk.log.item[at])
         if linear.size:
@@ -302,7 +308,7 @@ def _scorer(model, catalogue, linear, parts, chunk, *, block_events, exclude_see
     return scores
 
 
-def _item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.Array, "items all"]:
+def item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.Array, "items all"]:
     """All that `InterestModel.score_new` multiplies by something of the user, side by side."""
     known, trend = model.popularity_signals(catalogue.popularity)
     signals = jnp.concatenate([known, trend[..., None]], axis=-1)
@@ -311,7 +317,8 @@ def _item_side(model: InterestModel, catalogue: Catalogue, parts) -> Float[jax.A
     return jnp.concatenate(sides, axis=1)
 
 
-def _user_side(said: Prediction, catalogue: Catalogue, parts):
+def user_side(said: Prediction, catalogue: Catalogue, parts):
+    """What `item_side` is multiplied by; (users, vectors, all) where a user has several."""
     at = jax.nn.one_hot(said.snapshot, catalogue.popularity.shape[1])
     weight = parts[0] * jnp.einsum("bn,bs->bns", at, said.popularity_weight)
     rest = jnp.concatenate([weight.reshape(len(at), -1), jnp.ones((len(at), 1))], axis=1)
@@ -322,25 +329,25 @@ def _user_side(said: Prediction, catalogue: Catalogue, parts):
 
 @partial(jax.jit, static_argnums=0, static_argnames=("block_events", "exclude_seen", "k"))
 def _rank(graph, state, catalogue, linear, parts, chunk, *, k, **settings):
-    scores_of = _scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
+    scores_of = scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
 
     def rank(number, moment):
         scores, total = scores_of(number, moment)
         best, codes = top_k(scores, k)
         return codes, best - total[:, None]
 
-    return _in_blocks(rank, chunk)
+    return by_block(rank, chunk)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("block_events", "exclude_seen"))
 def _score(graph, state, catalogue, linear, parts, chunk, **settings):
-    scores_of = _scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
+    scores_of = scorer(nnx.merge(graph, state), catalogue, linear, parts, chunk, **settings)
 
     def score(number, moment, codes):
         scores, total = scores_of(number, moment)
         return jnp.take_along_axis(scores, codes, axis=1) - total[:, None]
 
-    return _in_blocks(score, chunk)
+    return by_block(score, chunk)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="block_events")
@@ -351,7 +358,7 @@ def _interests(graph, state, catalogue, linear, parts, chunk, *, block_events):
     def interests(_, moment):
         return jnp.exp(model(chunk.log, catalogue, moment, parts=parts).interests)
 
-    return _in_blocks(interests, chunk)
+    return by_block(interests, chunk)
 
 
 def check_k(k: int, features: Features) -> None:
@@ -387,9 +394,3 @@ def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFram
 def in_blocks(array: np.ndarray, number: int) -> np.ndarray:
     """Rows of users in so many blocks of `BLOCK`, with zeros behind them."""
     return pad(array, number * BLOCK).reshape(number, BLOCK, *array.shape[1:])
-
-
-def pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
-    """The array with rows of a value behind it, `size` rows in all."""
-    width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
-    return np.pad(array, width, constant_values=value)

@@ -17,6 +17,7 @@ from jaxtyping import Array, Float
 
 from interestkit import reprs
 from interestkit.checkpoint import Checkpoint, Progress, identity_of
+from interestkit.counting import power_of_two
 from interestkit.devices import (
     DATA,
     MODEL,
@@ -52,13 +53,9 @@ from interestkit.failing import (
 from interestkit.features import Features
 from interestkit.feeding import Fed, Source, can_repeat, check_histories, feed, sample, users_at
 from interestkit.heldout import HeldOut
-from interestkit.histories import Histories, power_of_two
+from interestkit.histories import Histories
 from interestkit.losses import LOSSES, total_loss
-from interestkit.model import (
-    InterestModel,
-    ModelConfig,
-    graphdef,
-)
+from interestkit.model import InterestModel, ModelConfig, graphdef
 from interestkit.packing import Packed, pack, unpack
 from interestkit.progress import progress_bar
 from interestkit.shards import Shards
@@ -98,7 +95,9 @@ class FitResult:
         return reprs.of_fit(self)
 
 
-class _State(NamedTuple):
+class State(NamedTuple):
+    """What an epoch begins with and leaves behind."""
+
     params: Packed
     optimizer: optax.OptState
     key: Array  # its data, as keys have no type of their own in NumPy
@@ -309,7 +308,7 @@ def interest_prior_of(features: Features) -> Float[np.ndarray, " interests"]:
     return np.log((sums / max(sums.sum(), 1e-12) + 1e-4).astype(np.float32))
 
 
-class _Rates(NamedTuple):
+class Rates(NamedTuple):
     """Settings that may change without another program being compiled."""
 
     learning_rate: float
@@ -326,11 +325,12 @@ def parted(config: TrainingConfig, mesh: Mesh | None, shape: ModelConfig | None 
             allowed = f"a number that divides {' and '.join(map(str, divided))}"
             raise ValueError(f"{axis} axis of the mesh must be {allowed}, got {mesh.shape[axis]}")
     rest = {name: getattr(TrainingConfig, name) for name in ("patience", "validation_users")}
-    rates = {name: getattr(TrainingConfig, name) for name in _Rates._fields}
-    return replace(config, **rest, **rates), _Rates(config.learning_rate, config.weight_decay)
+    rates = {name: getattr(TrainingConfig, name) for name in Rates._fields}
+    return replace(config, **rest, **rates), Rates(config.learning_rate, config.weight_decay)
 
 
-def _optimizer(config: TrainingConfig, rates: _Rates) -> optax.GradientTransformation:
+def optimizer_of(config: TrainingConfig, rates: Rates) -> optax.GradientTransformation:
+    """AdamW, its rate falling to zero over all epochs."""
     rate = optax.cosine_decay_schedule(rates.learning_rate, config.epochs * config.steps)
     return optax.adamw(rate, weight_decay=rates.weight_decay)
 
@@ -348,12 +348,12 @@ def initialise(num_items: int, wide: ModelConfig, config: TrainingConfig, key, i
     # strong types, as after an update, so that all epochs share one program
     params = jax.tree.map(lambda array: array.astype(array.dtype), pack(nnx.split(model)[1]))
     params = first_items(params, num_items)
-    optimizer = _optimizer(config, _Rates(1.0, 0.0)).init(params)
-    return stay_placed(_State(params, optimizer, jax.random.key_data(key)))
+    optimizer = optimizer_of(config, Rates(1.0, 0.0)).init(params)
+    return stay_placed(State(params, optimizer, jax.random.key_data(key)))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def train_epoch(shape: ModelConfig, config: TrainingConfig, rates: _Rates, state: _State, *data):
+def train_epoch(shape: ModelConfig, config: TrainingConfig, rates: Rates, state: State, *data):
     """One epoch, compiled as one scan over its steps.
 
     Returns:
@@ -368,14 +368,14 @@ def train_epoch(shape: ModelConfig, config: TrainingConfig, rates: _Rates, state
 def _taken_apart(
     shape: ModelConfig,
     config: TrainingConfig,
-    rates: _Rates,
-    state: _State,
+    rates: Rates,
+    state: State,
     log,
     catalogue,
     width,
     examples,
 ) -> Steps:
-    optimizer = _optimizer(config, rates)
+    optimizer = optimizer_of(config, rates)
     num_items = 0 if width is None else len(width)
     key = jax.random.wrap_key_data(state.key)
     draws = draw(config, key, num_events=len(examples.user), num_items=num_items)
@@ -390,10 +390,10 @@ def _taken_apart(
     def loss(packed: Packed, *drawn):
         return total_loss(unpack(shape, packed), shape, config, log, catalogue, *drawn)
 
-    def step(state: _State, drawn):
+    def step(state: State, drawn):
         gradients, losses = jax.grad(loss, has_aux=True)(state.params, *inputs(drawn))
         updates, moments = optimizer.update(gradients, state.optimizer, state.params)
-        return _State(optax.apply_updates(state.params, updates), moments, state.key), losses
+        return State(optax.apply_updates(state.params, updates), moments, state.key), losses
 
     drawn = (moments, parts, draws.first, draws.steps)
     return Steps(step, loss, inputs, drawn, draws.key)

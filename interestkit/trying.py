@@ -10,12 +10,13 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Float, Int
 
+from interestkit.counting import pad, power_of_two
 from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
-from interestkit.histories import Histories, power_of_two
+from interestkit.histories import Histories
 from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import HIDDEN, PARTS, Catalogue, InterestModel, Moment
-from interestkit.prediction import Predictor, check_k, pad
+from interestkit.prediction import Predictor, check_k
 from interestkit.ranking import top_k
 
 

@@ -11,11 +11,11 @@ from flax import nnx
 from jax.sharding import Mesh
 from jaxtyping import Array, Float, Int
 
+from interestkit.counting import power_of_two
 from interestkit.devices import DATA, place, spread
 from interestkit.examples import TrainingConfig, log_arrays
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
-from interestkit.histories import power_of_two
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.mixing import hide_seen, mix_repeats
 from interestkit.model import (

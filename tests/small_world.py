@@ -4,7 +4,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.counting import SECONDS_PER_DAY
+from interestkit.histories import Histories
 
 # Items 0..3 carry interests x, x, y, none; item 4 is a search.
 FEATURES = SimpleNamespace(

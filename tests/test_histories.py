@@ -8,8 +8,9 @@ import polars as pl
 import pytest
 import small_world
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import fit_features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)

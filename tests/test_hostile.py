@@ -78,6 +78,12 @@ def figures(names):
     yield plots.privacy_curve(pl.DataFrame(by_epsilon | {"value": 0.1}), "items", model=few[0])
     found = pl.DataFrame({"false_positives": [0.01, 1.0], "found": [0.1, 1.0]})
     yield plots.membership(dict.fromkeys(few, found))
+    drifted = {"aspect": "interest", "name": names, "before": 0.1, "after": 0.2}
+    yield plots.interest_drift(pl.DataFrame(drifted | {"low": 0.0, "high": 0.1, "is_drift": True}))
+    periods = pl.DataFrame({"period": [START, START + timedelta(days=7)], "value": 0.2})
+    periods = periods.with_columns(target=pl.lit(names[0]), low=pl.lit(0.1), high=pl.lit(0.3))
+    periods = periods.join(pl.DataFrame({"model": few}), how="cross")
+    yield plots.prequential_curve(periods, names[0])
     yield plots.search_trials(
         trials.with_columns(pl.Series(k, v) for k, v in settings.items()), title=names[0]
     )[0]

@@ -15,9 +15,10 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from interestkit.counting import pad
 from interestkit.histories import Histories
 from interestkit.model import HIDDEN, LEAST_SUM, LEAST_WEIGHT, PARTS, InterestModel
-from interestkit.prediction import Predictor, pad
+from interestkit.prediction import Predictor
 from interestkit.records import Catalogue, Log, Moment, Prediction, Summary
 from interestkit.trying import light
 

@@ -9,10 +9,11 @@ from flax import nnx
 from jaxtyping import Bool, Float, Int
 
 from interestkit.comparison import bootstrap_intervals, paired_statistics
+from interestkit.counting import pad
 from interestkit.explanation.asking import Asked, Users, scores
 from interestkit.explanation.attributions import Explanation, by_gradients
 from interestkit.explanation.telling import Told
-from interestkit.prediction import Predictor, pad
+from interestkit.prediction import Predictor
 from interestkit.schema import USER
 
 ORDERS = ("without", "gradient", "random", "newest")

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix, diags
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.similarity import pair_matrix
 
 MOST_USERS = 5_000  # users of a log with whom others are compared, evenly taken

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.exploration.counting import LabelCooccurrence, OfCrowd, Scores
 from interestkit.exploration.crowd import (
     Crowd,
@@ -20,7 +21,7 @@ from interestkit.exploration.crowd import (
     unit,
 )
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.progress import progress_bar
 
 _WINDOWS = (0.5, 1.0, 2.0, 4.0)  # of rates and trends, in units of the days ahead

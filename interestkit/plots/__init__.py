@@ -22,6 +22,7 @@ from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
 from interestkit.plots.privacy import membership, privacy_curve, reidentification
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
+from interestkit.plots.updates import interest_drift, prequential_curve
 
 __all__ = [
     "STYLE",
@@ -35,11 +36,13 @@ __all__ = [
     "gains",
     "history_lengths",
     "interest_bars",
+    "interest_drift",
     "interest_points",
     "interest_sizes",
     "interest_tree",
     "long_tail",
     "membership",
+    "prequential_curve",
     "privacy_curve",
     "reidentification",
     "reliability",

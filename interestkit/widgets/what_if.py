@@ -9,7 +9,8 @@ import ipywidgets as w
 import numpy as np
 import polars as pl
 
-from interestkit.histories import Histories, power_of_two
+from interestkit.counting import power_of_two
+from interestkit.histories import Histories
 from interestkit.markup import words
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM

@@ -1,0 +1,189 @@
+"""Features that grow with new events: what was known keeps its place, what is new stands behind."""
+
+import math
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+import numpy as np
+import polars as pl
+from jaxtyping import Float, Int
+
+from interestkit.content import fold_in, words_of
+from interestkit.features import Features, as_events, catalogue_of, check_kinds
+from interestkit.popularity import popularity_at
+from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, KIND, TIME, TITLE, USER, check_columns
+
+
+def grow_features(
+    features: Features,
+    new_events: pl.DataFrame,
+    items: pl.DataFrame,
+    *,
+    past: pl.DataFrame | None = None,
+    until: datetime | None = None,
+    min_item_events: int = 5,
+) -> Features:
+    """The features with new events: known items and interests keep their codes and vectors.
+
+    New items stand behind the known ones, new labels behind the known interests. Content vectors of
+    new items are folded into the directions that are there; popularity goes on from the last
+    snapshot, and there are as many snapshots as before: the closest give way. Time scales and
+    weights of kinds stay. A known item keeps the labels that it has.
+
+    Args:
+        features: What was fitted, or grown, before.
+        new_events: Events after `features.fitted_until`.
+        items: Items table with the new items.
+        past: Events up to `features.fitted_until`: an item counts as new once it has
+            `min_item_events` in both together. None counts new events alone.
+        until: As in `fit_features`.
+        min_item_events: An item with fewer events stays out of the catalogue.
+
+    Returns:
+        New features; those given stay as they are.
+
+    Raises:
+        ValueError: If there is no new event, one is not after `features.fitted_until`, one of the
+            past is, one is not before `until`, a kind has no weight, or a column is missing.
+
+    Example:
+        >>> from interestkit import fit_features, simulate
+        >>> log = simulate(num_users=60, num_items=40, num_interests=4, num_bots=0, faults=0)
+        >>> old, new = log.events[:2000], log.events[2000:]
+        >>> features = fit_features(old, log.items)
+        >>> grown = grow_features(features, new, log.items, past=old)
+        >>> grown.items["item"][: features.num_items].equals(features.items["item"])
+        True
+    """
+    new, past = checked(features, new_events, past)
+    check_columns(items, ITEM_COLUMNS, what="items")
+    last = new[TIME].max()
+    until = until or last + timedelta(seconds=1)
+    if until <= last:
+        raise ValueError(f"until must be after the last event, at {last}, got {until}")
+    events = pl.concat([past, new])
+    known = features.items[ITEM].implode()
+    added = catalogue_of(events.filter(~pl.col(ITEM).is_in(known)), items, min_item_events)
+    labels = _labels(features, added, events)
+    added = added.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
+    names = _names(features, labels)
+    seen = features.items.select(ITEM).join(new[ITEM].value_counts(), on=ITEM, how="left")
+    more = seen["count"].fill_null(0).cast(pl.Int32)
+    old = features.items.with_columns(pl.col("events") + more)
+    catalogue = pl.concat([old, added])
+    content = features.content
+    if len(added):
+        words = (catalogue[TITLE].to_list(), catalogue[INTERESTS].to_list())
+        content = np.concatenate([content, fold_in(content, *words)])
+    grown = replace(
+        features,
+        items=catalogue,
+        interests=names,
+        item_interests=_shares(features, labels, names),
+        content=content,
+        fitted_until=last,
+    )
+    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
+    popularity, edges = _popularity(features, grown, new, events, end)
+    return replace(grown, popularity=popularity, snapshot_seconds=edges)
+
+
+def checked(
+    features: Features, new_events: pl.DataFrame, past: pl.DataFrame | None
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """New events and those before them (none without `past`), each on its side of the features.
+
+    Raises:
+        ValueError: As `grow_features`.
+    """
+    new, limit = as_events(new_events), features.fitted_until
+    if new.is_empty():
+        raise ValueError("new_events must hold at least one event, got none")
+    past = new.clear() if past is None else as_events(past)
+    for what, table, side in (
+        ("new_events must be after", new, pl.col(TIME) > limit),
+        ("past must end by", past, pl.col(TIME) <= limit),
+    ):
+        check_kinds(table, features.kind_weights)
+        if len(wrong := table.filter(~side.fill_null(False))):
+            user, item, time, _ = wrong.row(0)
+            raise ValueError(
+                f"{what} {limit}, until which the features were fitted, got {len(wrong):,} of "
+                f"{len(table):,} events on the other side, such as {user!r} with {item!r} at {time}"
+            )
+    return new, past
+
+
+def _labels(features: Features, added: pl.DataFrame, events: pl.DataFrame) -> list[tuple[str, ...]]:
+    """Interests of the new items, found as those of the known ones were."""
+    if features.interest_source == "labels":
+        return [tuple(dict.fromkeys(row)) for row in added[INTERESTS].to_list()]
+    if features.interest_source == "titles":
+        rows = added.select(TITLE, "is_candidate").iter_rows()
+        found = (set(words_of(title)) if ok else set() for title, ok in rows)
+        return [tuple(name for name in features.interests if name in words) for words in found]
+    return _cluster_of_users(features, added, events)
+
+
+def _cluster_of_users(features: Features, added: pl.DataFrame, events: pl.DataFrame):
+    """For each new item the cluster that those who had it have most of; none for strangers."""
+    clusters = features.items.select(ITEM, cluster=pl.col(INTERESTS).list.first())
+    had = events.join(clusters, on=ITEM).group_by(USER, "cluster").len()
+    new = events.filter(pl.col(ITEM).is_in(added[ITEM].implode())).select(USER, ITEM)
+    votes = new.join(had, on=USER).group_by(ITEM, "cluster").agg(pl.col("len").sum())
+    best = votes.sort(["len", "cluster"], descending=[True, False]).unique(ITEM, keep="first")
+    found = added.select(ITEM).join(best, on=ITEM, how="left", maintain_order="left")["cluster"]
+    return [() if name is None else (name,) for name in found]
+
+
+def _names(features: Features, labels: list[tuple[str, ...]]) -> tuple[str, ...]:
+    fresh = {label for row in labels for label in row} - set(features.interests)
+    return (*features.interests, *sorted(fresh))
+
+
+def _shares(features: Features, labels, names) -> Float[np.ndarray, "items interests"]:
+    """Shares of the known items, and of new ones below them."""
+    shares = np.zeros((features.num_items + len(labels), len(names)), np.float32)
+    shares[: features.num_items, : features.num_interests] = features.item_interests
+    code = {name: number for number, name in enumerate(names)}
+    for row, own in enumerate(labels, start=features.num_items):
+        shares[row, [code[label] for label in own]] = 1 / max(len(own), 1)
+    return shares
+
+
+def _popularity(features: Features, grown: Features, new, events, end: int):
+    """Snapshots, as many as before, and their times: known items go on, new ones are counted."""
+    edges, num_known = features.snapshot_seconds, features.num_items
+    if len(edges) == 1:  # nothing is ever popular now
+        shape = (1, len(features.scales_days), grown.num_items)
+        return np.zeros(shape, np.float32), edges
+    end = max(end, int(edges[-1]) + 1)
+    step = max((edges[-1] - edges[0]) // (len(edges) - 1), 1)
+    steps = min(max(round((end - edges[-1]) / step), 1), int(end - edges[-1]))
+    later = np.linspace(edges[-1], end, steps + 1).astype(np.int32)
+    before = np.expm1(features.popularity[-1].astype(np.float64))
+    going_on = _counted(grown, new, later, range(num_known), before)[1:]
+    known = np.concatenate([features.popularity, going_on])
+    edges = np.concatenate([edges, later[1:]])
+    fresh = _counted(grown, events, edges, range(num_known, grown.num_items), 0.0)
+    kept = _spread_out(edges, len(features.snapshot_seconds))
+    return np.concatenate([known, fresh], axis=2)[kept], edges[kept]
+
+
+def _counted(grown: Features, events: pl.DataFrame, edges, codes: range, before):
+    """Popularity of some items at the edges."""
+    code, seconds = grown.codes(events[ITEM]), grown.seconds(events[TIME])
+    own = (code >= codes.start) & (code < codes.stop) & (seconds < edges[-1])
+    weight = events[KIND].replace_strict(dict(grown.kind_weights), return_dtype=pl.Float64)
+    sizes = {"scales_days": grown.scales_days, "num_items": len(codes), "before": before}
+    counted = (code[own] - codes.start, seconds[own], weight.to_numpy()[own])
+    return popularity_at(edges, *counted, **sizes)
+
+
+def _spread_out(edges: Int[np.ndarray, " edges"], count: int) -> Int[np.ndarray, " kept"]:
+    """Places of so many edges, the first and the last among them: the closest have given way."""
+    kept = np.arange(len(edges))
+    while len(kept) > count:
+        gaps = edges[kept[2:]] - edges[kept[:-2]]
+        kept = np.delete(kept, 1 + int(gaps.argmin()))
+    return kept

@@ -1,0 +1,235 @@
+"""Judged on each coming period, then shown it: a model that is updated, beside two that are not.
+
+Source: Dawid (1984), The prequential approach, JRSS A 147(2), doi:10.2307/2981683.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+
+import numpy as np
+import polars as pl
+
+from interestkit.comparison import bootstrap_intervals
+from interestkit.heldout import held_out
+from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
+from interestkit.prediction import Predictor
+from interestkit.progress import progress_bar
+from interestkit.schema import EVENT_COLUMNS, TIME, USER
+from interestkit.splitting import Split
+from interestkit.updating import Update, update
+
+NEVER, UPDATED, RETRAINED = "never updated", "updated", "retrained"
+TARGETS = ("items", "new items", "interests")
+_GROUPS = ("is_absent", "interest")
+_COLUMNS = {"period": EVENT_COLUMNS[TIME], "model": pl.String, "seconds": pl.Float64}
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Prequential:
+    """What `prequential` found.
+
+    Args:
+        scores: A row for each period, model, target and judged user: period (its beginning),
+            model, target, user, value (NDCG, NaN where the user did nothing of that kind),
+            is_absent (no event of the user since the first period began, so that no update
+            was trained on them), interest (the one most of their events in the period carry).
+        times: A row for each period and model: seconds of the processor to make the model that is
+            judged in the period, compilation included.
+        updates: The updates, in order.
+    """
+
+    scores: pl.DataFrame
+    times: pl.DataFrame
+    updates: tuple[Update, ...]
+
+    def __repr__(self) -> str:
+        rows = self.summary().filter(target="items").iter_rows(named=True)
+        parts = (f"{r['model']} {r['value']:.3f} in {r['seconds'] or 0:.1f} s" for r in rows)
+        return f"Prequential({len(self.updates) + 1} periods, NDCG of items: {', '.join(parts)})"
+
+    def curve(self) -> pl.DataFrame:
+        """Mean of each period, model and target over users, with a 95 % interval.
+
+        Returns:
+            Columns period, model, target, value, low, high, users.
+        """
+        return _means(self.scores, ["period", "model", "target"])
+
+    def summary(self) -> pl.DataFrame:
+        """Means over users, and the time that was spent after the first model, which all share.
+
+        Returns:
+            Columns model, target, value, low, high, users, seconds, of_retrained (share of the
+            value of full retraining) and of_time (share of its time); the last two are null where
+            nothing was retrained.
+        """
+        table = _means(self.scores, ["model", "target"])
+        seconds = self.times.group_by("model").agg(pl.col("seconds").sum())
+        table = table.join(seconds, on="model", how="left", maintain_order="left")
+        best = table.filter(model=RETRAINED).select("target", best="value", most="seconds")
+        table = table.join(best, on="target", how="left", maintain_order="left")
+        return table.with_columns(
+            of_retrained=pl.col("value") / pl.col("best"),
+            of_time=pl.col("seconds") / pl.col("most"),
+        ).drop("best", "most")
+
+    def forgetting(self, target: str = "items") -> pl.DataFrame:
+        """What updates have cost on what they did not see: updated minus never updated, per user.
+
+        First for users whom no update was trained on, then for each interest over all users. Below
+        0, with the whole interval, something was forgotten.
+
+        Args:
+            target: One of "items", "new items" and "interests".
+
+        Returns:
+            Columns group ("absent users" or an interest), gain, low, high (95 % over users), users.
+        """
+        own = self.scores.filter(target=target).drop_nans("value")
+        key = ["period", USER, "is_absent", "interest"]
+        pairs = own.filter(model=UPDATED).join(own.filter(model=NEVER), on=key, nulls_equal=True)
+        pairs = pairs.with_columns(value=pl.col("value") - pl.col("value_right"))
+        # before the first update both are the same
+        pairs = pairs.filter(pl.col("period") > self.scores["period"].min())
+        absent = pairs.filter("is_absent").with_columns(group=pl.lit("absent users"))
+        labels = pairs.drop_nulls("interest").with_columns(group="interest")
+        table = pl.concat([_means(part, ["group"]) for part in (absent, labels.sort("interest"))])
+        return table.rename({"value": "gain"})
+
+
+def prequential(
+    events: pl.DataFrame,
+    items: pl.DataFrame,
+    cuts: Sequence[datetime],
+    *,
+    train: Callable[[pl.DataFrame, datetime], Predictor],
+    retrain: bool = True,
+    k: int = 10,
+    interest_k: int = 3,
+    progress: bool = True,
+    **options: object,
+) -> Prequential:
+    """Three models through time: judged on each period, and only then shown its events.
+
+    One is trained before the first cut and never changed, one is updated after each period, one is
+    trained anew. Each ranks at the beginning of a period, for users with events before it.
+
+    Args:
+        events: A clean log.
+        items: Its items table.
+        cuts: Times at which periods begin, rising, and the end of the last one.
+        train: Makes a model of events and the time until which they were collected: what
+            `updated` is measured against, so give it the epochs that it needs, and no more.
+        retrain: False leaves out the third model, which takes most of the time.
+        k: Length of item lists.
+        interest_k: Length of interest lists.
+        progress: Show a progress bar over periods.
+        **options: Of `update`, such as `config` and `replay`.
+
+    Raises:
+        ValueError: If there are not two cuts, they do not rise, or a period has no user to judge.
+    """
+    cuts = list(cuts)
+    if len(cuts) < 2 or sorted(set(cuts)) != cuts:
+        raise ValueError(f"cuts must be two times or more, rising, got {[*map(str, cuts)]}")
+    events = events.sort(USER, TIME, maintain_order=True)
+    scores, times, updates = [], [], []
+    first = train(events.filter(pl.col(TIME) < cuts[0]), cuts[0])
+    models = {NEVER: first, UPDATED: first} | ({RETRAINED: first} if retrain else {})
+    for n in progress_bar(range(len(cuts) - 1), label="periods", unit="period", enabled=progress):
+        before, coming = (events.filter(part) for part in _parts(cuts, n))
+        if n:
+            made, spent = _timed(_go_on, models[UPDATED], before, items, cuts[n], options)
+            updates.append(made)
+            models[UPDATED] = made.predictor
+            times.append((cuts[n], UPDATED, spent))
+            if retrain:
+                models[RETRAINED], spent = _timed(train, before, cuts[n])
+                times.append((cuts[n], RETRAINED, spent))
+        split = _split(before, coming, items, cuts[n])
+        judge = partial(_judged, split=split, since=cuts[0], k=k, interest_k=interest_k)
+        if n:
+            found = {name: judge(model) for name, model in models.items()}
+        else:
+            found = dict.fromkeys(models, judge(first))
+        period = pl.lit(cuts[n]).cast(_COLUMNS["period"])
+        scores += [t.with_columns(period=period, model=pl.lit(m)) for m, t in found.items()]
+    return Prequential(
+        scores=pl.concat(scores).select("period", "model", "target", USER, "value", *_GROUPS),
+        times=pl.DataFrame(times, schema=_COLUMNS, orient="row"),
+        updates=tuple(updates),
+    )
+
+
+def _go_on(model: Predictor, before, items, until: datetime, options) -> Update:
+    """The model after what it has not seen of the events before a time."""
+    is_new = pl.col(TIME) > model.features.fitted_until
+    past, new = before.filter(~is_new), before.filter(is_new)
+    return update(model, new, items, past=past, until=until, progress=False, **options)
+
+
+def _parts(cuts: Sequence[datetime], n: int) -> Iterator[pl.Expr]:
+    """Events before a period, and in it."""
+    yield pl.col(TIME) < cuts[n]
+    yield (pl.col(TIME) >= cuts[n]) & (pl.col(TIME) < cuts[n + 1])
+
+
+def _timed(work: Callable, *given: object):
+    """What the work returns, and seconds of the processor."""
+    began = time.process_time()
+    return work(*given), time.process_time() - began
+
+
+def _split(before, coming, items, moment: datetime) -> Split:
+    """Everything before a moment to know, everything after it to be found."""
+    moments = coming.select(USER).unique(maintain_order=True)
+    moments = moments.with_columns(pl.lit(moment).cast(coming.schema[TIME]).alias(TIME))
+    nobody = {"validation": coming.clear(), "moments_validation": moments.clear()}
+    own = {"train": before, "test": coming, "moments_test": moments, "items": items}
+    return Split(**own, **nobody, method="temporal", name="period")
+
+
+def _judged(
+    model: Predictor, *, split: Split, since: datetime, k: int, interest_k: int
+) -> pl.DataFrame:
+    """Values of all users for each target."""
+    truth = held_out(model.features, split, "test")
+    recent = set(split.train.filter(pl.col(TIME) >= since)[USER])
+    histories, values = truth.histories, {}
+    for target in TARGETS[:-1]:
+        new_only = target == "new items"
+        codes, _ = model.rank(histories, k=k, exclude_seen=new_only)
+        relevant = truth.num_relevant(new_only=new_only)
+        values[target] = ndcg_at_k(truth.hits(0, codes, new_only=new_only), relevant, k=k)
+    said = np.argsort(-model.interests(histories), axis=1, kind="stable")[:, :interest_k]
+    shares = truth.interest_shares
+    gains = np.take_along_axis(shares, said, axis=1)
+    values["interests"] = graded_ndcg_at_k(gains, shares, k=interest_k)
+    names = np.append(np.array(model.features.interests, dtype=object), None)
+    top = np.where(shares.sum(axis=1) > 0, shares.argmax(axis=1), -1)
+    users = {
+        USER: pl.Series(histories.users, dtype=pl.String),
+        "is_absent": [str(user) not in recent for user in histories.users],
+        "interest": pl.Series(names[top], dtype=pl.String),
+    }
+    return pl.concat(
+        pl.DataFrame({**users, "value": np.asarray(value, np.float64)}).with_columns(
+            target=pl.lit(target)
+        )
+        for target, value in values.items()
+    )
+
+
+def _means(scores: pl.DataFrame, key: list[str]) -> pl.DataFrame:
+    """Mean over users of the mean of each over periods, with an interval over users."""
+    rows = []
+    for names, group in scores.drop_nans("value").group_by(key, maintain_order=True):
+        users = group.group_by(USER, maintain_order=True).agg(pl.col("value").mean())["value"]
+        (low,), (high,) = bootstrap_intervals(users.to_numpy()[:, None])
+        rows.append((*names, users.mean(), low, high, len(users)))
+    columns = {name: scores.schema[name] for name in key}
+    columns |= dict.fromkeys(("value", "low", "high"), pl.Float64) | {"users": pl.Int64}
+    return pl.DataFrame(rows, schema=columns, orient="row")

@@ -1,0 +1,347 @@
+"""A trained model goes on with new events: tables grow, few steps follow, old moments are replayed.
+
+What programs depend on is padded, so that most updates find the program of the one before:
+compiling would take longer than the update itself.
+"""
+
+import time
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+import jax
+import numpy as np
+import polars as pl
+from flax import nnx
+from jaxtyping import Bool
+
+from interestkit.counting import pad, power_of_two
+from interestkit.devices import ITEM_TABLES, place, use_compilation_cache
+from interestkit.examples import (
+    TrainingConfig,
+    candidate_widths,
+    catalogue_arrays,
+    find_examples,
+    item_content,
+    log_arrays,
+    padded,
+)
+from interestkit.features import Features
+from interestkit.growing import checked, grow_features
+from interestkit.histories import Histories
+from interestkit.losses import LOSSES
+from interestkit.model import ModelConfig, abstract_params, graphdef
+from interestkit.packing import Packed, by_name, pack, unpack
+from interestkit.prediction import Predictor
+from interestkit.progress import progress_bar
+from interestkit.training import (
+    Rates,
+    State,
+    interest_prior_of,
+    optimizer_of,
+    parted,
+    train_epoch,
+)
+
+# few and long steps: a weight of a new item moves no further than the sum of the rates
+UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)
+REPLAY = 0.3
+_POWER = 0.5
+_RIDGE = 10.0  # items that the mean counts for, where weights of new items are guessed
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Update:
+    """What `update` made.
+
+    Args:
+        predictor: The model with what is new, on features that have grown.
+        curve: One row per epoch: epoch, and the mean losses in nats. No rows where no user with
+            a history did anything new.
+        new_items: Names of the items that are new in the catalogue.
+        new_interests: Names of the new interests.
+        num_moments: Moments of new events that were trained on.
+        num_replayed: Older moments among which they were.
+        seed: The seed.
+        seconds: Wall time, compilation included.
+    """
+
+    predictor: Predictor
+    curve: pl.DataFrame
+    new_items: tuple[str, ...]
+    new_interests: tuple[str, ...]
+    num_moments: int
+    num_replayed: int
+    seed: int
+    seconds: float
+
+    def __repr__(self) -> str:
+        until = self.predictor.features.fitted_until
+        return (
+            f"Update(until {until:%Y-%m-%d %H:%M}: {len(self.new_items):,} new items, "
+            f"{len(self.new_interests)} new interests, {self.num_moments:,} new moments beside "
+            f"{self.num_replayed:,} old ones, {self.seconds:.1f} s)"
+        )
+
+
+def update(
+    predictor: Predictor,
+    new_events: pl.DataFrame,
+    items: pl.DataFrame,
+    *,
+    past: pl.DataFrame | None = None,
+    until: datetime | None = None,
+    min_item_events: int = 5,
+    config: TrainingConfig | None = None,
+    replay: float = REPLAY,
+    seed: int = 0,
+    progress: bool = True,
+) -> Update:
+    """The model after new events: grown by new items and interests, and trained a little further.
+
+    Weights of new items begin at what content and frequency say of the known ones (ridge
+    regression), those of new interests at the mean of the known ones. Then come
+    `config.epochs` with a fresh optimiser, on the moments of new events and on some old ones, so
+    that what is known stays known (experience replay).
+
+    Args:
+        predictor: The model; it stays as it is.
+        new_events: Events after those that its features were fitted on, of a day or of a month.
+        items: Items table that holds the new items.
+        past: The events before: histories of the users of new events, and what is replayed.
+            Without them a user begins anew, and nothing is replayed.
+        until: As in `fit_features`.
+        min_item_events: As in `fit_features`, counted over `past` and new events together.
+        config: Settings of training; None takes `UPDATE`. `patience` counts for nothing.
+        replay: Share of old moments among those drawn from, in [0, 1).
+        seed: Seed of what is replayed, of examples and of dropout: same seed, same result.
+        progress: Show a progress bar over epochs.
+
+    Returns:
+        The new model and how it came about. Its linear part, if it has one, has zeros for new
+        items; `add_linear_part` makes it anew.
+
+    Raises:
+        ValueError: If an event is not on its side of `features.fitted_until`, `replay` is outside
+            [0, 1), the task of the settings is not "next", or as `grow_features`.
+        FloatingPointError: If a loss or weight is no longer a finite number.
+
+    Example:
+        >>> from interestkit import TrainingConfig, fit, fit_features, simulate
+        >>> log = simulate(num_users=60, num_items=40, num_interests=4, num_bots=0, faults=0)
+        >>> old, new = log.events[:2000], log.events[2000:]
+        >>> features = fit_features(old, log.items)
+        >>> quick = TrainingConfig(epochs=1, examples_per_epoch=64, batch_size=32)
+        >>> options = {"config": quick, "progress": False}
+        >>> known = features.histories(old)
+        >>> model = fit(features, known, item_dim=4, hidden=(8,), **options).model
+        >>> before = Predictor(features=features, model=model)
+        >>> after = update(before, new, log.items, past=old, **options)
+        >>> after.predictor.features.fitted_until == new["time"].max()
+        True
+
+    Source:
+        Experience replay: Rolnick et al. (2019), NeurIPS, arXiv:1811.11682.
+    """
+    began = time.perf_counter()
+    config = UPDATE if config is None else config
+    _check(config, replay)
+    old = predictor.features
+    new, past = checked(old, new_events, past)
+    features = grow_features(
+        old, new, items, past=past, until=until, min_item_events=min_item_events
+    )
+    shape = replace(
+        predictor.model.config,
+        num_items=features.num_items,
+        num_interests=features.num_interests,
+        content_dim=item_content(features).shape[1],
+    )
+    params = _grown(predictor, features, shape)
+    known = features.histories(pl.concat([past, new]))
+    kept, counts = _moments(known, _second(old), replay, seed)
+    rows = []
+    if any(counts):
+        trained, rows = _train(features, known, kept, shape, params, config, seed, progress)
+        params = _between(shape, params, trained, _steps(old, features))
+    linear = predictor.linear
+    if linear is not None:
+        linear = np.pad(linear, (0, features.num_items - old.num_items))
+    model = nnx.merge(graphdef(shape), unpack(shape, params))
+    return Update(
+        predictor=replace(predictor, features=features, model=model, linear=linear),
+        curve=pl.DataFrame(rows, schema={"epoch": pl.Int64, **dict.fromkeys(LOSSES, pl.Float64)}),
+        new_items=tuple(features.items["item"][old.num_items :]),
+        new_interests=features.interests[old.num_interests :],
+        num_moments=counts[0],
+        num_replayed=counts[1],
+        seed=seed,
+        seconds=time.perf_counter() - began,
+    )
+
+
+def _check(config: TrainingConfig, replay: float) -> None:
+    if not 0 <= replay < 1:
+        raise ValueError(f"replay must be in [0, 1) (share of old moments), got {replay}")
+    if config.task != "next":
+        raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
+
+
+def _second(features: Features) -> int:
+    return int(features.seconds(pl.Series([features.fitted_until]))[0])
+
+
+def _moments(
+    known: Histories, last: int, replay: float, seed: int
+) -> tuple[Bool[np.ndarray, " events"], tuple[int, int]]:
+    """Events that begin a moment to train on, and how many of them are new and how many old."""
+    begins = known.starts_moment.copy()
+    begins[known.begins] = False
+    new, old = (
+        np.flatnonzero(begins & side) for side in (known.seconds > last, known.seconds <= last)
+    )
+    wanted = min(len(old), round(len(new) * replay / (1 - replay)))
+    chosen = np.random.default_rng(seed).choice(old, wanted, replace=False)
+    kept = np.zeros(len(begins), bool)
+    kept[new], kept[chosen] = True, True
+    return kept, (len(new), wanted)
+
+
+def _train(features, known, kept, shape, params, config, seed: int, progress: bool):
+    """Weights after some epochs, and a row of losses for each."""
+    use_compilation_cache()
+    wide = replace(shape, num_items=_room(shape.num_items))
+    data = place(_data(features, known, kept, wide, config))
+    program, rates = parted(config, None, shape)
+    params = _resized(params, wide.num_items)
+    optimizer = jax.eval_shape(optimizer_of(program, Rates(1.0, 0.0)).init, params)
+    optimizer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), optimizer)
+    key = np.asarray(jax.random.key_data(jax.random.key(seed)))
+    state, rows = place(State(params, optimizer, key)), []
+    epochs = range(1, config.epochs + 1)
+    for epoch in progress_bar(epochs, label="update", unit="epoch", enabled=progress):
+        state, losses, is_finite = train_epoch(wide, program, rates, state, *data)
+        if not is_finite:
+            what = f"a loss or weight is no finite number in epoch {epoch} of the update"
+            raise FloatingPointError(f"{what}; a lower learning_rate may help")
+        rows.append({"epoch": epoch} | dict(zip(LOSSES, losses.tolist(), strict=True)))
+    return _resized(jax.tree.map(np.asarray, state.params), shape.num_items), rows
+
+
+def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.ndarray]:
+    """How far weights go to where training led: those of all, of each item, of each interest.
+
+    The root of the share of events that are new: what much is known of keeps its place, what is
+    new goes all the way.
+    """
+    events = features.items["events"].to_numpy().astype(float)
+    before = np.append(old.items["events"].to_numpy(), np.zeros(len(events) - old.num_items))
+    of_items = (1 - before / events) ** _POWER
+    of_all = (1 - before.sum() / events.sum()) ** _POWER
+    of_interests = np.where(np.arange(features.num_interests) < old.num_interests, of_all, 1.0)
+    return of_all, of_items, of_interests
+
+
+def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed:
+    """Weights between those before and after training."""
+    of_all, of_items, of_interests = steps
+    states = [unpack(shape, packed) for packed in (before, after)]
+    old, new = ({_plain(n): leaf for n, leaf in by_name(state).items()} for state in states)
+    found = []
+    for name, start in old.items():
+        step = of_all
+        if name in ITEM_TABLES:
+            step = of_items.reshape(-1, *[1] * (start.ndim - 1))
+        elif name.startswith(("interest_correction", "interest_prior")):
+            step = of_interests
+        found.append((start + step * (new[name] - start)).astype(np.float32))
+    like = jax.tree.structure(states[0])
+    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(like, found)))
+
+
+def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
+    """Log, catalogue, widths of candidates and examples, with room behind all of them."""
+    log = log_arrays(known, features.scales_days, can_repeat=wide.can_repeat)
+    examples = find_examples(known, kept=kept)
+    room = {"num_users": len(known), "num_events": len(log.item)}
+    log, examples = padded(log, examples, **{k: power_of_two(n) for k, n in room.items()})
+    catalogue, width = catalogue_arrays(features), candidate_widths(features, config.num_sampled)
+    codes = catalogue.interest_codes
+    more = ((0, 0), (0, power_of_two(codes.shape[1]) - codes.shape[1]))
+    catalogue = catalogue._replace(
+        interest_codes=np.pad(codes, more, constant_values=features.num_interests),
+        interest_shares=np.pad(catalogue.interest_shares, more),
+    )
+    rows = {name: pad(getattr(catalogue, name), wide.num_items) for name in catalogue._fields[:-1]}
+    width = None if width is None else pad(width, wide.num_items)
+    return log, catalogue._replace(**rows), width, examples
+
+
+def _room(number: int) -> int:
+    """A little more than so many rows, the same for as many as come in some updates."""
+    step = max(power_of_two(number) // 4, 64)
+    return -(-number // step) * step
+
+
+def _resized(params: Packed, rows: int) -> Packed:
+    """The weights with so many rows in the tables of items; rows of zeros stand behind."""
+    sized = {n: pad(t[:rows], rows) if n in ITEM_TABLES else t for n, t in params.tables.items()}
+    return Packed({n: np.asarray(table) for n, table in sized.items()}, np.asarray(params.others))
+
+
+def _grown(predictor: Predictor, features: Features, shape: ModelConfig) -> Packed:
+    """The weights with rows for what is new, in NumPy."""
+    state = nnx.split(predictor.model)[1]
+    old = {_plain(name): np.asarray(leaf) for name, leaf in by_name(state).items()}
+    grown = old | _of_items(old, predictor.features, features)
+    if features.num_interests > predictor.features.num_interests:
+        grown |= _of_interests(old, predictor, features)
+    like = abstract_params(shape)
+    leaves = [grown[_plain(name)] for name in by_name(like)]
+    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(jax.tree.structure(like), leaves)))
+
+
+def _plain(name: str) -> str:
+    return name.removesuffix(".value")
+
+
+def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.ndarray]:
+    """Tables of items, with what content and frequency say of the new ones (ridge regression)."""
+    events = np.log1p(features.items["events"].to_numpy())
+    given = np.column_stack([item_content(features), events, np.ones(len(events))])
+    known = given[: old.num_items].astype(np.float64)
+    square = known.T @ known + _RIDGE * np.eye(known.shape[1])
+    tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)
+    said = given[old.num_items :] @ np.linalg.solve(square, known.T @ tables)
+    ends = np.cumsum([weights[name][0].size for name in ITEM_TABLES])[:-1]
+    rows = zip(ITEM_TABLES, np.split(said.astype(np.float32), ends, axis=1), strict=True)
+    return {
+        name: np.concatenate([weights[name], new.reshape(-1, *weights[name].shape[1:])])
+        for name, new in rows
+    }
+
+
+def _of_interests(weights: dict, predictor: Predictor, features: Features):
+    """What has a row or column per interest; new ones are like the mean of the known ones."""
+    old, shape = predictor.features.num_interests, predictor.model.config
+    more = features.num_interests - old
+
+    def longer(array: np.ndarray, axis: int, part: slice = slice(None)) -> np.ndarray:
+        mean = np.moveaxis(array, axis, 0)[part].mean(axis=0, keepdims=True)
+        mean = np.repeat(np.moveaxis(mean, 0, axis), more, axis=axis)
+        return np.concatenate([array, mean], axis=axis)
+
+    found = {f"interest_correction.{n}": -1 for n in ("kernel", "bias")}
+    found = {name: longer(weights[name], axis) for name, axis in found.items()}
+    share, prior = interest_prior_of(features), weights["interest_prior"]
+    off = np.median(prior - share[:old])
+    found["interest_prior"] = np.append(prior, share[old:] + off).astype(np.float32)
+    if features.interest_source != "behaviour":  # labels stand behind the content vector
+        labels = slice(shape.content_dim - old, None)
+        found["content.kernel"] = longer(weights["content.kernel"], 0, labels)
+    name = "tower.layers.0.kernel"
+    first, scales = shape.item_dim * (shape.num_sums + 1), len(shape.scales_days)
+    ends = [first, first + scales * old]
+    before, own, after = np.split(weights[name], ends)
+    own = longer(own.reshape(scales, old, -1), 1).reshape(-1, own.shape[1])
+    found[name] = np.concatenate([before, own, after])
+    return found

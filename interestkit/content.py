@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float, Int
+
+from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
 # Words that say how a thing looks or comes, not what it is; themes are never named after them.
 NOT_A_THEME = frozenset(
@@ -119,7 +122,7 @@ def clusters_from_behaviour(
     touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
     touched.resize(num_items, touched.shape[1])
     touched.data[:] = 1.0
-    reduced = _reduce(_unit_rows(touched), num_clusters)
+    reduced, _ = _reduce(unit_rows(touched), num_clusters)
     num_clusters = min(num_clusters, len(np.unique(reduced.round(6), axis=0)))
     with warnings.catch_warnings():  # an empty cluster only makes one fewer
         warnings.filterwarnings("ignore", "One of the clusters is empty")
@@ -160,31 +163,107 @@ def content_vectors(
     Source:
         Deerwester et al. (1990), JASIS 41(6); IDF as log(items / items with the word).
     """
-    from scipy.sparse import csr_matrix
-
     if len(titles) != len(labels):
         raise ValueError(f"titles has {len(titles)} items, labels has {len(labels)}")
+    words, _ = _words_of_items(titles, labels)
+    dim = min(dim, words.shape[1] - 1, words.shape[0] - 1)
+    if dim < 1:
+        return np.zeros((len(titles), 0), np.float32)
+    return unit_rows(_reduce(words, dim)[0]).astype(np.float32)
+
+
+def fold_in(
+    known: tuple[Sequence[str | None], Sequence[Sequence[str]]],
+    new: tuple[Sequence[str | None], Sequence[Sequence[str]]],
+    *,
+    dim: int,
+) -> Float[np.ndarray, "new content"]:
+    """Vectors of new items in the space of `content_vectors`, which known items made.
+
+    Args:
+        known: Titles and labels of the items that the space was made of.
+        new: Those of others; words that the known items lack say nothing.
+        dim: Columns of the vectors of the known items.
+
+    Returns:
+        One row of length one per new item; zeros where nothing is known.
+
+    Example:
+        >>> items = (["red mug", "red cup", "blue mug", "blue cup"], [()] * 4)
+        >>> vectors = content_vectors(*items, dim=2)
+        >>> bool(np.allclose(fold_in(items, (["a mug of blue"], [()]), dim=2), vectors[2]))
+        True
+
+    Source:
+        Deerwester et al. (1990), JASIS 41(6): folding in.
+    """
+    if not dim:
+        return np.zeros((len(new[0]), 0), np.float32)
+    words, vocabulary = _words_of_items(*known)
+    _, directions = _reduce(words, dim)
+    others, _ = _words_of_items(*new, vocabulary)
+    return unit_rows(others @ directions).astype(np.float32)
+
+
+def _words_of_items(titles, labels, idf: dict[str, float] | None = None):
+    """TF-IDF of words and labels with rows of length one, and the weight of each telling word."""
+    from scipy.sparse import csr_matrix
+
     rows = [
         {*words_of(title), *(f"label={label}" for label in names)}
         for title, names in zip(titles, labels, strict=True)
     ]
-    counts = Counter(word for row in rows for word in row)
-    telling = sorted(word for word in counts if 1 < counts[word] < len(rows))
-    vocabulary = {word: i for i, word in enumerate(telling)}
-    cells = [
-        (i, vocabulary[w]) for i, row in enumerate(rows) for w in sorted(row & set(vocabulary))
-    ]
-    dim = min(dim, len(vocabulary) - 1, len(rows) - 1)
-    if dim < 1:
-        return np.zeros((len(rows), 0), np.float32)
-    row, column = np.array(cells).T
-    idf = np.log(len(rows) / np.array([counts[word] for word in vocabulary]))
-    words = csr_matrix((idf[column], (row, column)), shape=(len(rows), len(vocabulary)))
-    return _unit_rows(_reduce(_unit_rows(words), dim)).astype(np.float32)
+    if idf is None:
+        counts = Counter(word for row in rows for word in row)
+        telling = sorted(word for word in counts if 1 < counts[word] < len(rows))
+        weights = np.log(len(rows) / np.array([counts[word] for word in telling]))
+        idf = dict(zip(telling, weights, strict=True))
+    place = {word: i for i, word in enumerate(idf)}
+    known = (sorted(word for word in row if word in place) for row in rows)
+    cells = [(i, place[word]) for i, row in enumerate(known) for word in row]
+    row, column = np.array(cells, int).reshape(-1, 2).T
+    weights = np.fromiter(idf.values(), float, len(idf))
+    return unit_rows(csr_matrix((weights[column], (row, column)), (len(rows), len(idf)))), idf
 
 
-def _unit_rows(matrix):
-    """Rows scaled to length one; rows of zeros stay."""
+def interests_of(
+    catalogue: pl.DataFrame, events: pl.DataFrame, num_themes: int
+) -> tuple[list[tuple[str, ...]], str]:
+    """Interests of each item of the catalogue, and where they come from.
+
+    Args:
+        catalogue: Columns item, title, interests and is_candidate, in order of code.
+        events: Training events.
+        num_themes: Largest number of interests where they must be derived.
+
+    Returns:
+        Labels of each item, and "labels", "titles" or "behaviour".
+    """
+    labels = [tuple(dict.fromkeys(row)) for row in catalogue[INTERESTS].to_list()]
+    if any(labels):
+        return labels, "labels"
+    titles = [t if ok else None for t, ok in catalogue.select(TITLE, "is_candidate").iter_rows()]
+    labels = themes_from_titles(titles, num_themes=num_themes)
+    if any(labels):
+        return labels, "titles"
+    known = events.join(catalogue.select(ITEM, code=pl.int_range(pl.len())), on=ITEM)
+    cluster = clusters_from_behaviour(
+        known[USER].rank("dense").to_numpy() - 1,
+        known["code"].to_numpy(),
+        num_items=len(catalogue),
+        num_clusters=num_themes,
+    )
+    return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
+
+
+def unit_rows(matrix):
+    """Rows scaled to length one; rows of zeros stay.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
     from scipy.sparse import diags, issparse
 
     squares = matrix.multiply(matrix).sum(axis=1) if issparse(matrix) else (matrix**2).sum(axis=1)
@@ -193,13 +272,13 @@ def _unit_rows(matrix):
     return diags(scale) @ matrix if issparse(matrix) else matrix * scale[:, None]
 
 
-def _reduce(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
-    """Rows in their `dim` strongest directions; the sign of a direction is fixed."""
+def _reduce(matrix, dim: int) -> tuple[Float[np.ndarray, "rows dim"], np.ndarray]:
+    """Rows in their `dim` strongest directions, and these; the sign of a direction is fixed."""
     from scipy.sparse.linalg import svds
 
     if dim >= min(matrix.shape):
-        return matrix.toarray()
+        return matrix.toarray(), np.eye(matrix.shape[1])
     start = np.random.default_rng(0).standard_normal(min(matrix.shape))
     left, strength, right = svds(matrix.astype(np.float64), k=dim, v0=start)
     sign = np.sign(right[np.arange(dim), np.abs(right).argmax(axis=1)])
-    return (left * (strength * sign))[:, ::-1]
+    return (left * (strength * sign))[:, ::-1], (right * sign[:, None])[::-1].T

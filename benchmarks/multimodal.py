@@ -1,7 +1,7 @@
 """What content is worth for items that training never saw, and what a missing modality costs.
 
     python benchmarks/multimodal.py --seeds 3 --page docs/multimodal.md
-    python benchmarks/multimodal.py --data online-retail --seeds 1
+    python benchmarks/multimodal.py --data complete-journey online-retail --seeds 1 --only cold
     python benchmarks/multimodal.py --again --page docs/multimodal.md
 
 The log is cut in time. A tenth of the items, drawn anew for each seed, is *cold*: none of their
@@ -36,7 +36,7 @@ from interestkit.growing import without
 from interestkit.heldout import HeldOut
 from interestkit.metrics import ndcg_at_k, recall_at_k
 
-DATA = {"complete-journey": 400, "online-retail": None, "movietweetings-40k": None}  # users drawn
+DATA = {"complete-journey": 200, "online-retail": None, "movietweetings-40k": None}  # users drawn
 COLD = 0.1  # share of items
 GIVEN = {  # modalities of each model; None: no content at all
     "no content": None,
@@ -48,6 +48,7 @@ GIVEN = {  # modalities of each model; None: no content at all
 ABSENT = {"text": "words, labels, picture", "picture": "words, labels, text"}
 FOR_COLD = ("no content", "words and labels", "words, labels, text")
 K = 10
+LIFT = 1.0  # of new items, where they are to be seen among all
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -148,6 +149,9 @@ def absent_rows(name: str, model: ik.Predictor, truth: HeldOut, given: tuple) ->
 
 def cold_rows(name: str, model: ik.Predictor, world: World, modalities: list) -> list[dict]:
     """Recall of cold items by users who come to have one."""
+    ways = {"hybrid": 0.0, f"hybrid, lift {LIFT:g}": LIFT, "content": 0.0}
+    if GIVEN[name] is None:
+        ways = {"hybrid": 0.0}
     larger = ik.with_new_items(model, world.cold, modalities=modalities)
     truth = ik.held_out(larger.features, world.split)
     first = model.features.num_items
@@ -156,8 +160,9 @@ def cold_rows(name: str, model: ik.Predictor, world: World, modalities: list) ->
     number = truth.num_relevant()
     cold = np.arange(first, larger.features.num_items)
     rows = []
-    for how in ("hybrid", "content") if GIVEN[name] is not None else ("hybrid",):
-        one = larger.in_mode(how)
+    for how, lift in ways.items():
+        one = ik.with_new_items(model, world.cold, modalities=modalities, lift=lift)
+        one = one.in_mode(how.split(",")[0])
         among_all, _ = one.rank(truth.histories, k=K)
         scores = one.score(truth.histories, np.tile(cold, (len(truth), 1)))
         scores += 1e-6 * np.random.default_rng(0).random(scores.shape)  # ties by chance

@@ -59,7 +59,7 @@ class TrainingConfig:
     num_targets: int = 32
     interest_weight: float = 1.0
     single_part_share: float = 0.1
-    modality_dropout: float = 0.2
+    modality_dropout: float = 0.5
     sequence_weight: float = 1.0
     patience: int = 3
     validation_users: int = 2_000

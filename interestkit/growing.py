@@ -23,7 +23,11 @@ _RARE = 0.1  # share of the candidates whose biases stand for that of a new one
 
 
 def with_new_items(
-    predictor: Predictor, items: pl.DataFrame, *, modalities: Sequence[Modality] = ()
+    predictor: Predictor,
+    items: pl.DataFrame,
+    *,
+    modalities: Sequence[Modality] = (),
+    lift: float = 0.0,
 ) -> Predictor:
     """The model with items that training never saw: what is known of them is their content.
 
@@ -37,14 +41,18 @@ def with_new_items(
         items: Items table: item, title, interests. Items that are known already are passed over.
         modalities: Vectors of the new items, by the names and encoders of the model's modalities;
             one that is left out is missing.
+        lift: Added to the scores of new items, but for those of mode "content": 1 makes each e
+            times as likely, for nobody could have made it popular yet.
 
     Returns:
         A predictor of the larger catalogue; its histories are made by its own `features`.
 
     Raises:
-        ValueError: If a column is missing, or a modality is none of the model's or has another
-            encoder or dimension.
+        ValueError: If a column is missing, `lift` is not finite, or a modality is none of the
+            model's or has another encoder or dimension.
     """
+    if not np.isfinite(lift):
+        raise ValueError(f"lift must be finite, got {lift}")
     features = grown(predictor.features, items, modalities=modalities)
     new = features.num_items - predictor.features.num_items
     if not new:
@@ -55,7 +63,7 @@ def with_new_items(
         name: _longer(table, new) if name in ITEM_TABLES else table
         for name, table in packed.tables.items()
     }
-    tables["item_bias"][-new:] = _bias_of_rare(predictor)
+    tables["item_bias"][-new:] = _bias_of_rare(predictor) + lift
     model = nnx.merge(graphdef(shape), unpack(shape, packed._replace(tables=tables)))
     linear = predictor.linear
     if linear is not None:

@@ -98,7 +98,8 @@ def fused(
     """
     blocks = jnp.split(content, np.cumsum(widths)[:-1], axis=-1)
     is_there = jnp.stack([(block != 0).any(axis=-1) for block in blocks], axis=-1)
-    weight = is_there * (counts if counts.size else 1.0)
+    counts = counts if counts.size else jnp.ones(len(blocks))
+    weight = is_there * jnp.broadcast_to(counts, is_there.shape)
     weight *= len(blocks) / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1)
     return content * jnp.repeat(weight, np.array(widths), axis=-1, total_repeat_length=sum(widths))
 

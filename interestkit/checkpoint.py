@@ -121,6 +121,7 @@ def identity_of(
     of_features = (features.item_interests, features.content, features.popularity)
     of_features += (features.snapshot_seconds, features.is_candidate)
     of_features += (features.items["events"].to_numpy(),)
+    of_features += tuple(modality.vectors for modality in features.modalities)
     return {
         "versions": {"interestkit": __version__} | {name: version(name) for name in _MADE_BY},
         "seed": seed,

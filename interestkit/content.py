@@ -6,7 +6,10 @@ from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 from jaxtyping import Float, Int
+
+from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
 # Words that say how a thing looks or comes, not what it is; themes are never named after them.
 NOT_A_THEME = frozenset(
@@ -222,8 +225,44 @@ def fold_in(
     return unit_rows(found).astype(np.float32)
 
 
+def interests_of(
+    catalogue: pl.DataFrame, events: pl.DataFrame, num_themes: int
+) -> tuple[list[tuple[str, ...]], str]:
+    """Interests of each item of the catalogue, and where they come from.
+
+    Args:
+        catalogue: Columns item, title, interests and is_candidate, in order of code.
+        events: Training events.
+        num_themes: Largest number of interests where they must be derived.
+
+    Returns:
+        Labels of each item, and "labels", "titles" or "behaviour".
+    """
+    labels = [tuple(dict.fromkeys(row)) for row in catalogue[INTERESTS].to_list()]
+    if any(labels):
+        return labels, "labels"
+    titles = [t if ok else None for t, ok in catalogue.select(TITLE, "is_candidate").iter_rows()]
+    labels = themes_from_titles(titles, num_themes=num_themes)
+    if any(labels):
+        return labels, "titles"
+    known = events.join(catalogue.select(ITEM, code=pl.int_range(pl.len())), on=ITEM)
+    cluster = clusters_from_behaviour(
+        known[USER].rank("dense").to_numpy() - 1,
+        known["code"].to_numpy(),
+        num_items=len(catalogue),
+        num_clusters=num_themes,
+    )
+    return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
+
+
 def unit_rows(matrix):
-    """Rows scaled to length one; rows of zeros stay."""
+    """Rows scaled to length one; rows of zeros stay.
+
+    Example:
+        >>> unit_rows(np.array([[3.0, 4.0], [0.0, 0.0]]))
+        array([[0.6, 0.8],
+               [0. , 0. ]])
+    """
     from scipy.sparse import diags, issparse
 
     squares = matrix.multiply(matrix).sum(axis=1) if issparse(matrix) else (matrix**2).sum(axis=1)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.layers import grown, is_kept
 from interestkit.model import PARTS, Catalogue, Log, Moment
 
 
@@ -38,8 +39,9 @@ class TrainingConfig:
         interest_weight: Weight of the interest loss beside the item losses.
         single_part_share: Share of steps with item vectors of ids only, and again of content
             only, so that collaborative and content-based scores are trained too.
-        sequence_weight: Weight, beside the loss at a moment, of the mean loss at all events of
-            the window before it, for a Transformer; 0 leaves it out.
+        modality_dropout: Share of steps without a modality, drawn for each of them and for content
+            (never for all), so that the model knows what to do where one is missing.
+        sequence_weight: Weight of a Transformer's mean loss at the events of its window, or 0.
         patience: Stop after so many epochs without a better validation score.
         validation_users: Largest number of users in the validation score.
     """
@@ -56,6 +58,7 @@ class TrainingConfig:
     num_targets: int = 32
     interest_weight: float = 1.0
     single_part_share: float = 0.1
+    modality_dropout: float = 0.5
     sequence_weight: float = 1.0
     patience: int = 3
     validation_users: int = 2_000
@@ -84,6 +87,8 @@ class TrainingConfig:
                 raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
         if not 0 <= self.single_part_share <= 0.5:
             raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
+        if not 0 <= self.modality_dropout < 1:
+            raise ValueError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
 
     @property
     def steps(self) -> int:
@@ -135,14 +140,24 @@ def catalogue_arrays(features: Features) -> Catalogue:
 
 
 def item_content(features: Features) -> Float[np.ndarray, "items content"]:
-    """What the model reads of an item besides its id: content vector and labels side by side.
+    """What the model reads of an item besides its id: blocks side by side, modalities last.
 
-    Labels are a row of length one. They are left out where they come from behaviour: those
-    say who had the item, not what it is.
+    The first one has content vector and labels (a row of length one). Labels are left out where
+    they come from behaviour: those say who had the item, not what it is.
     """
-    if features.interest_source == "behaviour":
-        return features.content
-    return np.concatenate([features.content, np.sqrt(features.item_interests)], axis=1)
+    return np.concatenate(_blocks(features), axis=1)
+
+
+def content_shape(features: Features) -> dict[str, object]:
+    """`content_dim` and `content_blocks` of a model of these features."""
+    widths = tuple(block.shape[1] for block in _blocks(features) if block.shape[1])
+    return {"content_dim": sum(widths), "content_blocks": widths if features.modalities else ()}
+
+
+def _blocks(features: Features) -> list[Float[np.ndarray, "items columns"]]:
+    labels = [np.sqrt(features.item_interests)] if features.interest_source != "behaviour" else []
+    own = np.concatenate([features.content, *labels], axis=1)
+    return [own, *(modality.vectors for modality in features.modalities)]
 
 
 def _at_least_one(array: np.ndarray) -> np.ndarray:
@@ -298,11 +313,16 @@ def _draw_real(bits, num_real, padded) -> Int[Array, "steps batch"]:
     return drawn - (ends - num_real)[shard] + shard * (len(padded) // len(num_real))
 
 
-def draw_parts(config: TrainingConfig, draws: Draws) -> Float[Array, "steps parts"]:
-    """Which parts of the item vectors count in each step: mostly both."""
+def draw_parts(config: TrainingConfig, draws: Draws, num_blocks: int = 0):
+    """Which parts of item vectors count in each step, mostly both, and which blocks of content."""
     choices = jnp.array([PARTS["content"], PARTS["collaborative"], PARTS["hybrid"]])
     share = _share(draws.parts) / max(config.single_part_share, 1e-9)
-    return choices[jnp.minimum(share, 2.0).astype(int)]
+    parts = choices[jnp.minimum(share, 2.0).astype(int)]
+    if not num_blocks:
+        return parts
+    counts = is_kept(config.modality_dropout, grown(draws.parts, (num_blocks,)))
+    counts |= ~counts.any(axis=1, keepdims=True)
+    return jnp.concatenate([parts, counts.astype(parts.dtype)], axis=1)
 
 
 def candidate_widths(features: Features, num_sampled: int) -> Int[np.ndarray, " items"] | None:

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
 from interestkit.bounded import check_arrays, read_back
-from interestkit.content import clusters_from_behaviour, content_vectors, themes_from_titles
+from interestkit.content import content_vectors, interests_of
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.histories import Histories
+from interestkit.modalities import Modality, fitted, packed, unpacked
 from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
     EVENT_COLUMNS,
@@ -54,6 +55,7 @@ class Features:
         origin: The instant from which seconds are counted.
         fitted_until: Time of the last event that was fitted on.
         interest_source: Where the interests come from: "labels", "titles" or "behaviour".
+        modalities: More vectors of the items, in order of code.
     """
 
     items: pl.DataFrame
@@ -67,6 +69,7 @@ class Features:
     origin: datetime
     fitted_until: datetime
     interest_source: str
+    modalities: tuple[Modality, ...] = ()
 
     def __repr__(self) -> str:
         return (
@@ -187,8 +190,9 @@ class Features:
             "fitted_until": self.fitted_until.isoformat(),
             "interest_source": self.interest_source,
         }
-        arrays = {name: getattr(self, name) for name in _ARRAYS}
-        return {"tables": {"items": self.items}, "arrays": arrays, "meta": meta}
+        arrays, of_modalities = packed(self.modalities)
+        arrays |= {name: getattr(self, name) for name in _ARRAYS}
+        return {"tables": {"items": self.items}, "arrays": arrays, "meta": meta | of_modalities}
 
     @classmethod
     def unpack(cls, *, tables: Mapping, arrays: Mapping, meta: Mapping) -> "Features":
@@ -216,6 +220,7 @@ class Features:
         check_arrays(arrays, "i", snapshot_seconds=(None,))
         if not num_items or not num_snapshots:
             raise ValueError("items and snapshots must be at least one")
+        meta["modalities"] = unpacked(items[ITEM], arrays, meta.get("modalities", {}))
         return cls(items=items, **{name: arrays[name] for name in _ARRAYS}, **meta)
 
     def save(self, folder: str | Path) -> Path:
@@ -245,6 +250,7 @@ def fit_features(
     content_dim: int = 32,
     num_snapshots: int = 64,
     scales_days: Sequence[float] | None = None,
+    modalities: Sequence[Modality] = (),
 ) -> Features:
     """Catalogue, interests, content vectors and popularity, from training events alone.
 
@@ -265,6 +271,8 @@ def fit_features(
         num_snapshots: Moments at which popularity is kept, evenly spread over training; 0 where
             the times say no more than the order, so that nothing is ever popular *now*.
         scales_days: Time scales of decay, above 0, in days; None takes `TIME_SCALES` of the span.
+        modalities: More vectors of items (`read_vectors`, `text_vectors`, ...), of which some items
+            may have none: the model reads what is there.
 
     Returns:
         The fitted features. Item codes run from the most to the least frequent item, ties in
@@ -296,7 +304,7 @@ def fit_features(
     catalogue = catalogue_of(events, items, min_item_events)
     if catalogue.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")
-    labels, source = _interests(catalogue, events, num_themes)
+    labels, source = interests_of(catalogue, events, num_themes)
     catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
     names = tuple(sorted({label for row in labels for label in row}))
     code = {name: i for i, name in enumerate(names)}
@@ -317,6 +325,7 @@ def fit_features(
         origin=origin,
         fitted_until=last,
         interest_source=source,
+        modalities=fitted(modalities, catalogue[ITEM]),
     )
     if not num_snapshots:
         return unfinished
@@ -360,27 +369,6 @@ def catalogue_of(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int
         "events",
         is_candidate=~pl.col(ITEM).str.starts_with(SEARCH_PREFIX),
     )
-
-
-def _interests(
-    catalogue: pl.DataFrame, events: pl.DataFrame, num_themes: int
-) -> tuple[list[tuple[str, ...]], str]:
-    """Interests of each item of the catalogue, and where they come from."""
-    labels = [tuple(dict.fromkeys(row)) for row in catalogue[INTERESTS].to_list()]
-    if any(labels):
-        return labels, "labels"
-    titles = [t if ok else None for t, ok in catalogue.select(TITLE, "is_candidate").iter_rows()]
-    labels = themes_from_titles(titles, num_themes=num_themes)
-    if any(labels):
-        return labels, "titles"
-    known = events.join(catalogue.select(ITEM, code=pl.int_range(pl.len())), on=ITEM)
-    cluster = clusters_from_behaviour(
-        known[USER].rank("dense").to_numpy() - 1,
-        known["code"].to_numpy(),
-        num_items=len(catalogue),
-        num_clusters=num_themes,
-    )
-    return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
 
 
 def with_popularity(

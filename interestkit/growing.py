@@ -1,6 +1,7 @@
 """Features that grow with new events: what was known keeps its place, what is new stands behind."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -10,6 +11,7 @@ from jaxtyping import Float, Int
 
 from interestkit.content import fold_in, words_of
 from interestkit.features import Features, as_events, catalogue_of, check_kinds
+from interestkit.modalities import Modality, larger
 from interestkit.popularity import popularity_at
 from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, KIND, TIME, TITLE, USER, check_columns
 
@@ -22,6 +24,7 @@ def grow_features(
     past: pl.DataFrame | None = None,
     until: datetime | None = None,
     min_item_events: int = 5,
+    modalities: Sequence[Modality] = (),
 ) -> Features:
     """The features with new events: known items and interests keep their codes and vectors.
 
@@ -38,6 +41,7 @@ def grow_features(
             `min_item_events` in both together. None counts new events alone.
         until: As in `fit_features`.
         min_item_events: An item with fewer events stays out of the catalogue.
+        modalities: Vectors of the new items, as in `colditems.with_new_items`.
 
     Returns:
         New features; those given stay as they are.
@@ -82,6 +86,7 @@ def grow_features(
         item_interests=_shares(features, labels, names),
         content=content,
         fitted_until=last,
+        modalities=larger(features.modalities, modalities, added[ITEM]),
     )
     end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
     popularity, edges = _popularity(features, grown, new, events, end)

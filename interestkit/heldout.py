@@ -140,7 +140,7 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     """Interest shares of each user's events, and the interests of the first of them."""
     distinct = later.select(pl.col(ITEM).unique(maintain_order=True))
     table = distinct.join(items, on=ITEM, how="left", maintain_order="left")
-    vectors = _label_vectors(features, table)
+    vectors = label_vectors(features, table)
     row = table.select(ITEM, row=pl.int_range(pl.len()))
     events = later.join(row, on=ITEM, maintain_order="left").with_columns(
         is_first=pl.col(TIME) == pl.col(TIME).min().over(USER)
@@ -156,7 +156,7 @@ def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):
     return sums_by_user(*place, vectors, num_users=num_users)
 
 
-def _label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:
+def label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:
     """Interest shares of items, catalogue or not: an item too rare to learn keeps its label."""
     codes = features.codes(table[ITEM])
     vectors = np.where((codes >= 0)[:, None], features.item_interests[codes], np.float32(0))

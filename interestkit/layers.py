@@ -75,6 +75,35 @@ def grown(seeds: UInt32[Array, " batch"], shape: Sequence[int]) -> UInt32[Array,
     return (x ^ (x >> 16)).reshape(len(seeds), *shape)
 
 
+def fused(
+    content: Float[Array, "*places content"],
+    widths: Sequence[int],
+    counts: Float[Array, " blocks"],
+) -> Float[Array, "*places content"]:
+    """Blocks side by side, of which those that are there stand for all (late fusion).
+
+    What is projected from them is then the mean of what is projected from each block that is
+    there, times the number of blocks.
+
+    Args:
+        content: Rows of blocks; a block of zeros is missing.
+        widths: Columns of each block.
+        counts: 0 for blocks that are missing for all, else 1; empty: all count.
+
+    Example:
+        >>> rows = jnp.array([[1.0, 2.0, 3.0], [1.0, 0.0, 0.0]])
+        >>> print(fused(rows, (1, 2), jnp.array([])))
+        [[1. 2. 3.]
+         [2. 0. 0.]]
+    """
+    blocks = jnp.split(content, np.cumsum(widths)[:-1], axis=-1)
+    is_there = jnp.stack([(block != 0).any(axis=-1) for block in blocks], axis=-1)
+    counts = counts if counts.size else jnp.ones(len(blocks))
+    weight = is_there * jnp.broadcast_to(counts, is_there.shape)
+    weight *= len(blocks) / jnp.maximum(weight.sum(axis=-1, keepdims=True), 1)
+    return content * jnp.repeat(weight, np.array(widths), axis=-1, total_repeat_length=sum(widths))
+
+
 class MLP(nnx.Module):
     """Fully connected layers with ReLU between them, and dropout after each ReLU.
 

@@ -22,7 +22,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
-from interestkit.layers import MLP, Bits, draw_weights, drop, is_kept, linear
+from interestkit.layers import MLP, Bits, draw_weights, drop, fused, is_kept, linear
 from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Steps, Summary
 from interestkit.sequence import SequenceEncoder, Window, draw_layers, tastes
 from interestkit.shapes import ModelConfig
@@ -99,7 +99,7 @@ class InterestModel(nnx.Module):
             log: Events of all users.
             catalogue: All items.
             moment: Whom to predict, and when.
-            parts: Which parts of the item vectors count.
+            parts: Which parts of the item vectors count, and perhaps which blocks of the content.
             bits: Random bits (batch, `ModelConfig.num_bits`) for dropout; None drops nothing.
             steps: Whether to say what a Transformer says at the events before, too.
         """
@@ -220,18 +220,24 @@ class InterestModel(nnx.Module):
         both = (self.item_vectors[...], catalogue.content)
         if codes is not None:
             both = (rows_of(table, codes) for table in both)
-        return self._sum_of_parts(*both, parts)
+        own, content = both
+        return self._sum_of_parts(own, self._fused(content, parts), parts)
 
     def _sum_of_parts(self, own, content, parts) -> Float[Array, "*places dim"]:
         vectors = parts[0] * own
         return vectors + parts[1] * self.content(content) if self.config.content_dim else vectors
 
+    def _fused(self, content, parts) -> Float[Array, "*places content"]:
+        widths = self.config.content_blocks
+        return fused(content, widths, parts[2:]) if widths else content
+
     def _pooled(self, share, items, catalogue, parts) -> Float[Array, "batch sums dim"]:
         """Sums of the item vectors of histories, with weights: the cheapest of three ways."""
         num_items = self.config.num_items
         if items.size < num_items:  # content is projected after the sums, which are fewer
-            tables = (self.item_vectors[...], catalogue.content)
-            sums = (jnp.einsum("bls,bld->bsd", share, rows_of(t, items)) for t in tables)
+            own, content = rows_of(self.item_vectors[...], items), rows_of(catalogue.content, items)
+            both = (own, self._fused(content, parts))
+            sums = (jnp.einsum("bls,bld->bsd", share, rows) for rows in both)
             return self._sum_of_parts(*sums, parts)
         vectors = self.vectors(catalogue, parts)
         if num_items > _LONG * items.shape[1]:

@@ -33,6 +33,8 @@ class ModelConfig:
             are faster in; weights, sums and scores stay in float32.
         remat: Whether training computes the layers again on the way back, for a third more
             arithmetic, instead of keeping what they computed.
+        content_blocks: Columns of each block of the content vectors, where there are modalities: a
+            block of zeros is missing, and those that are there stand for all.
         num_user_vectors: Vectors of a user; an item's score is that of the nearest one. All but
             the first lean to some of the items of the history, which the model learns to choose.
     """
@@ -58,9 +60,11 @@ class ModelConfig:
     dtype: str = "float32"
     remat: bool = False
     num_user_vectors: int = 1
+    content_blocks: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
+        object.__setattr__(self, "content_blocks", tuple(self.content_blocks))
         for name in _SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")

@@ -34,11 +34,11 @@ from interestkit.examples import (
     TrainingConfig,
     candidate_widths,
     catalogue_arrays,
+    content_shape,
     draw,
     draw_candidates,
     draw_moments,
     draw_parts,
-    item_content,
     sampler,
     shuffled,
 )
@@ -282,7 +282,7 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
         ValueError: If `shape` names no field of `ModelConfig`.
     """
     fields = ModelConfig.__dataclass_fields__
-    of_features = ("num_items", "num_interests", "content_dim", "scales_days")
+    of_features = ("num_items", "num_interests", "content_dim", "content_blocks", "scales_days")
     free = [name for name in fields if name not in of_features]
     if unknown := sorted(set(shape) - set(free)):
         of_training = set(unknown) & set(TrainingConfig.__dataclass_fields__)
@@ -296,7 +296,7 @@ def model_config(features: Features, histories: Histories, **shape: object) -> M
     return ModelConfig(
         num_items=features.num_items,
         num_interests=features.num_interests,
-        content_dim=item_content(features).shape[1],
+        **content_shape(features),
         scales_days=features.scales_days,
         **(limits | shape),
     )
@@ -380,7 +380,8 @@ def _taken_apart(
     key = jax.random.wrap_key_data(state.key)
     draws = draw(config, key, num_events=len(examples.user), num_items=num_items)
     log, line = shuffled(log, examples, draws.events), sampler(width, draws)
-    moments, parts = draw_moments(config, examples, log, draws), draw_parts(config, draws)
+    moments = draw_moments(config, examples, log, draws)
+    parts = draw_parts(config, draws, len(shape.content_blocks))
 
     def inputs(drawn):
         batch, parts, first, key = drawn

@@ -55,7 +55,7 @@ def light(predictor: Predictor) -> Light:
     popularity = model.popularity_weight
     popularity.kernel = nnx.Param(prior * popularity.kernel[...])
     popularity.bias = nnx.Param(prior * popularity.bias[...])
-    model.config = replace(model.config, content_dim=0)
+    model.config = replace(model.config, content_dim=0, content_blocks=())
     catalogue = catalogue_arrays(predictor.features)._replace(content=np.zeros((1, 1), np.float32))
     of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
     return Light(model, catalogue._replace(**of_items))

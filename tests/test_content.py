@@ -6,6 +6,7 @@ import pytest
 from interestkit.content import (
     clusters_from_behaviour,
     content_vectors,
+    fold_in,
     themes_from_titles,
     words_of,
 )
@@ -53,6 +54,19 @@ def test_no_more_themes_than_asked_for():
 def test_themes_reject_fewer_than_one():
     with pytest.raises(ValueError, match="num_themes must be at least 1, got 0"):
         themes_from_titles(["cat"], num_themes=0)
+
+
+def test_new_items_are_folded_into_the_space_of_the_known_ones():
+    rng = np.random.default_rng(0)
+    words = np.array([f"word{letter}" for letter in "abcdefghij"])
+    titles = [" ".join(rng.choice(words, 4)) for _ in range(40)]
+    labels = [(str(rng.choice(["x", "y", "z"])),) for _ in titles]
+    vectors = content_vectors(titles, labels, dim=4)
+    again = fold_in(vectors, titles + titles[:7], labels + labels[:7])
+    assert (again * vectors[:7]).sum(axis=1).min() > 0.97  # rows of length one are no exact sums
+    strange = fold_in(vectors, [*titles, "nothing known", None], [*labels, (), ("other",)])
+    np.testing.assert_array_equal(strange, np.zeros((2, 4)))
+    assert fold_in(vectors[:, :0], [*titles, "worda"], [*labels, ()]).shape == (1, 0)
 
 
 def blocks(num_groups=3, users=6, items=5, seed=0):

@@ -16,6 +16,7 @@ from interestkit.examples import (
     _below,
     candidate_widths,
     catalogue_arrays,
+    content_shape,
     draw,
     draw_candidates,
     draw_moments,
@@ -188,6 +189,7 @@ def features_of(source, content=CONTENT):
     return SimpleNamespace(
         interest_source=source,
         content=content,
+        modalities=(),
         item_interests=SHARES,
         num_interests=3,
         items=pl.DataFrame({"events": [7, 2]}),
@@ -210,6 +212,19 @@ def test_interests_from_behaviour_are_no_content():
     none = features_of("behaviour", np.zeros((2, 0), np.float32))
     assert item_content(none).shape == (2, 0)
     np.testing.assert_array_equal(catalogue_arrays(none).content, [[0], [0]])  # the model needs one
+
+
+def test_modalities_stand_beside_content_as_blocks():
+    features = features_of("labels")
+    assert content_shape(features) == {"content_dim": 5, "content_blocks": ()}
+    features.modalities = (SimpleNamespace(vectors=np.full((2, 4), 7.0)),)
+    assert content_shape(features) == {"content_dim": 9, "content_blocks": (5, 4)}
+    own = item_content(features)
+    assert own.shape == (2, 9)
+    assert (own[:, 5:] == 7).all()
+    nothing = features_of("behaviour", np.zeros((2, 0), np.float32))
+    nothing.modalities = features.modalities
+    assert content_shape(nothing) == {"content_dim": 4, "content_blocks": (4,)}
 
 
 def catalogue_of(events, is_candidate):
@@ -273,6 +288,21 @@ def test_parts_of_item_vectors_are_left_out_as_often_as_the_setting_says(share):
     for part, expected in ([1, 0], share), ([0, 1], share), ([1, 1], 1 - 2 * share):
         found = (parts == part).all(axis=1).sum()
         assert abs(found - 20_000 * expected) <= 5 * np.sqrt(20_000 * expected * (1 - expected))
+
+
+def test_modalities_are_left_out_as_often_as_the_setting_says_but_never_all():
+    config = TrainingConfig(modality_dropout=0.4, examples_per_epoch=20_000 * 128)
+    drawn = np.asarray(draw_parts(config, draws_of(config), 3))
+    np.testing.assert_array_equal(drawn[:, :2], draw_parts(config, draws_of(config)))
+    counts = drawn[:, 2:]
+    assert counts.any(axis=1).all()
+    expected = 0.4 - 0.4**3  # where all three would be left out, all are kept
+    for lost in (counts == 0).mean(axis=0):
+        assert abs(lost - expected) <= 5 * np.sqrt(expected * (1 - expected) / 20_000)
+    together = ((counts[:, 0] == 0) & (counts[:, 1] == 0)).mean()
+    assert abs(together - 0.4**2 * 0.6) <= 5 * np.sqrt(0.1 / 20_000)
+    config = replace(config, modality_dropout=0.0)
+    assert np.asarray(draw_parts(config, draws_of(config), 3))[:, 2:].all()
 
 
 @pytest.mark.parametrize("limit", [1, 3, 70_000, 2**31 - 1])

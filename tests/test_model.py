@@ -249,6 +249,32 @@ def test_vectors_are_pooled_alike_in_each_way(world, monkeypatch, num_items, lon
     np.testing.assert_allclose(own._pooled(*arrays), expected, rtol=1e-5, atol=1e-6)
 
 
+def test_content_is_the_mean_of_the_projections_of_blocks_that_are_there(world):
+    rng = np.random.default_rng(0)
+    shape = replace(SHAPE, num_items=4, content_dim=5, content_blocks=(2, 1, 2))
+    own = InterestModel(shape, rngs=nnx.Rngs(0))
+    content = rng.normal(size=(4, 5)).astype(np.float32)
+    content[1, 2], content[2, :3], content[3] = 0, 0, 0  # one, two and all blocks are missing
+    catalogue = world[1]._replace(content=jnp.array(content))
+    kernel = np.asarray(own.content.kernel[...])
+    blocks = [content[:, part] @ kernel[part] for part in (slice(2), slice(2, 3), slice(3, 5))]
+    there = np.array([[1, 1, 1], [1, 0, 1], [0, 0, 1], [0, 0, 0]])
+    for counts in ([1, 1, 1], [1, 0, 1], [1, 1, 0]):
+        kept = there * counts
+        weight = 3 * kept / np.maximum(kept.sum(axis=1, keepdims=True), 1)
+        expected = sum(weight[:, n, None] * block for n, block in enumerate(blocks))
+        parts = jnp.array([0.0, 1.0, *counts])
+        np.testing.assert_allclose(own.vectors(catalogue, parts), expected, rtol=1e-4, atol=1e-6)
+        some = own.vectors(catalogue, parts, jnp.array([[2], [1]]))
+        np.testing.assert_allclose(some[:, 0], expected[[2, 1]], rtol=1e-4, atol=1e-6)
+        share = jnp.array(rng.uniform(size=(1, 2, 1)), jnp.float32)
+        pooled = own._pooled(share, jnp.array([[2, 1]]), catalogue, parts)
+        summed = sum(share[0, n, 0] * expected[item] for n, item in enumerate([2, 1]))
+        np.testing.assert_allclose(pooled[0, 0], summed, rtol=1e-4, atol=1e-6)
+    whole = own.vectors(catalogue, jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(whole, own.vectors(catalogue, jnp.array([0.0, 1, 1, 1, 1])))
+
+
 def test_a_model_without_repeats_is_one_whose_repeats_cannot_be(model, world):
     """The rest of it says the same where nobody has an item twice, and nothing is a repeat."""
     graph, params = model

@@ -36,10 +36,10 @@ TRAINING |= {"learning_rate": 0.01, "weight_decay": 0.01, "single_part_share": 0
 
 
 class World(NamedTuple):
-    """Users' items, and how probable the last one was given those before it."""
+    """Users' items, and how probable each was given those before it."""
 
     item: np.ndarray  # (users, LENGTH)
-    probability: np.ndarray
+    probability: np.ndarray  # (users, LENGTH - 1), of all but the first
 
 
 def world(users: int, *, seed: int) -> World:
@@ -50,6 +50,7 @@ def world(users: int, *, seed: int) -> World:
     weights = (1.0 + ranks) ** -SHARPNESS
     item = np.zeros((users, LENGTH), int)
     free, rows = np.ones((users, ITEMS), bool), np.arange(users)
+    probability = np.zeros((users, LENGTH - 1))
     item[:, 0] = rng.integers(0, ITEMS, users)
     free[rows, item[:, 0]] = False
     for at in range(1, LENGTH):
@@ -59,7 +60,7 @@ def world(users: int, *, seed: int) -> World:
         drawn = rng.random(users) * ends[:, -1]
         item[:, at] = (ends < drawn[:, None]).sum(axis=1)
         free[rows, item[:, at]] = False
-    probability = weight[rows, item[:, -1]] / ends[:, -1]
+        probability[:, at - 1] = weight[rows, item[:, at]] / ends[:, -1]
     return World(item, probability)
 
 
@@ -101,7 +102,8 @@ def measure(width: int, users: int, *, seed: int) -> dict:
         **{"width": width, "users": users, "seed": seed, "events": len(events)},
         **{"parameters": parameters(case), "cpu_seconds": time.process_time() - began},
         "loss": -float(said.mean()),
-        "floor": -float(np.log(judged.probability).mean()),
+        "floor": -float(np.log(judged.probability[:, -1]).mean()),
+        "floor_of_draws": -float(np.log(known.probability).mean()),  # of moments drawn in training
         "curve": result.curve["loss_new"].to_list(),
         "flop": [step * config.steps * n for n in range(1, config.epochs + 1)],
     }
@@ -158,7 +160,7 @@ def points(rows: list[dict]) -> dict[str, tuple[list[float], list[float]]]:
     most = [row for row in rows if row["users"] == LARGEST]
     middle = [row for row in rows if row["width"] == MIDDLE]
     runs = [
-        (flop, loss - row["floor"])
+        (flop, loss - row["floor_of_draws"])
         for row in most
         for flop, loss in zip(row["flop"], row["curve"], strict=True)
     ]
@@ -190,7 +192,7 @@ def figure(rows: list[dict]):
         found = law(sizes, excess)
         if name == "FLOP":
             for row in (row for row in rows if row["users"] == LARGEST):
-                curve = np.array(row["curve"]) - row["floor"]
+                curve = np.array(row["curve"]) - row["floor_of_draws"]
                 ax.plot(row["flop"], curve, color="0.75", linewidth=1)
         ax.plot(sizes, excess, "o", markersize=4)
         ends = np.array([min(sizes), max(sizes)], float)

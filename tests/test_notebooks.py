@@ -122,6 +122,15 @@ def test_scaling_notebook_shows_growth_shards_and_devices(tmp_path):
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
 
 
+def test_multimodal_notebook_finds_cold_items_and_reads_new_searches(tmp_path):
+    pytest.importorskip("wordllama", reason="the extra text is not installed")
+    small = {"NUM_USERS": 150, "NUM_ITEMS": 60, "EPOCHS": 1, "EXAMPLES_PER_EPOCH": 256}
+    text, outputs = run_alone("09", tmp_path / "run", **small, DIM=64)
+    assert '"encoder": "planted"' in text
+    assert "pictures.parquet: the file is damaged" in text
+    assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
+
+
 def test_privacy_notebook_attacks_its_release_and_its_models(tmp_path):
     small = {"DATA": "simulated", "NUM_TARGETS": 200, "TIMES": ["day", "none"]}
     small |= {"MIN_ITEM_USERS": [1, 100], "RELEASE_ITEM_USERS": 100, "NUM_USERS": 200}

@@ -26,7 +26,7 @@ bench: environment ## Measure speed beside other packages, which get environment
 	@for name in $(BENCHMARKS); do $(BIN)/python benchmarks/$$name.py || exit 1; done
 	@$(BIN)/python benchmarks/summary.py
 
-torture: environment ## Kill, damage and fill the disk under what is saved (an hour; needs Linux and cc)
+torture: environment ## Kill, damage and fill the disk under what is saved (ten minutes; needs Linux and cc)
 	@$(BIN)/python benchmarks/torture.py $(ARGS)
 
 lint: environment ## Check style, imports between modules, and that notebooks hold no output

@@ -52,6 +52,7 @@ _MODULE_OF = {
     "model_builder": "tuning",
     "make_baselines": "tuning",
     "cold_start": "coldstart",
+    "ColdStart": "coldstart",
     "recommend": "recommendation",
     "evaluate": "evaluation",
     "compare": "paired",

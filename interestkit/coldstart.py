@@ -46,7 +46,7 @@ class ColdStart:
 
 
 def cold_start(
-    model: Ranker, fallback: Ranker, truth: HeldOut, *, most_events: int = 3, k: int = 10
+    model: Ranker, fallback: Ranker, truth: HeldOut, *, most_events: int = 6, k: int = 10
 ) -> ColdStart:
     """The model with a fallback for histories that are too short for it, as held-out users tell.
 
@@ -57,8 +57,8 @@ def cold_start(
     Args:
         model: The model.
         fallback: What to ask instead.
-        truth: The validation part, and a model that was fitted before it. For the final model put
-            it in the place of that one: `dataclasses.replace(found, model=final)`.
+        truth: The validation part, and a model that was fitted before it. For the final model keep
+            `min_events` alone: `ColdStart(model=final, fallback=..., min_events=...)`.
         most_events: Longest history, plus one, that may be left to the fallback; at least 1.
         k: Length of lists.
 

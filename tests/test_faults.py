@@ -94,9 +94,21 @@ def test_the_page_says_change_and_exposure():
         "clean": dict.fromkeys(faults.METRICS, row),
         "bad": dict.fromkeys(faults.METRICS, worse),
     }
-    cold = {"model": {"value": 0.2, "gain": 0.1, "ends": [0.05, 0.15]}}
-    found = {"users": 9, "seeds": 2, "epochs": 6, "cases": cases, "cold": {"0 events known": cold}}
+    popular = {"value": 0.1, "gain": 0.0, "ends": [0.0, 0.0]}
+    cold = {"popular": popular, "model": {"value": 0.2, "gain": 0.1, "ends": [0.05, 0.15]}}
+    found = {"users": 9, "seeds": 2, "epochs": 6, "cases": cases, "cold": {"1": cold}}
     page = faults.page({"made": found | {"unchanged": {"rows in another order": True}}})
     assert "| bad | 0.1000 (-50.0% [-60.0%, -40.0%]) |" in page
     assert "10.00% (0.5 times)" in page
-    assert "| model | 0.2000 | +0.1000 [+0.0500, +0.1500] |" in page
+    assert "| 1 | 0.1000 | 0.2000 (+0.1000 [+0.0500, +0.1500]) |" in page
+
+
+@pytest.mark.parametrize(("seeds", "kept"), [(2, {"bots": {}}), (1, {})])
+def test_stored_cases_are_kept_where_users_and_settings_are_the_same(
+    tmp_path, monkeypatch, seeds, kept
+):
+    monkeypatch.setattr(faults, "STORE", tmp_path / "faults.json")
+    facts = {"users": 9, "epochs": 6, "seeds": seeds}
+    assert faults._known_cases("made", facts) == {}
+    faults.store("made", {"users": 9, "epochs": 6, "seeds": 2, "cases": {"bots": {}}})
+    assert faults._known_cases("made", facts) == kept

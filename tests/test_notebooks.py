@@ -55,6 +55,10 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     assert set(card["evaluation"]["baselines"]) == MODELS - {"model"}
     numbers = sorted(path.name[:2] for path in out.glob("*.ipynb"))
     assert numbers == ["01", "02", "03", "04", "05", "07"]
+    choice = json.loads((out / "choice.json").read_text())
+    assert choice["min_events"] in range(7)
+    recommended = (out / "04_prediction_and_recommendation.ipynb").read_text()
+    assert f"the model is asked from {choice['min_events']} events on" in recommended
     explained = pl.read_parquet(out / "explanations.parquet")
     assert explained["user"].n_unique() <= 20
     assert explained["without"].is_finite().all()

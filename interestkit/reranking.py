@@ -110,26 +110,20 @@ def trade_offs(
         and Zhou (2018), NeurIPS, arXiv:1709.05135 (DPP: their eqs. 11 and 17); Steck (2018),
         RecSys, doi:10.1145/3240323.3240372 (calibration).
     """
-    candidates = min(candidates, features.num_items)
-    if not 1 <= k <= candidates:
-        raise ValueError(f"k must be in 1..{candidates} (the candidates), got {k}")
-    if not strengths or not 0 <= min(strengths) <= max(strengths) <= 1:
-        raise ValueError(f"strengths must be numbers in [0, 1], got {strengths}")
+    candidates = _check_k(k, candidates, features)
+    _check_strengths(strengths)
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
     codes, scores = np.asarray(codes), np.asarray(scores)
     hits, relevant = truth.hits(0, codes, new_only=True), truth.num_relevant(new_only=True)
     users = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), max_users)).astype(int))
     own = truth.histories.take(users)
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
-    bonuses = np.stack([_unit(bonus, codes) for bonus in _bonuses(codes, features, k)])
-    number = -(-len(users) // BLOCK)
-    parts = (codes, _unit(scores, codes), hits, relevant, _history_shares(own, features))
-    blocks = [in_blocks(part, number) for part in parts]
-    bonuses = np.stack([in_blocks(bonus, number) for bonus in bonuses], axis=1)
+    bonuses, (blocks, relevance, wanted) = _blocks(codes, scores, own, features, k)
+    judged = [in_blocks(part, len(blocks)) for part in (hits, relevant)]
     items = (features.item_interests, features.items["events"].to_numpy(), features.is_candidate)
     lists, values = _listed(
         *map(jnp.asarray, (*items, np.asarray(strengths, np.float32), bonuses)),
-        *map(jnp.asarray, blocks),
+        *map(jnp.asarray, (blocks, relevance, *judged, wanted)),
         num_users=len(users),
         k=k,
     )
@@ -140,6 +134,72 @@ def trade_offs(
         table=_tidy({name: np.asarray(value) for name, value in values.items()}, strengths),
         k=k,
     )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reranked:
+    """A ranker with the lists of another one, re-ranked towards a goal as `trade_offs` does.
+
+    Args:
+        ranker: The model.
+        features: The catalogue.
+        goal: One of `GOALS`.
+        strength: Weight of the goal, in [0, 1].
+        candidates: Best items of each user that may be listed; at least k are.
+
+    Raises:
+        ValueError: If there is no such goal, or `strength` is outside [0, 1].
+    """
+
+    ranker: Ranker
+    features: Features
+    goal: str = "calibration"
+    strength: float = 0.5
+    candidates: int = 100
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise ValueError(f"goal must be one of {list(GOALS)}, got {self.goal!r}")
+        _check_strengths((self.strength,))
+
+    def rank(
+        self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
+    ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+        """Codes of each user's list and the model's scores of these items, which need not fall."""
+        candidates = _check_k(k, max(k, self.candidates), self.features)
+        found = self.ranker.rank(histories, k=candidates, exclude_seen=exclude_seen)
+        codes, scores = map(np.asarray, found)
+        bonuses, parts = _blocks(codes, scores, histories, self.features, k)
+        given = (self.features.item_interests, np.float32(self.strength), bonuses, *parts)
+        places = _places(*map(jnp.asarray, given), goal=self.goal, k=k)
+        places = np.asarray(places).reshape(-1, k)[: len(codes)]
+        lists, values = (np.take_along_axis(part, places, axis=1) for part in (codes, scores))
+        return np.where(places < 0, -1, lists), np.where(places < 0, -np.inf, values)
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest, as of `ranker`."""
+        return self.ranker.interests(histories)
+
+
+def _check_k(k: int, candidates: int, features: Features) -> int:
+    """The number of candidates that there can be."""
+    candidates = min(candidates, features.num_items)
+    if not 1 <= k <= candidates:
+        raise ValueError(f"k must be in 1..{candidates} (the candidates), got {k}")
+    return candidates
+
+
+def _check_strengths(strengths: Sequence[float]) -> None:
+    if not strengths or not 0 <= min(strengths) <= max(strengths) <= 1:
+        raise ValueError(f"strengths must be numbers in [0, 1], got {strengths}")
+
+
+def _blocks(codes, scores, histories: Histories, features: Features, k: int):
+    """Bonuses, and codes, relevance and labels wanted, in blocks of users."""
+    number = -(-len(codes) // BLOCK)
+    bonuses = [in_blocks(_unit(own, codes), number) for own in _bonuses(codes, features, k)]
+    parts = (codes, _unit(scores, codes), _history_shares(histories, features))
+    return np.stack(bonuses, axis=1), [in_blocks(part, number) for part in parts]
 
 
 def _history_shares(histories: Histories, features: Features):
@@ -184,17 +244,10 @@ def _listed(
     k,
 ):
     """Lists of all goals and strengths, and the means of their metrics."""
-    directions = labels / _or_one(jnp.linalg.norm(labels, axis=1, keepdims=True))
-    shares = labels / _or_one(labels.sum(axis=1, keepdims=True))
 
     def of_block(block):
-        codes, relevance, bonus, wanted = block
-        vectors = directions[codes]
-        alike = jnp.einsum("ucl,udl->ucd", vectors, vectors)
-        aims = {name: _fixed(bonus[n]) for n, name in enumerate(("novelty", "coverage"))}
-        aims["diversity"], aims["DPP"] = _unlike(alike), _determinant(alike, k)
-        aims["calibration"] = _calibrated(shares[codes], wanted)
-        greedy = partial(_greedy, relevance, codes >= 0, k)
+        greedy = partial(_greedy, block[1], block[0] >= 0, k)
+        aims = _aims(labels, block, k)
         return jnp.stack([jax.vmap(partial(greedy, *aims[goal]))(strengths) for goal in GOALS])
 
     places = jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
@@ -221,6 +274,30 @@ def _listed(
     lists, values = jax.lax.map(judged, places.reshape(-1, num_users, k))
     shape = places.shape[:2]
     return lists.reshape(places.shape), {n: v.reshape(shape) for n, v in values.items()}
+
+
+@partial(jax.jit, static_argnames=("goal", "k"))
+def _places(labels, strength, bonuses, *parts, goal, k):
+    """Places of the candidates that are listed, for one goal: blocks, users, k."""
+
+    def of_block(block):
+        aim = _aims(labels, block, k)[goal]  # what the others need is never computed
+        return _greedy(block[1], block[0] >= 0, k, *aim, strength)
+
+    codes, relevance, wanted = parts
+    return jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
+
+
+def _aims(labels, block, k):
+    """For each goal the start, the gain and the step of `_greedy`, for a block of users."""
+    codes, _, bonus, wanted = block
+    directions = labels / _or_one(jnp.linalg.norm(labels, axis=1, keepdims=True))
+    shares = labels / _or_one(labels.sum(axis=1, keepdims=True))
+    vectors = directions[codes]
+    alike = jnp.einsum("ucl,udl->ucd", vectors, vectors)
+    aims = {name: _fixed(bonus[n]) for n, name in enumerate(("novelty", "coverage"))}
+    aims["diversity"], aims["DPP"] = _unlike(alike), _determinant(alike, k)
+    return aims | {"calibration": _calibrated(shares[codes], wanted)}
 
 
 def _greedy(relevance, is_there, k, start, gain, take, strength):

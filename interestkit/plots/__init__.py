@@ -17,7 +17,13 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
-from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
+from interestkit.plots.paths import (
+    feedback_rounds,
+    interest_points,
+    pareto_front,
+    tradeoff_path,
+    user_groups,
+)
 from interestkit.plots.privacy import membership, privacy_curve, reidentification
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
@@ -31,6 +37,7 @@ __all__ = [
     "coverage",
     "decay",
     "event_reasons",
+    "feedback_rounds",
     "gains",
     "history_lengths",
     "interest_bars",
@@ -38,6 +45,7 @@ __all__ = [
     "interest_sizes",
     "long_tail",
     "membership",
+    "pareto_front",
     "privacy_curve",
     "reidentification",
     "reliability",

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import interestkit as ik
-from interestkit.reranking import ALIKE, GOALS, STRENGTHS, trade_offs
+from interestkit.reranking import ALIKE, GOALS, STRENGTHS, Reranked, trade_offs
 
 
 @pytest.fixture(scope="module")
@@ -172,3 +172,23 @@ def test_all_points_are_one_program(study, caplog):
 def test_settings_out_of_range_are_refused(study, settings, message):
     with pytest.raises(ValueError, match=message):
         trade_offs(study.predictor, study.test, study.features, candidates=12, **settings)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_reranked_ranker_has_the_lists_that_were_judged(study, found, goal):
+    settings = {"goal": goal, "strength": 0.6, "candidates": 12}
+    ranker = Reranked(ranker=study.predictor, features=study.features, **settings)
+    codes, scores = ranker.rank(study.test.histories, k=4)
+    np.testing.assert_array_equal(codes, found.codes[GOALS.index(goal), STRENGTHS.index(0.6)])
+    known, own = study.predictor.rank(study.test.histories, k=12)
+    places = (known[:, None] == codes[:, :, None]).argmax(axis=2)
+    np.testing.assert_array_equal(scores, np.take_along_axis(own, places, axis=1))
+
+
+def test_a_reranked_ranker_refuses_what_there_is_not(study):
+    given = {"ranker": study.predictor, "features": study.features}
+    with pytest.raises(ValueError, match="goal must be one of"):
+        Reranked(**given, goal="joy")
+    with pytest.raises(ValueError, match="strengths must be numbers"):
+        Reranked(**given, strength=2.0)
+    assert Reranked(**given, candidates=2).rank(study.test.histories, k=3)[0].shape[1] == 3

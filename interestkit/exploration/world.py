@@ -44,7 +44,7 @@ class World:
     num_items: int = 300
     num_interests: int = 12
     sharpness: float = 6.0
-    events_per_user: float = 8.0
+    events_per_user: float = 4.0
     visits: int = 3
     position_bias: float = 0.5
     drift: float = 0.02
@@ -61,6 +61,8 @@ class World:
 class Audience:
     """The users of a `World` with one seed, before the first round.
 
+    Somebody who touched no item before it is not among them.
+
     Args:
         world: The settings.
         seed: Seed of users, items and of all that they do.
@@ -73,10 +75,10 @@ class Audience:
 
     Example:
         >>> audience = Audience(World(num_users=20, num_items=24), seed=1)
-        >>> shown = np.tile(np.arange(5), (20, 1))
+        >>> shown = np.tile(np.arange(5), (len(audience.log), 1))
         >>> chosen = audience.choose(shown, moment=audience.end)
         >>> chosen.shape  # a rank from 0 for each visit, -1 for none
-        (20, 3)
+        (19, 3)
         >>> bool((chosen >= 0).mean() < 1)
         True
     """

@@ -136,7 +136,7 @@ def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None)
     count_axis(ax.xaxis)
     put_legend(ax)
     unit = "bits" if metric.startswith("entropy") else "0 to 1"
-    title = f"{shown(metric)} by round (band: 95 % interval over seeds)"
+    title = f"{shown(metric)} by round (band: 95 % over seeds)"
     return finish(ax, title, "round", f"{shown(metric)} ({unit})")
 
 

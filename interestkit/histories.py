@@ -96,6 +96,15 @@ class Histories:
             moment=self.moment[users],
         )
 
+    def take(self, users: Int[np.ndarray, " some"]) -> "Histories":
+        """The same of the users with these numbers, in this order; one may be taken twice."""
+        lengths = self.lengths[users]
+        offsets = np.append(0, np.cumsum(lengths)).astype(self.offsets.dtype)
+        event = np.repeat(self.offsets[users] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        parts = {name: getattr(self, name)[event] for name in ("item", "seconds", "weight")}
+        own = {name: getattr(self, name)[users] for name in ("users", "moment")}
+        return replace(self, offsets=offsets, **parts, **own)
+
     def newest(self, count: int) -> "Histories":
         """The same with no more than the newest `count` events of each user.
 

@@ -1,13 +1,14 @@
-"""Lists that give up some relevance for diversity, novelty or coverage, and what that costs."""
+"""Lists that give up some relevance for diversity, novelty, coverage or calibration: the price."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import polars as pl
+from jax.scipy.special import xlogy
 from jaxtyping import Float, Int
 
 from interestkit import metrics
@@ -16,9 +17,21 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.prediction import BLOCK, in_blocks
+from interestkit.similarity import sums_by_user
 
-GOALS = ("diversity", "novelty", "coverage")
+MEASURED_BY = {  # goal -> the metric that says how far it is reached
+    "diversity": "diversity",
+    "novelty": "novelty",
+    "coverage": "coverage",
+    "DPP": "diversity",
+    "calibration": "miscalibration",
+}
+GOALS = tuple(MEASURED_BY)
 STRENGTHS = tuple(n / 10 for n in range(11))
+ALIKE = 0.9  # times the cosine is the likeness of two items for a DPP: twins may both be listed
+ALPHA = (
+    0.01  # part of the history's shares that is mixed into a list's, as in `metrics.calibration`
+)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -30,7 +43,8 @@ class TradeOffs:
         strengths: Weights of the goal, rising from 0, which is the model's own list.
         codes: Lists for each of `GOALS` and each strength; -1 where a list is empty.
         table: Columns goal, strength, metric, value: means over users of "NDCG", "recall",
-            "diversity" and "novelty", and "coverage" of the catalogue, all of the lists' length.
+            "diversity", "novelty" and "miscalibration" (lower is better), and "coverage" of the
+            catalogue, all of the lists' length.
         k: Length of the lists.
     """
 
@@ -55,10 +69,19 @@ def trade_offs(
 
     The k items of a list are taken one by one from the user's best candidates. Each time it is
     the one with the largest (1 - strength) relevance + strength bonus. Relevance is the model's
-    score, brought to 0..1 among the user's candidates. The bonus is for *diversity* 1 - the
-    largest cosine of labels to an item that is already in the list (maximal marginal relevance),
-    for *novelty* the self-information of the item and for *coverage* how few users have the item
-    in their own list of k, on a logarithmic scale; the last two are brought to 0..1 as well.
+    score, brought to 0..1 among the user's candidates. The bonus is
+
+    - for *diversity* 1 - the largest cosine of labels to an item that is already in the list
+      (maximal marginal relevance);
+    - for *novelty* the self-information of the item, brought to 0..1;
+    - for *coverage* how few users have the item in their own list of k, on a logarithmic scale,
+      brought to 0..1;
+    - for *DPP* what the item adds to the log-determinant of the likeness of all items in the list,
+      which is `ALIKE` times their cosine, and 1 of an item to itself: a determinantal point
+      process. It sees all items of the list, not only the most alike. At most 0;
+    - for *calibration* minus the divergence of the list's labels, with the item, from those of
+      the user's history (`metrics.calibration`), in nats. Where all items have labels this is
+      the greedy search of Steck's submodular function.
 
     Args:
         ranker: The model.
@@ -83,31 +106,29 @@ def trade_offs(
         True
 
     Source:
-        Carbonell and Goldstein (1998), SIGIR, doi:10.1145/290941.291025 (diversity).
+        Carbonell and Goldstein (1998), SIGIR, doi:10.1145/290941.291025 (diversity); Chen, Zhang
+        and Zhou (2018), NeurIPS, arXiv:1709.05135 (DPP: their eqs. 11 and 17); Steck (2018),
+        RecSys, doi:10.1145/3240323.3240372 (calibration).
     """
-    candidates = min(candidates, features.num_items)
-    if not 1 <= k <= candidates:
-        raise ValueError(f"k must be in 1..{candidates} (the candidates), got {k}")
-    if not strengths or not 0 <= min(strengths) <= max(strengths) <= 1:
-        raise ValueError(f"strengths must be numbers in [0, 1], got {strengths}")
+    candidates = _check_k(k, candidates, features)
+    _check_strengths(strengths)
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
     codes, scores = np.asarray(codes), np.asarray(scores)
     hits, relevant = truth.hits(0, codes, new_only=True), truth.num_relevant(new_only=True)
     users = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), max_users)).astype(int))
+    own = truth.histories.take(users)
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
-    bonuses = np.stack([_unit(bonus, codes) for bonus in _bonuses(codes, features, k)])
-    number = -(-len(users) // BLOCK)
-    blocks = [in_blocks(part, number) for part in (codes, _unit(scores, codes), hits, relevant)]
-    bonuses = np.stack([in_blocks(bonus, number) for bonus in bonuses], axis=1)
+    bonuses, (blocks, relevance, wanted) = _blocks(codes, scores, own, features, k)
+    judged = [in_blocks(part, len(blocks)) for part in (hits, relevant)]
     items = (features.item_interests, features.items["events"].to_numpy(), features.is_candidate)
     lists, values = _listed(
         *map(jnp.asarray, (*items, np.asarray(strengths, np.float32), bonuses)),
-        *map(jnp.asarray, blocks),
+        *map(jnp.asarray, (blocks, relevance, *judged, wanted)),
         num_users=len(users),
         k=k,
     )
     return TradeOffs(
-        histories=_of(truth.histories, users),
+        histories=own,
         strengths=tuple(map(float, strengths)),
         codes=np.asarray(lists),
         table=_tidy({name: np.asarray(value) for name, value in values.items()}, strengths),
@@ -115,14 +136,77 @@ def trade_offs(
     )
 
 
-def _of(histories: Histories, users: Int[np.ndarray, " users"]) -> Histories:
-    """Some of the users, without a loop over them."""
-    lengths = histories.lengths[users]
-    offsets = np.append(0, np.cumsum(lengths)).astype(np.int32)
-    event = np.repeat(histories.offsets[users] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    parts = {name: getattr(histories, name)[event] for name in ("item", "seconds", "weight")}
-    own = {name: getattr(histories, name)[users] for name in ("users", "moment")}
-    return replace(histories, offsets=offsets, **parts, **own)
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Reranked:
+    """A ranker with the lists of another one, re-ranked towards a goal as `trade_offs` does.
+
+    Args:
+        ranker: The model.
+        features: The catalogue.
+        goal: One of `GOALS`.
+        strength: Weight of the goal, in [0, 1].
+        candidates: Best items of each user that may be listed; at least k are.
+
+    Raises:
+        ValueError: If there is no such goal, or `strength` is outside [0, 1].
+    """
+
+    ranker: Ranker
+    features: Features
+    goal: str = "calibration"
+    strength: float = 0.5
+    candidates: int = 100
+
+    def __post_init__(self) -> None:
+        if self.goal not in GOALS:
+            raise ValueError(f"goal must be one of {list(GOALS)}, got {self.goal!r}")
+        _check_strengths((self.strength,))
+
+    def rank(
+        self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
+    ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+        """Codes of each user's list and the model's scores of these items, which need not fall."""
+        candidates = _check_k(k, max(k, self.candidates), self.features)
+        found = self.ranker.rank(histories, k=candidates, exclude_seen=exclude_seen)
+        codes, scores = map(np.asarray, found)
+        bonuses, parts = _blocks(codes, scores, histories, self.features, k)
+        given = (self.features.item_interests, np.float32(self.strength), bonuses, *parts)
+        places = _places(*map(jnp.asarray, given), goal=self.goal, k=k)
+        places = np.asarray(places).reshape(-1, k)[: len(codes)]
+        lists, values = (np.take_along_axis(part, places, axis=1) for part in (codes, scores))
+        return np.where(places < 0, -1, lists), np.where(places < 0, -np.inf, values)
+
+    def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
+        """Probability of each interest, as of `ranker`."""
+        return self.ranker.interests(histories)
+
+
+def _check_k(k: int, candidates: int, features: Features) -> int:
+    """The number of candidates that there can be."""
+    candidates = min(candidates, features.num_items)
+    if not 1 <= k <= candidates:
+        raise ValueError(f"k must be in 1..{candidates} (the candidates), got {k}")
+    return candidates
+
+
+def _check_strengths(strengths: Sequence[float]) -> None:
+    if not strengths or not 0 <= min(strengths) <= max(strengths) <= 1:
+        raise ValueError(f"strengths must be numbers in [0, 1], got {strengths}")
+
+
+def _blocks(codes, scores, histories: Histories, features: Features, k: int):
+    """Bonuses, and codes, relevance and labels wanted, in blocks of users."""
+    number = -(-len(codes) // BLOCK)
+    bonuses = [in_blocks(_unit(own, codes), number) for own in _bonuses(codes, features, k)]
+    parts = (codes, _unit(scores, codes), _history_shares(histories, features))
+    return np.stack(bonuses, axis=1), [in_blocks(part, number) for part in parts]
+
+
+def _history_shares(histories: Histories, features: Features):
+    """Share of each label in each history; all 0 where there is none."""
+    labels = features.item_interests
+    sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
+    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 
 def _bonuses(codes: Int[np.ndarray, "users ranks"], features: Features, k: int):
@@ -154,28 +238,23 @@ def _listed(
     relevance,
     hits,
     relevant,
+    wanted,
     *,
     num_users,
     k,
 ):
     """Lists of all goals and strengths, and the means of their metrics."""
-    length = jnp.linalg.norm(labels, axis=1, keepdims=True)
-    directions = labels / jnp.where(length > 0, length, 1.0)
 
     def of_block(block):
-        codes, relevance, bonus = block
-        vectors = directions[codes]
-        alike = jnp.einsum("ucl,udl->ucd", vectors, vectors)
-        diverse = partial(_greedy, relevance, codes >= 0, alike, jnp.zeros_like(relevance), 1.0, k)
-        lists = [jax.vmap(diverse)(strengths)]
-        for own in bonus:
-            plain = partial(_greedy, relevance, codes >= 0, alike, own, 0.0, k)
-            lists.append(jax.vmap(plain)(strengths))
-        return jnp.stack(lists)
+        greedy = partial(_greedy, block[1], block[0] >= 0, k)
+        aims = _aims(labels, block, k)
+        return jnp.stack([jax.vmap(partial(greedy, *aims[goal]))(strengths) for goal in GOALS])
 
-    places = jax.lax.map(of_block, (codes, relevance, bonuses))  # blocks goals strengths users k
+    places = jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
+    # blocks goals strengths users k
     places = jnp.moveaxis(places, 0, 2).reshape(len(GOALS), len(strengths), -1, k)[:, :, :num_users]
-    codes, hits = (part.reshape(-1, part.shape[-1])[:num_users] for part in (codes, hits))
+    rows = (part.reshape(-1, part.shape[-1])[:num_users] for part in (codes, hits, wanted))
+    codes, hits, wanted = rows
     relevant = relevant.reshape(-1)[:num_users]
 
     def judged(places):
@@ -187,6 +266,7 @@ def _listed(
             "recall": metrics.recall_at_k(is_hit, relevant, k=k),
             "diversity": metrics.intra_list_diversity(lists, labels),
             "novelty": metrics.novelty(lists, events),
+            "miscalibration": metrics.calibration(lists, labels, wanted, alpha=ALPHA),
         }
         means = {name: jnp.nanmean(value) for name, value in by_user.items()}
         return lists, means | {"coverage": metrics.catalogue_coverage(lists, is_candidate)}
@@ -196,21 +276,97 @@ def _listed(
     return lists.reshape(places.shape), {n: v.reshape(shape) for n, v in values.items()}
 
 
-def _greedy(relevance, is_there, alike, bonus, by_likeness, k, strength):
-    """Places of the chosen candidates; what they are like counts where `by_likeness` is 1."""
+@partial(jax.jit, static_argnames=("goal", "k"))
+def _places(labels, strength, bonuses, *parts, goal, k):
+    """Places of the candidates that are listed, for one goal: blocks, users, k."""
+
+    def of_block(block):
+        aim = _aims(labels, block, k)[goal]  # what the others need is never computed
+        return _greedy(block[1], block[0] >= 0, k, *aim, strength)
+
+    codes, relevance, wanted = parts
+    return jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
+
+
+def _aims(labels, block, k):
+    """For each goal the start, the gain and the step of `_greedy`, for a block of users."""
+    codes, _, bonus, wanted = block
+    directions = labels / _or_one(jnp.linalg.norm(labels, axis=1, keepdims=True))
+    shares = labels / _or_one(labels.sum(axis=1, keepdims=True))
+    vectors = directions[codes]
+    alike = jnp.einsum("ucl,udl->ucd", vectors, vectors)
+    aims = {name: _fixed(bonus[n]) for n, name in enumerate(("novelty", "coverage"))}
+    aims["diversity"], aims["DPP"] = _unlike(alike), _determinant(alike, k)
+    return aims | {"calibration": _calibrated(shares[codes], wanted)}
+
+
+def _greedy(relevance, is_there, k, start, gain, take, strength):
+    """Places of the chosen candidates; `gain` of a state is the bonus, `take` the state after."""
     rows = jnp.arange(len(relevance))
 
-    def step(state, _):
-        is_free, nearest = state
-        gain = bonus + by_likeness * (1.0 - nearest)
-        value = jnp.where(is_free, (1.0 - strength) * relevance + strength * gain, -jnp.inf)
-        best = value.argmax(axis=1)
+    def step(carry, _):
+        is_free, state = carry
+        value = (1.0 - strength) * relevance + strength * gain(state)
+        best = jnp.where(is_free, value, -jnp.inf).argmax(axis=1)
         place = jnp.where(is_free.any(axis=1), best, -1)
-        nearest = jnp.maximum(nearest, alike[rows, best])
-        return (is_free.at[rows, best].set(False), nearest), place
+        return (is_free.at[rows, best].set(False), take(state, rows, best)), place
 
-    start = (is_there, jnp.zeros_like(relevance))
-    return jax.lax.scan(step, start, length=k)[1].T
+    return jax.lax.scan(step, (is_there, start), length=k)[1].T
+
+
+def _fixed(bonus):
+    """A bonus that does not depend on the list."""
+    return (), lambda _: bonus, lambda state, *_: state
+
+
+def _unlike(alike):
+    """1 - the largest likeness to an item of the list."""
+    start = jnp.zeros(alike.shape[:2], alike.dtype)
+    return (
+        start,
+        lambda nearest: 1.0 - nearest,
+        lambda nearest, rows, best: jnp.maximum(nearest, alike[rows, best]),
+    )
+
+
+def _determinant(alike, k):
+    """What an item adds to the log-determinant of the list's kernel.
+
+    The state holds for each candidate its row of the Cholesky factor so far (a column per item of
+    the list) and what is left of its own diagonal, whose logarithm is the gain.
+    """
+    start = (jnp.zeros((*alike.shape[:2], k)), jnp.ones(alike.shape[:2]), 0)
+
+    def take(state, rows, best):
+        factor, left, taken = state
+        inner = jnp.einsum("uck,uk->uc", factor, factor[rows, best])
+        column = (ALIKE * alike[rows, best] - inner) / jnp.sqrt(left[rows, best])[:, None]
+        left = jnp.maximum(left - column**2, 1e-6)  # of the chosen, which is not free, too little
+        return factor.at[:, :, taken].set(column), left, taken + 1
+
+    return start, lambda state: jnp.log(state[1]), take
+
+
+def _calibrated(shares, wanted):
+    """Minus the divergence of the list's labels, with one more item, from those wanted."""
+    counts = shares.any(axis=2).astype(float)
+    start = (jnp.zeros_like(wanted), jnp.zeros(len(wanted)))
+    most = xlogy(wanted, wanted).sum(axis=1)[:, None]
+
+    def gain(state):
+        sums, listed = state
+        listed = _or_one(listed[:, None] + counts)[:, :, None]
+        mixed = (1.0 - ALPHA) * (sums[:, None] + shares) / listed + ALPHA * wanted[:, None]
+        return xlogy(wanted[:, None], mixed).sum(axis=2) - most
+
+    def take(state, rows, best):
+        return state[0] + shares[rows, best], state[1] + counts[rows, best]
+
+    return start, gain, take
+
+
+def _or_one(values):
+    return jnp.where(values > 0, values, 1.0)
 
 
 def _tidy(values: dict[str, np.ndarray], strengths: Sequence[float]) -> pl.DataFrame:

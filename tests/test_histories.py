@@ -240,3 +240,12 @@ def test_an_unknown_user_is_named_with_a_similar_one(study):
 )
 def test_repeats_are_counted_user_by_user(users, expected):
     assert small_world.histories_of(*users).num_repeats == expected
+
+
+def test_some_users_are_taken_in_the_order_asked_for_with_their_events():
+    three = small_world.histories_of([(0, 1), (1, 2)], [], [(2, 3)])
+    taken = three.take(np.array([2, 1, 0, 2]))
+    assert taken.users.tolist() == ["user 2", "user 1", "user 0", "user 2"]
+    assert taken.item.tolist() == [2, 0, 1, 2]
+    assert taken.offsets.tolist() == [0, 1, 1, 3, 4]
+    assert (taken.seconds / SECONDS_PER_DAY).tolist() == [3, 1, 2, 3]

@@ -201,7 +201,21 @@ HELD = pl.DataFrame(
 ROC = pl.DataFrame({"false_positives": [0.001, 1.0], "found": [0.01, 1.0]})
 PROMISED = pl.DataFrame({"target": "items", "metric": "NDCG@10", "model": ["private", "plain"]})
 PROMISED = PROMISED.with_columns(epsilon=pl.Series([1.0, 8.0]), value=pl.Series([0.1, 0.2]))
+FRONT = pl.DataFrame(
+    [
+        *[("MMR", 0.0, "NDCG", 0.5), ("MMR", 0.0, "miscalibration", 1.0)],
+        *[("MMR", 1.0, "NDCG", 0.3), ("MMR", 1.0, "miscalibration", 0.6)],
+        *[("Steck", 1.0, "NDCG", 0.4), ("Steck", 1.0, "miscalibration", 0.2)],
+    ],
+    schema=["goal", "strength", "metric", "value"],
+    orient="row",
+)
+LOOP = pl.DataFrame({"policy": ["a", "a", "b", "b"], "round": [1, 2, 1, 2], "metric": "Gini"})
+LOOP = LOOP.with_columns(value=pl.Series([0.3, 0.5, 0.3, 0.4]))
+LOOP = LOOP.with_columns(low=pl.col("value") - 0.1, high=pl.col("value") + 0.1)
 DRAWN = {
+    "pareto_front": lambda ax=None: plots.pareto_front(FRONT, x="miscalibration", ax=ax),
+    "feedback_rounds": lambda ax=None: plots.feedback_rounds(LOOP, "Gini", ax=ax),
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
     "activity": lambda ax=None: plots.activity(EVENTS, ax=ax),
     "long_tail": lambda ax=None: plots.long_tail(EVENTS, ax=ax),
@@ -230,6 +244,8 @@ DRAWN = {
     "reidentification": lambda ax=None: plots.reidentification(FOUND, ax=ax),
 }
 EMPTY = {
+    "pareto_front": lambda: plots.pareto_front(FRONT.clear()),
+    "feedback_rounds": lambda: plots.feedback_rounds(LOOP.clear(), "Gini"),
     "cleaning": lambda: plots.cleaning(REPORT.clear()),
     "activity": lambda: plots.activity(EVENTS.clear()),
     "long_tail": lambda: plots.long_tail(EVENTS.clear()),
@@ -849,3 +865,28 @@ def test_set_coverage_has_a_mark_for_each_group_and_the_size_of_its_sets():
     np.testing.assert_allclose(line.get_xdata(), [88, 80])
     assert row_labels(ax) == ["all (7)", "group 1 (3)"]
     assert {"3.2", "4.0"} <= set(texts(ax))
+
+
+def test_pareto_front_joins_what_nothing_beats_and_fills_its_marks():
+    ax = DRAWN["pareto_front"]()
+    (line,) = ax.lines
+    assert line.get_xydata().tolist() == [[0.2, 0.4], [1.0, 0.5]]  # lower is better in x
+    filled = [marks.get_offsets() for marks in ax.collections if len(marks.get_facecolors())]
+    assert sorted(x for points in filled for x in points[:, 0].tolist()) == [0.2, 1.0]
+    assert ax.get_xlabel() == "miscalibration (nats, lower is better)"
+    with pytest.raises(ValueError, match="metric must be one of"):
+        plots.pareto_front(FRONT, x="novelty")
+
+
+def test_feedback_rounds_have_a_line_and_a_band_for_each_policy():
+    ax = DRAWN["feedback_rounds"]()
+    assert [line.get_ydata().tolist() for line in ax.lines] == [[0.3, 0.5], [0.3, 0.4]]
+    ends = ax.collections[0].get_paths()[0].vertices[:, 1]
+    np.testing.assert_allclose([ends.min(), ends.max()], [0.2, 0.6])
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"a", "b"}
+    bits = plots.feedback_rounds(
+        LOOP.with_columns(metric=pl.lit("entropy of lists")), "entropy of lists"
+    )
+    assert bits.get_ylabel() == "entropy of lists (bits)"
+    with pytest.raises(ValueError, match="metric must be one of"):
+        plots.feedback_rounds(LOOP, "utility")

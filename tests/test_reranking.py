@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 import interestkit as ik
-from interestkit.reranking import GOALS, STRENGTHS, trade_offs
+from interestkit.reranking import ALIKE, GOALS, STRENGTHS, Reranked, trade_offs
 
 
 @pytest.fixture(scope="module")
@@ -26,6 +26,7 @@ def test_without_weight_lists_and_metrics_are_those_of_the_model(study, found):
         "recall": "recall@4",
         "diversity": "diversity@4",
         "novelty": "novelty@4",
+        "miscalibration": "miscalibration@4",
         "coverage": "catalogue coverage@4",
     }.items():
         expected = table.filter(metric=theirs)["value"].item()
@@ -59,6 +60,65 @@ def test_lists_are_those_of_a_slow_greedy_search(study, found):
             np.testing.assert_array_equal(
                 found.codes[GOALS.index(goal), strength, user], own[chosen]
             )
+
+
+def slow_list(user, found, codes, scores, gain, strength):
+    """The greedy list of one user; `gain` is the bonus of a list of codes with one more."""
+    relevance = (scores[user] - scores[user].min()) / np.ptp(scores[user])
+    chosen = []
+    for _ in range(found.k):
+        free = [n for n in range(len(relevance)) if n not in chosen]
+        values = [
+            (1 - strength) * relevance[n] + strength * gain(codes[user][[*chosen, n]]) for n in free
+        ]
+        chosen.append(free[int(np.argmax(values))])
+    return codes[user][chosen]
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.7, 1.0])
+def test_dpp_lists_are_those_of_a_greedy_search_for_the_log_determinant(study, found, strength):
+    codes, scores = study.predictor.rank(study.test.histories, k=12)
+    labels = study.features.item_interests
+    directions = labels / np.maximum(np.linalg.norm(labels, axis=1, keepdims=True), 1e-12)
+
+    def log_det(listed):
+        kernel = ALIKE * directions[listed] @ directions[listed].T
+        np.fill_diagonal(kernel, 1)
+        return np.linalg.slogdet(kernel)[1]
+
+    def gain(listed):
+        return log_det(listed) - log_det(listed[:-1])
+
+    for user in range(20):
+        expected = slow_list(user, found, codes, scores, gain, strength)
+        at = (GOALS.index("DPP"), STRENGTHS.index(strength), user)
+        np.testing.assert_array_equal(found.codes[at], expected)
+
+
+@pytest.mark.parametrize("strength", [0.3, 0.7, 1.0])
+def test_calibrated_lists_are_those_of_a_greedy_search_for_the_divergence(study, found, strength):
+    known = study.test.histories
+    codes, scores = study.predictor.rank(known, k=12)
+    labels = study.features.item_interests
+    for user in range(20):
+        own = labels[known.item[known.user == user]].sum(axis=0)
+        own /= own.sum()
+
+        def gain(listed, own=own):
+            sums = sum(labels[n] / labels[n].sum() for n in listed if labels[n].any())
+            mixed = 0.99 * sums / labels[listed].any(axis=1).sum() + 0.01 * own
+            return -sum(p * np.log(p / q) for p, q in zip(own, mixed, strict=True) if p > 0)
+
+        expected = slow_list(user, found, codes, scores, gain, strength)
+        at = (GOALS.index("calibration"), STRENGTHS.index(strength), user)
+        np.testing.assert_array_equal(found.codes[at], expected)
+
+
+def test_calibration_brings_the_lists_nearer_to_the_histories(found):
+    start, *_, end = found.table.filter(goal="calibration", metric="miscalibration")["value"]
+    others = found.table.filter(metric="miscalibration", strength=1.0)
+    assert end < start
+    assert end == others["value"].min()
 
 
 def test_full_weight_reaches_more_of_each_goal_than_none(found):
@@ -112,3 +172,23 @@ def test_all_points_are_one_program(study, caplog):
 def test_settings_out_of_range_are_refused(study, settings, message):
     with pytest.raises(ValueError, match=message):
         trade_offs(study.predictor, study.test, study.features, candidates=12, **settings)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+def test_a_reranked_ranker_has_the_lists_that_were_judged(study, found, goal):
+    settings = {"goal": goal, "strength": 0.6, "candidates": 12}
+    ranker = Reranked(ranker=study.predictor, features=study.features, **settings)
+    codes, scores = ranker.rank(study.test.histories, k=4)
+    np.testing.assert_array_equal(codes, found.codes[GOALS.index(goal), STRENGTHS.index(0.6)])
+    known, own = study.predictor.rank(study.test.histories, k=12)
+    places = (known[:, None] == codes[:, :, None]).argmax(axis=2)
+    np.testing.assert_array_equal(scores, np.take_along_axis(own, places, axis=1))
+
+
+def test_a_reranked_ranker_refuses_what_there_is_not(study):
+    given = {"ranker": study.predictor, "features": study.features}
+    with pytest.raises(ValueError, match="goal must be one of"):
+        Reranked(**given, goal="joy")
+    with pytest.raises(ValueError, match="strengths must be numbers"):
+        Reranked(**given, strength=2.0)
+    assert Reranked(**given, candidates=2).rank(study.test.histories, k=3)[0].shape[1] == 3

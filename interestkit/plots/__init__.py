@@ -18,7 +18,13 @@ from interestkit.plots.logs import (
     sessions,
     user_timeline,
 )
-from interestkit.plots.paths import interest_points, tradeoff_path, user_groups
+from interestkit.plots.paths import (
+    feedback_rounds,
+    interest_points,
+    pareto_front,
+    tradeoff_path,
+    user_groups,
+)
 from interestkit.plots.privacy import membership, privacy_curve, reidentification
 from interestkit.plots.results import decay, interest_bars, training_curves
 from interestkit.plots.search import search_trials
@@ -33,6 +39,7 @@ __all__ = [
     "coverage",
     "decay",
     "event_reasons",
+    "feedback_rounds",
     "gains",
     "history_lengths",
     "interest_bars",
@@ -42,6 +49,7 @@ __all__ = [
     "interest_tree",
     "long_tail",
     "membership",
+    "pareto_front",
     "prequential_curve",
     "privacy_curve",
     "reidentification",

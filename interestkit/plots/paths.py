@@ -1,19 +1,27 @@
-"""Figures beside the widgets: paths of two metrics, groups of users, points on a map."""
+"""Paths of two metrics and their Pareto front, rounds of a loop, groups of users, a map."""
 
+import numpy as np
 import polars as pl
+from jaxtyping import Bool, Float
 from matplotlib import ticker
 from matplotlib.axes import Axes
 
+from interestkit.comparison import is_lower_better
 from interestkit.plots.compared import draw_dots, with_unit
 from interestkit.plots.drawing import (
+    BLACK,
     BLUE,
     CYCLE,
     GREY,
+    MARKERS,
     VERMILION,
+    count_axis,
     finish,
     make_axes,
     need,
+    need_one_of,
     nothing,
+    nth_colour,
     put_legend,
     shown,
     styled,
@@ -52,6 +60,84 @@ def tradeoff_path(
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(ticker.MaxNLocator(5))
     return finish(ax, f"{shown(y)} against {shown(x)}", with_unit(x), with_unit(y))
+
+
+@styled
+def pareto_front(
+    table: pl.DataFrame, *, x: str = "diversity", y: str = "NDCG", ax: Axes | None = None
+) -> Axes:
+    """Two metrics of lists towards each goal with each weight, and the front of all of them.
+
+    A filled mark is on the front: no other has more of one metric and as much of the other. The
+    line joins them; a hollow mark loses to some other in both, or in one at a tie.
+
+    Args:
+        table: Columns goal, strength, metric, value: `TradeOffs.table`.
+        x: Metric of the x axis.
+        y: Metric of the y axis; for both a smaller value of "miscalibration" is the better one.
+        ax: Where to draw; None makes a figure.
+    """
+    need(table, "goal", "strength", "metric", "value")
+    ax = make_axes(ax)
+    notes = [", lower is better" if is_lower_better(name) else "" for name in (x, y)]
+    labels = [with_unit(name, note) for name, note in zip((x, y), notes, strict=True)]
+    if table.is_empty():
+        return nothing(ax, *labels)
+    rows = table.pivot("metric", index=["goal", "strength"], values="value", sort_columns=False)
+    for name in (x, y):
+        need_one_of("metric", name, rows.columns[2:])
+    rows = rows.drop_nans([x, y]).drop_nulls([x, y])
+    points = rows.select(x, y).to_numpy()
+    is_best = _on_front(points * [-1 if note else 1 for note in notes])
+    front = points[is_best][np.argsort(points[is_best][:, 0], kind="stable")]
+    ax.plot(*front.T, "-", color=BLACK, linewidth=1, label="front", zorder=1)
+    for number, goal in enumerate(rows["goal"].unique(maintain_order=True)):
+        of_goal = (rows["goal"] == goal).to_numpy()
+        look = {"s": 30, "marker": MARKERS[number % len(MARKERS)], "zorder": 2}
+        colour = nth_colour(number)
+        ax.scatter(*points[of_goal & ~is_best].T, facecolors="none", edgecolors=colour, **look)
+        ax.scatter(*points[of_goal & is_best].T, color=colour, **look)
+        ax.scatter([], [], color=colour, label=shown(goal), **look)
+    put_legend(ax)
+    return finish(ax, f"{shown(y)} against {shown(x)}: the front of all goals", *labels)
+
+
+def _on_front(points: Float[np.ndarray, "points metrics"]) -> Bool[np.ndarray, " points"]:
+    """True where no other point is as good in all metrics and better in one."""
+    as_good = (points[None] >= points[:, None]).all(axis=2)
+    better = (points[None] > points[:, None]).any(axis=2)
+    return ~(as_good & better).any(axis=1)
+
+
+@styled
+def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
+    """How a metric goes over the rounds of a feedback loop: a line for each policy.
+
+    The band is the 95 % interval over seeds, where there is one.
+
+    Args:
+        table: Columns policy, round, metric, value, low, high: `Rounds.curve()`.
+        metric: Which metric.
+        ax: Where to draw; None makes a figure.
+    """
+    need(table, "policy", "round", "metric", "value", "low", "high")
+    ax = make_axes(ax)
+    if table.is_empty():
+        return nothing(ax, "round", shown(metric))
+    need_one_of("metric", metric, table["metric"].unique(maintain_order=True).to_list())
+    rows = table.filter(pl.col("metric") == metric)
+    for number, (name,) in enumerate(rows.select("policy").unique(maintain_order=True).rows()):
+        own = rows.filter(pl.col("policy") == name)
+        x, value, low, high = own.select("round", "value", "low", "high").to_numpy().T
+        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
+        look |= {"markevery": max(1, len(x) // 6), "markersize": 5}
+        ax.plot(x, value, linewidth=1.4, label=shown(name), **look)
+        ax.fill_between(x, low, high, color=nth_colour(number), alpha=0.15, linewidth=0)
+    count_axis(ax.xaxis)
+    put_legend(ax)
+    unit = "bits" if metric.startswith("entropy") else "0 to 1"
+    title = f"{shown(metric)} by round (band: 95 % over seeds)"
+    return finish(ax, title, "round", f"{shown(metric)} ({unit})")
 
 
 @styled

@@ -1,4 +1,4 @@
-"""Relevance against diversity, novelty and coverage: a slider, the metrics and a list behind it."""
+"""Relevance against diversity, novelty, coverage, calibration: a slider, metrics and a list."""
 
 import ipywidgets as w
 import numpy as np
@@ -12,7 +12,7 @@ from interestkit.heldout import HeldOut
 from interestkit.markup import words
 from interestkit.plots import tradeoff_path
 from interestkit.plots.compared import with_unit
-from interestkit.reranking import GOALS, TradeOffs, trade_offs
+from interestkit.reranking import GOALS, MEASURED_BY, TradeOffs, trade_offs
 from interestkit.schema import INTERESTS
 from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table, titles_of
 
@@ -71,18 +71,21 @@ class TradeOff(Panel):
     def _picture(self, goal: str, strength: float) -> bytes:
         rows = self.found.table.filter(pl.col("goal") == goal)
         ndcg = self.found.table.filter(pl.col("metric") == "NDCG")["value"].fill_nan(None)
-        top = 1.15 * (ndcg.max() or 1.0)
+        top, measures = 1.15 * (ndcg.max() or 1.0), dict.fromkeys(MEASURED_BY.values())
 
         def paint(figure: Figure) -> None:
-            for ax, name in zip(figure.subplots(1, len(GOALS), sharey=True), GOALS, strict=True):
+            axes = figure.subplots(1, len(measures), sharey=True)
+            for ax, name in zip(axes, measures, strict=True):
                 tradeoff_path(rows, x=name, strength=strength, ax=ax)
                 ax.set(title="", ylim=(0, top))
                 ax.xaxis.set_major_locator(MaxNLocator(3))
                 ax.label_outer()
-            title = f"NDCG@{self.found.k} against each goal, more weight on {goal} along the line"
+            title = (
+                f"NDCG@{self.found.k} against each measure, more weight on {goal} along the line"
+            )
             figure.suptitle(f"{title}; filled: {strength:.0%}", x=0.01, ha="left", fontsize=10)
 
-        return picture(paint, size=(8.4, 3))
+        return picture(paint, size=(9.6, 3))
 
     def _in_words(self) -> str:
         said = [
@@ -134,7 +137,7 @@ def trade_off(
     candidates: int = 100,
     max_users: int = 5_000,
 ) -> TradeOff:
-    """A slider from relevance to diversity, novelty or coverage; metrics and a list move with it.
+    """A slider from relevance to diversity, novelty, coverage, calibration; metrics follow.
 
     All lists and metrics are computed once, by `reranking.trade_offs`, which defines them.
 

@@ -198,6 +198,9 @@ def figure(rows: list[dict]):
         ends = np.array([min(sizes), max(sizes)], float)
         ax.plot(ends, found.factor * ends**-found.exponent, "--", color="black", linewidth=1)
         ax.set(xscale="log", yscale="log", xlabel=name)
+        ax.xaxis.set_minor_formatter("")
+        if name != "FLOP":
+            ax.set_xticks(sizes, [f"{size / 1000:.0f}k" for size in sizes])
         ax.set_title(f"exponent {found.words}", fontsize="small", loc="left")
     axes[0].set_ylabel("loss above the best there can be (nats)")
     return drawn
@@ -224,7 +227,8 @@ Made by `python benchmarks/scaling_study.py --page` with Transformers of two lay
 whose best loss (*floor*) is known; *excess* is what a model loses more, at the last event of
 {judged:,} users whom it never saw. Widths of item vectors and layers grow together. Exponents are
 slopes of straight lines through logarithms; their intervals say how well a line fits so few points,
-not what happens beyond them. The grey lines are the course of each fit.
+not what happens beyond them. The grey lines are the courses of the fits with most data; their loss
+is that of training, above the floor of the moments drawn, of which most come for the first time.
 
 ![Excess loss against parameters, events and compute](images/scaling_study.png)
 

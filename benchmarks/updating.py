@@ -25,7 +25,7 @@ import polars as pl  # noqa: E402
 import interestkit as ik  # noqa: E402
 from interestkit.datasets import load  # noqa: E402
 from interestkit.periods import prequential  # noqa: E402
-from interestkit.updating import UPDATE, update  # noqa: E402
+from interestkit.updating import REPLAY, UPDATE, update  # noqa: E402
 
 
 def timed(work):
@@ -100,8 +100,8 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", default="simulated")
-    parser.add_argument("--replay", type=float, default=0.5, help="share of old moments")
-    parser.add_argument("--rate", type=float, default=1e-3)
+    parser.add_argument("--replay", type=float, default=REPLAY, help="share of old moments")
+    parser.add_argument("--rate", type=float, default=1e-2, help="with --examples")
     for name, value in {"days": 7, "periods": 6, "users": 1_000, "examples": 0, "seed": 0}.items():
         parser.add_argument(f"--{name}", type=int, default=value)
     given = vars(parser.parse_args())

@@ -211,10 +211,10 @@ def fold_in(
         One row of length one per new item, zeros where nothing is known; as wide as `content`.
 
     Example:
-        >>> titles = ["red hat", "red shoe", "big car", "fast car"]
-        >>> old = content_vectors(titles, [()] * 4, dim=2)
-        >>> print((old[:2] @ fold_in(old, [*titles, "old hat"], [()] * 5).T > 0.5).ravel())
-        [ True False]
+        >>> titles = ["red hat", "red shoe", "red car", "big hat", "big shoe", "big car"]
+        >>> old = content_vectors(titles, [()] * 6, dim=3)
+        >>> print((fold_in(old, [*titles, "old car"], [()] * 7) @ old.T > 0.9).ravel())
+        [False False  True False False  True]
     """
     if not content.shape[1]:
         return np.zeros((len(titles) - len(content), 0), np.float32)

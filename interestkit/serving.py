@@ -1,7 +1,6 @@
 """A model that was exported scores histories: NumPy and JAX's own programs, nothing that trains.
 
-This module can be copied and used away from the package with `counting` and `files` beside it: they
-know the standard library and NumPy alone.
+It imports NumPy, JAX, safetensors and two small modules of this package, and no table library.
 """
 
 import json
@@ -183,8 +182,8 @@ def load_scorer(folder: str | Path) -> Scorer:
     try:
         text = (folder / "manifest.json").read_bytes()
         manifest = json.loads(text)
-        if not is_whole(text) or manifest["kind"] != KIND or "meta" not in manifest:
-            raise ValueError(f"must be an export that nobody changed, got {text[:60]!s}")
+        if not is_whole(text) or manifest["kind"] != KIND or "sealed" in manifest:
+            raise ValueError(f"must be an export, unchanged and not encrypted, got {text[:60]!s}")
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise ValueError(f"{folder}: no export can be read ({error}); export it again") from error
     if manifest["meta"]["format"] > FORMAT:

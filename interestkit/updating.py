@@ -45,7 +45,7 @@ from interestkit.training import (
 # few and long steps: a weight of a new item moves no further than the sum of the rates
 UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)
 REPLAY = 0.3
-_POWER = 0.5
+_POWER = 0.5  # of the share of new events: how far a weight goes
 _RIDGE = 10.0  # items that the mean counts for, where weights of new items are guessed
 
 
@@ -100,8 +100,10 @@ def update(
 
     Weights of new items begin at what content and frequency say of the known ones (ridge
     regression), those of new interests at the mean of the known ones. Then come
-    `config.epochs` with a fresh optimiser, on the moments of new events and on some old ones, so
-    that what is known stays known (experience replay).
+    `config.epochs` with a fresh optimiser, on the moments of new events and on some old ones
+    (experience replay). The weights that come out are between those before and after: a weight
+    goes as far as the root of the share of events that are new, those of the item for weights of
+    an item, of all for weights that all share. So what is new is learnt and what is known stays.
 
     Args:
         predictor: The model; it stays as it is.
@@ -140,7 +142,8 @@ def update(
         True
 
     Source:
-        Experience replay: Rolnick et al. (2019), NeurIPS, arXiv:1811.11682.
+        Experience replay: Rolnick et al. (2019), NeurIPS, arXiv:1811.11682. Weights between two
+        models: Wortsman et al. (2022), CVPR, arXiv:2109.01903; the root is our own choice.
     """
     began = time.perf_counter()
     config = UPDATE if config is None else config

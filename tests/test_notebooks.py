@@ -26,6 +26,9 @@ SMALL = {
     "ITEM_DIM": 8,
     "ARTICLE_EPOCHS": 3,
     "NUM_USERS": 20,
+    "NUM_PERIODS": 2,
+    "UPDATE_EXAMPLES": 512,
+    "SWAPS": 99,
 }
 OPTIONS = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
 MODELS = {"model", "popular", "recently popular", "own habits", "item neighbours", "EASE"}
@@ -54,7 +57,7 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     assert card["cleaning"]["rules"][0]["rule"] == "read"
     assert set(card["evaluation"]["baselines"]) == MODELS - {"model"}
     numbers = sorted(path.name[:2] for path in out.glob("*.ipynb"))
-    assert numbers == ["01", "02", "03", "04", "05", "06", "07"]
+    assert numbers == ["01", "02", "03", "04", "05", "06", "07", "11"]
     choice = json.loads((out / "choice.json").read_text())
     assert choice["min_events"] in range(7)
     recommended = (out / "04_prediction_and_recommendation.ipynb").read_text()
@@ -65,6 +68,10 @@ def test_all_notebooks_run_on_the_simulated_log_and_leave_results(tmp_path, caps
     novel = pl.read_parquet(out / "novel_interests.parquet")
     assert set(novel["model"]) == {"model", "new to others", "similar users", "co-occurrence"}
     assert pl.read_parquet(out / "exploration.parquet")["user"].n_unique() <= 3
+    renewed = (out / "11_new_data.ipynb").read_text()
+    difference = float(re.search(r"largest difference of scores: (\S+?)[\\\n]", renewed)[1])
+    assert difference <= 1e-6
+    assert renewed.count("image/png") == 3
     assert "Evaluation" in (out / "report.html").read_text()
     assert "NDCG@10" in capsys.readouterr().out
     assert main(["run", "--only", "05", "--out", str(out), "-p", "TOP_K", "3"]) == 0

@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import timedelta
 
+import jax
 import numpy as np
 import polars as pl
 import pytest
@@ -16,7 +17,7 @@ from interestkit.packing import by_name
 from interestkit.prediction import Predictor
 from interestkit.simulation import simulate
 from interestkit.training import fit, train_epoch
-from interestkit.updating import _grown, _moments, _room, update
+from interestkit.updating import _between, _grown, _moments, _room, _steps, update
 
 LOG = simulate(num_users=60, num_items=40, num_interests=4, num_bots=0, faults=0, seed=3)
 OLD, NEW = LOG.events[:2000], LOG.events[2000:]
@@ -123,6 +124,25 @@ def test_weights_of_new_items_are_those_of_a_ridge_regression_on_the_known_ones(
     own = np.concatenate([grown[:new], np.zeros((given.shape[1], grown.shape[1]))])
     expected = given[new:] @ np.linalg.lstsq(rows, own)[0]
     np.testing.assert_allclose(grown[new:], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_weights_go_as_far_as_the_root_of_the_share_of_new_events(before):
+    old = before.features
+    features = grow_features(old, NEW, LOG.items, past=OLD, min_item_events=1)
+    of_all, of_items, of_interests = _steps(old, features)
+    item = features.items.row(0, named=True)
+    fresh = (NEW["item"] == item["item"]).sum()
+    assert of_items[0] == pytest.approx((fresh / item["events"]) ** 0.5)
+    assert (of_items[old.num_items :] == 1).all()
+    total, known = features.items["events"].sum(), old.items["events"].sum()
+    assert of_all == pytest.approx(((total - known) / total) ** 0.5)
+    shape = replace(before.model.config, num_items=features.num_items)
+    start = _grown(before, features, shape)
+    end = jax.tree.map(lambda array: array + 1, start)
+    found = _between(shape, start, end, (of_all, of_items, of_interests))
+    moved = found.tables["item_bias"] - start.tables["item_bias"]
+    np.testing.assert_allclose(moved, of_items, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found.others - start.others, of_all, rtol=1e-4, atol=1e-6)
 
 
 def test_linear_part_grows_by_zeros(before):

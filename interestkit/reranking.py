@@ -145,7 +145,7 @@ class Reranked:
         features: The catalogue.
         goal: One of `GOALS`.
         strength: Weight of the goal, in [0, 1].
-        candidates: Best items of each user that may be listed; at least k are.
+        candidates: Best items of each user that may be listed; a longer list is the model's own.
 
     Raises:
         ValueError: If there is no such goal, or `strength` is outside [0, 1].
@@ -166,7 +166,9 @@ class Reranked:
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes of each user's list and the model's scores of these items, which need not fall."""
-        candidates = _check_k(k, max(k, self.candidates), self.features)
+        if k > self.candidates:
+            return self.ranker.rank(histories, k=k, exclude_seen=exclude_seen)
+        candidates = _check_k(k, self.candidates, self.features)
         found = self.ranker.rank(histories, k=candidates, exclude_seen=exclude_seen)
         codes, scores = map(np.asarray, found)
         bonuses, parts = _blocks(codes, scores, histories, self.features, k)

@@ -191,4 +191,9 @@ def test_a_reranked_ranker_refuses_what_there_is_not(study):
         Reranked(**given, goal="joy")
     with pytest.raises(ValueError, match="strengths must be numbers"):
         Reranked(**given, strength=2.0)
-    assert Reranked(**given, candidates=2).rank(study.test.histories, k=3)[0].shape[1] == 3
+
+
+def test_a_list_longer_than_the_candidates_is_the_models_own(study):
+    ranker = Reranked(ranker=study.predictor, features=study.features, candidates=2)
+    own = study.predictor.rank(study.test.histories, k=3)[0]
+    np.testing.assert_array_equal(ranker.rank(study.test.histories, k=3)[0], own)

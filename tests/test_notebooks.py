@@ -29,6 +29,9 @@ SMALL = {
     "NUM_PERIODS": 2,
     "UPDATE_EXAMPLES": 512,
     "SWAPS": 99,
+    "LOOP_USERS": 40,
+    "ROUNDS": 4,
+    "LOOP_SEEDS": 2,
 }
 OPTIONS = [word for name, value in SMALL.items() for word in ("-p", name, str(value))]
 MODELS = {"model", "popular", "recently popular", "own habits", "item neighbours", "EASE"}

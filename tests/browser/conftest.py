@@ -43,7 +43,7 @@ SMALL = {  # the least of everything; a notebook takes those that it has
     **{"HIDDEN": [8], "HISTORY_LENGTH": 16, "LINEAR_WEIGHTS": [9]},
     **{"TIMES": ["day", "none"], "MIN_ITEM_USERS": [1, 3], "RELEASE_ITEM_USERS": 2},
     **{"USERS_PER_EPOCH": 60, "USERS_PER_STEP": 20, "OTHER_EPSILONS": [2.0]},
-    **{"GRANULARITY": 4, "NUM_PEOPLE": 2},
+    **{"GRANULARITY": 4, "NUM_PEOPLE": 2, "LOOP_USERS": 40, "ROUNDS": 3, "LOOP_SEEDS": 2},
     **{"NUM_SHADOWS": 8, "ATTACKED_USERS": 40},
     **{"NUM_PERIODS": 2, "UPDATE_EXAMPLES": 256, "SWAPS": 99},
 }

@@ -165,6 +165,7 @@ def cold_rows(name: str, model: ik.Predictor, world: World, modalities: list) ->
         one = one.in_mode(how.split(",")[0])
         among_all, _ = one.rank(truth.histories, k=K)
         scores = one.score(truth.histories, np.tile(cold, (len(truth), 1)))
+        scores = scores.astype(float)  # in float32 such small numbers would be lost
         scores += 1e-6 * np.random.default_rng(0).random(scores.shape)  # ties by chance
         among_cold = cold[np.argsort(-scores, axis=1)[:, :K]]
         for where, codes in (("all items", among_all), ("cold items", among_cold)):
@@ -188,6 +189,8 @@ def cold_table(rows: list[dict]) -> list[str]:
                 values = _pooled(same, model, how)
                 low, high = bootstrap_interval(values)
                 base = nothing.mean()
+                if "cold items" in measure:  # what a list in random order finds
+                    base = np.mean([K / row["cold"] for row in same])
                 times = f"{values.mean() / base:.1f}" if base else "more (none found)"
                 where = measure.split("among ")[1]
                 cells = f"{values.mean():.4f} [{low:.4f}, {high:.4f}] | {times}"

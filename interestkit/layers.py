@@ -61,9 +61,9 @@ def grown(seeds: UInt32[Array, " batch"], shape: Sequence[int]) -> UInt32[Array,
     """Many random bits from few: each is a hash of its row's seed and of its place in the row.
 
     Example:
-        >>> bits = grown(jnp.array([1, 2], jnp.uint32), (100, 50))
+        >>> bits = grown(jnp.array([1, 2], jnp.uint32), (1000, 100))
         >>> print(bits.shape, f"{float(is_kept(0.25, bits).mean()):.2f}")
-        (2, 100, 50) 0.75
+        (2, 1000, 100) 0.75
 
     Source:
         The finaliser of MurmurHash3 (Appleby 2011) on a Weyl sequence.

@@ -10,12 +10,13 @@ from scipy.special import stdtrit
 
 from interestkit import metrics
 from interestkit.baselines import Ranker
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.exploration.bandits import Ensemble, Fit, RandomPlaces, bootstrap, draws
 from interestkit.exploration.counting import SimilarUsers
 from interestkit.exploration.planning import Exploring, LearnedPlanner, Plan, Planner, transitions
 from interestkit.exploration.world import Audience, World
 from interestkit.features import Features
-from interestkit.histories import SECONDS_PER_DAY, Histories
+from interestkit.histories import Histories
 from interestkit.neighbours import EASE
 from interestkit.progress import progress_bar
 from interestkit.reranking import Reranked

@@ -11,6 +11,9 @@ import pytest
 from contrast import READABLE, contrast, texts_of
 from matplotlib.colors import to_hex, to_rgb
 from matplotlib.text import Text
+from test_plots_explored import TREE
+from test_plots_updates import CURVE as PERIODS
+from test_plots_updates import DRIFT
 
 from interestkit import plots
 from interestkit.plots.drawing import CYCLE, GREEN, GREY, percent, shown
@@ -213,7 +216,16 @@ FRONT = pl.DataFrame(
 LOOP = pl.DataFrame({"policy": ["a", "a", "b", "b"], "round": [1, 2, 1, 2], "metric": "Gini"})
 LOOP = LOOP.with_columns(value=pl.Series([0.3, 0.5, 0.3, 0.4]))
 LOOP = LOOP.with_columns(low=pl.col("value") - 0.1, high=pl.col("value") + 0.1)
+
+
+def _plain(table):
+    return table.with_columns(pl.col("name").str.replace_all("$", "", literal=True))
+
+
 DRAWN = {
+    "interest_tree": lambda ax=None: plots.interest_tree(_plain(TREE), ax=ax),
+    "interest_drift": lambda ax=None: plots.interest_drift(_plain(DRIFT), ax=ax),
+    "prequential_curve": lambda ax=None: plots.prequential_curve(PERIODS, "items", ax=ax),
     "pareto_front": lambda ax=None: plots.pareto_front(FRONT, x="miscalibration", ax=ax),
     "feedback_rounds": lambda ax=None: plots.feedback_rounds(LOOP, "Gini", ax=ax),
     "cleaning": lambda ax=None: plots.cleaning(REPORT, ax=ax),
@@ -244,6 +256,9 @@ DRAWN = {
     "reidentification": lambda ax=None: plots.reidentification(FOUND, ax=ax),
 }
 EMPTY = {
+    "interest_tree": lambda: plots.interest_tree(TREE.clear()),
+    "interest_drift": lambda: plots.interest_drift(DRIFT.clear()),
+    "prequential_curve": lambda: plots.prequential_curve(PERIODS.clear(), "items"),
     "pareto_front": lambda: plots.pareto_front(FRONT.clear()),
     "feedback_rounds": lambda: plots.feedback_rounds(LOOP.clear(), "Gini"),
     "cleaning": lambda: plots.cleaning(REPORT.clear()),

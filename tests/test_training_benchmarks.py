@@ -60,7 +60,14 @@ def test_a_power_law_is_found_with_an_interval_that_holds_it():
 
 
 def test_the_front_of_compute_is_the_best_that_was_reached_with_as_much():
-    own = {"users": scaling_study.LARGEST, "floor": 1.0, "events": 9, "loss": 2.0, "seed": 0}
+    own = {
+        "users": scaling_study.LARGEST,
+        "floor": 1.0,
+        "floor_of_draws": 1.0,
+        "events": 9,
+        "loss": 2.0,
+        "seed": 0,
+    }
     rows = [
         own | {"width": 4, "parameters": 10, "flop": [1, 2, 3], "curve": [5.0, 4.0, 3.9]},
         own | {"width": 8, "parameters": 20, "flop": [2.5, 5, 7], "curve": [4.5, 3.0, 3.1]},

@@ -44,7 +44,7 @@ def prequential_curve(
         ValueError: If a column is missing, or the table has rows but none of this target.
     """
     need(table, "period", "model", "target", "value", "low", "high")
-    xlabel, ylabel = "beginning of the period", "NDCG (0 to 1, higher is better)"
+    xlabel, ylabel = "beginning of the period", "NDCG (0 to 1)"
     ax = make_axes(ax)
     if table.is_empty():
         return nothing(ax, xlabel, ylabel)
@@ -64,7 +64,10 @@ def prequential_curve(
     ax.margins(x=0.05, y=0.1)
     put_legend_below(ax)
     return finish(
-        ax, f"Coming period, {shown(target)}: each model with its 95 % interval", xlabel, ylabel
+        ax,
+        f"Coming period, {shown(target)}: higher is better (line: 95 % interval)",
+        xlabel,
+        ylabel,
     )
 
 

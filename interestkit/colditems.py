@@ -3,14 +3,12 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-import jax
 import numpy as np
 import polars as pl
 from flax import nnx
 from jaxtyping import Float
 
 from interestkit.content import fold_in
-from interestkit.devices import ITEM_TABLES
 from interestkit.features import Features
 from interestkit.heldout import label_vectors
 from interestkit.modalities import Modality, check_names, larger
@@ -18,6 +16,7 @@ from interestkit.model import graphdef
 from interestkit.packing import pack, unpack
 from interestkit.prediction import Predictor
 from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, TITLE, check_columns
+from interestkit.updating import resized
 
 _RARE = 0.1  # share of the candidates whose biases stand for that of a new one
 
@@ -58,13 +57,9 @@ def with_new_items(
     if not new:
         return predictor
     shape = replace(predictor.model.config, num_items=features.num_items)
-    packed = jax.tree.map(np.asarray, pack(nnx.split(predictor.model)[1]))
-    tables = {
-        name: _longer(table, new) if name in ITEM_TABLES else table
-        for name, table in packed.tables.items()
-    }
-    tables["item_bias"][-new:] = _bias_of_rare(predictor) + lift
-    model = nnx.merge(graphdef(shape), unpack(shape, packed._replace(tables=tables)))
+    packed = resized(pack(nnx.split(predictor.model)[1]), features.num_items)
+    packed.tables["item_bias"][-new:] = _bias_of_rare(predictor) + lift
+    model = nnx.merge(graphdef(shape), unpack(shape, packed))
     linear = predictor.linear
     if linear is not None:
         linear = np.pad(linear, ((0, new), (0, new)))
@@ -124,10 +119,6 @@ def without(features: Features, name: str) -> Features:
         features,
         modalities=tuple(m.absent() if m.name == name else m for m in features.modalities),
     )
-
-
-def _longer(table: np.ndarray, new: int) -> np.ndarray:
-    return np.pad(table, [(0, new), *[(0, 0)] * (table.ndim - 1)])
 
 
 def _bias_of_rare(predictor: Predictor) -> Float[np.ndarray, ""]:

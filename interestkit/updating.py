@@ -20,6 +20,7 @@ from interestkit.examples import (
     TrainingConfig,
     candidate_widths,
     catalogue_arrays,
+    content_shape,
     find_examples,
     item_content,
     log_arrays,
@@ -157,7 +158,7 @@ def update(
         predictor.model.config,
         num_items=features.num_items,
         num_interests=features.num_interests,
-        content_dim=item_content(features).shape[1],
+        **content_shape(features),
     )
     params = _grown(predictor, features, shape)
     known = features.histories(pl.concat([past, new]))
@@ -215,7 +216,7 @@ def _train(features, known, kept, shape, params, config, seed: int, progress: bo
     wide = replace(shape, num_items=_room(shape.num_items))
     data = place(_data(features, known, kept, wide, config))
     program, rates = parted(config, None, shape)
-    params = _resized(params, wide.num_items)
+    params = resized(params, wide.num_items)
     optimizer = jax.eval_shape(optimizer_of(program, Rates(1.0, 0.0)).init, params)
     optimizer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), optimizer)
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
@@ -227,7 +228,7 @@ def _train(features, known, kept, shape, params, config, seed: int, progress: bo
             what = f"a loss or weight is no finite number in epoch {epoch} of the update"
             raise FloatingPointError(f"{what}; a lower learning_rate may help")
         rows.append({"epoch": epoch} | dict(zip(LOSSES, losses.tolist(), strict=True)))
-    return _resized(jax.tree.map(np.asarray, state.params), shape.num_items), rows
+    return resized(jax.tree.map(np.asarray, state.params), shape.num_items), rows
 
 
 def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.ndarray]:
@@ -285,7 +286,7 @@ def _room(number: int) -> int:
     return -(-number // step) * step
 
 
-def _resized(params: Packed, rows: int) -> Packed:
+def resized(params: Packed, rows: int) -> Packed:
     """The weights with so many rows in the tables of items; rows of zeros stand behind."""
     sized = {n: pad(t[:rows], rows) if n in ITEM_TABLES else t for n, t in params.tables.items()}
     return Packed({n: np.asarray(table) for n, table in sized.items()}, np.asarray(params.others))
@@ -328,19 +329,19 @@ def _of_interests(weights: dict, predictor: Predictor, features: Features):
     old, shape = predictor.features.num_interests, predictor.model.config
     more = features.num_interests - old
 
-    def longer(array: np.ndarray, axis: int, part: slice = slice(None)) -> np.ndarray:
-        mean = np.moveaxis(array, axis, 0)[part].mean(axis=0, keepdims=True)
-        mean = np.repeat(np.moveaxis(mean, 0, axis), more, axis=axis)
-        return np.concatenate([array, mean], axis=axis)
+    def longer(array: np.ndarray, axis: int) -> np.ndarray:
+        mean = array.mean(axis=axis, keepdims=True)
+        return np.concatenate([array, np.repeat(mean, more, axis=axis)], axis=axis)
 
     found = {f"interest_correction.{n}": -1 for n in ("kernel", "bias")}
     found = {name: longer(weights[name], axis) for name, axis in found.items()}
     share, prior = interest_prior_of(features), weights["interest_prior"]
     off = np.median(prior - share[:old])
     found["interest_prior"] = np.append(prior, share[old:] + off).astype(np.float32)
-    if features.interest_source != "behaviour":  # labels stand behind the content vector
-        labels = slice(shape.content_dim - old, None)
-        found["content.kernel"] = longer(weights["content.kernel"], 0, labels)
+    if features.interest_source != "behaviour":  # labels stand between content and modalities
+        own = features.content.shape[1]
+        before, labels, after = np.split(weights["content.kernel"], [own, own + old])
+        found["content.kernel"] = np.concatenate([before, longer(labels, 0), after])
     name = "tower.layers.0.kernel"
     first, scales = shape.item_dim * (shape.num_sums + 1), len(shape.scales_days)
     ends = [first, first + scales * old]

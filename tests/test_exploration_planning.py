@@ -70,14 +70,15 @@ def test_a_planner_is_told_counts_and_steps_and_no_name():
     assert "user" not in str(people(Two, log, steps))
 
 
+def learned(features, known):
+    model = NewToOthers(features=features, log=known)
+    return LearnedPlanner(model=model, features=features, steps=transitions(features, known))
+
+
 def test_explore_gives_new_items_of_new_interests_in_the_order_of_the_ranker(world):
     features, known, truth = world
     ranker = ik.Popular(features=features, log=known)
-    planner = LearnedPlanner(
-        model=NewToOthers(features=features, log=known),
-        features=features,
-        steps=transitions(features, known),
-    )
+    planner = learned(features, known)
     found = explore(ranker, planner, features, truth.histories, interests=2, items=3)
     number = {name: n for n, name in enumerate(features.interests)}
     touched = labels_touched(features, truth.histories)
@@ -111,11 +112,7 @@ def test_any_function_can_plan_and_what_is_not_new_is_passed_over(world):
 def test_exploring_gives_its_last_places_to_what_is_new_and_keeps_the_rest(world):
     features, known, truth = world
     ranker = ik.Popular(features=features, log=known)
-    planner = LearnedPlanner(
-        model=NewToOthers(features=features, log=known),
-        features=features,
-        steps=transitions(features, known),
-    )
+    planner = learned(features, known)
     plain = ranker.rank(truth.histories, k=6)[0]
     mixed = Exploring(ranker=ranker, planner=planner, features=features, places=2)
     codes, scores = mixed.rank(truth.histories, k=6)

@@ -13,6 +13,7 @@ from interestkit.examples import TrainingConfig, item_content
 from interestkit.features import fit_features
 from interestkit.growing import grow_features
 from interestkit.linear import add_linear_part
+from interestkit.modalities import Modality
 from interestkit.packing import by_name
 from interestkit.prediction import Predictor
 from interestkit.simulation import simulate
@@ -22,14 +23,14 @@ from interestkit.updating import _between, _grown, _moments, _room, _steps, upda
 LOG = simulate(num_users=60, num_items=40, num_interests=4, num_bots=0, faults=0, seed=3)
 OLD, NEW = LOG.events[:2000], LOG.events[2000:]
 QUICK = TrainingConfig(epochs=1, examples_per_epoch=64, batch_size=32, num_targets=4)
+SHAPE = {"item_dim": 4, "hidden": (8,), "history_length": 8, "repeat_length": 8}
 
 
 @pytest.fixture(scope="module")
 def before():
     features = fit_features(OLD, LOG.items)
     known = features.histories(OLD)
-    shape = {"item_dim": 4, "hidden": (8,), "history_length": 8, "repeat_length": 8}
-    result = fit(features, known, config=QUICK, progress=False, **shape)
+    result = fit(features, known, config=QUICK, progress=False, **SHAPE)
     return Predictor(features=features, model=result.model)
 
 
@@ -41,6 +42,17 @@ def arrays(predictor):
 def updated(predictor, **options):
     given = {"past": OLD, "config": QUICK, "progress": False} | options
     return update(predictor, NEW, LOG.items, **given)
+
+
+def update_with_opera(predictor):
+    """A new item with a new interest, had by somebody without a history: nothing is trained."""
+    opera = pl.DataFrame(
+        {"item": ["tosca"], "title": ["Tosca"], "interests": [["opera"]]}, schema=LOG.items.schema
+    )
+    items = pl.concat([LOG.items, opera])
+    strangers = NEW[:5].with_columns(item=pl.lit("tosca"), user=pl.lit("who is new"))
+    strangers = strangers.unique("time")[:1]
+    return update(predictor, strangers, items, progress=False, min_item_events=1)
 
 
 def test_same_seed_same_weights_and_the_model_before_is_untouched(before):
@@ -90,13 +102,7 @@ def test_moments_are_all_new_ones_and_the_share_of_old_ones_that_was_asked_for(b
 
 
 def test_new_interest_gets_a_row_and_column_and_the_old_ones_stay(before):
-    opera = pl.DataFrame(
-        {"item": ["tosca"], "title": ["Tosca"], "interests": [["opera"]]}, schema=LOG.items.schema
-    )
-    items = pl.concat([LOG.items, opera])
-    strangers = NEW[:5].with_columns(item=pl.lit("tosca"), user=pl.lit("who is new"))
-    strangers = strangers.unique("time")[:1]  # nobody has a history: nothing is trained
-    found = update(before, strangers, items, progress=False, min_item_events=1)
+    found = update_with_opera(before)
     assert (found.new_items, found.new_interests) == (("tosca",), ("opera",))
     features = found.predictor.features
     known, old = features.histories(OLD), before.features.histories(OLD)
@@ -110,6 +116,23 @@ def test_new_interest_gets_a_row_and_column_and_the_old_ones_stay(before):
     name = "content.kernel.value"  # labels stand behind the content vector
     first = before.features.content.shape[1]
     np.testing.assert_allclose(own[name][-1], weights[name][first:].mean(axis=0), rtol=1e-5)
+
+
+def test_a_new_interest_stands_before_the_modalities_whose_weights_stay():
+    vectors = np.random.default_rng(0).normal(size=(len(LOG.items), 3)).astype(np.float32)
+    picture = Modality(name="picture", items=LOG.items["item"], vectors=vectors, encoder="drawn")
+    features = fit_features(OLD, LOG.items, modalities=[picture])
+    model = fit(features, features.histories(OLD), config=QUICK, progress=False, **SHAPE).model
+    before = Predictor(features=features, model=model)
+    found = update_with_opera(before)
+    own, start = (arrays(each)["content.kernel.value"] for each in (found.predictor, before))
+    np.testing.assert_array_equal(own[-3:], start[-3:])
+    labels = start[features.content.shape[1] : -3]
+    np.testing.assert_allclose(own[-4], labels.mean(axis=0), rtol=1e-5)
+    blocks = features.content.shape[1] + features.num_interests + 1, 3
+    assert found.predictor.model.config.content_blocks == blocks
+    known = found.predictor.features.histories(OLD)
+    assert np.isfinite(found.predictor.interests(known)).all()
 
 
 def test_weights_of_new_items_are_those_of_a_ridge_regression_on_the_known_ones(before):

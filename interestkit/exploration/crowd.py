@@ -59,14 +59,16 @@ class Crowd:
         """Items of each user, as unit rows of log(1 + events) times inverse user frequency."""
         return self.item_profile(self.log)
 
+    @cached_property
+    def _users_of_items(self) -> Int[np.ndarray, " items"]:
+        own = _item_counts(self.features, self.log)
+        return np.bincount(own.indices, minlength=own.shape[1])
+
     def item_profile(self, histories: Histories) -> csr_matrix:
         """The same rows of any users."""
         counts = _item_counts(self.features, histories)
         counts.data = np.log1p(counts.data)
-        users = np.bincount(
-            _item_counts(self.features, self.log).indices, minlength=counts.shape[1]
-        )
-        rows = counts @ diags(np.log((1 + len(self.log)) / np.maximum(users, 1)))
+        rows = counts @ diags(np.log((1 + len(self.log)) / np.maximum(self._users_of_items, 1)))
         length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
         return diags(1 / np.maximum(length, 1e-9)) @ rows
 

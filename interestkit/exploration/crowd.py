@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix, diags
 
+from interestkit.content import unit_rows
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.histories import Histories
@@ -68,9 +69,8 @@ class Crowd:
         """The same rows of any users."""
         counts = _item_counts(self.features, histories)
         counts.data = np.log1p(counts.data)
-        rows = counts @ diags(np.log((1 + len(self.log)) / np.maximum(self._users_of_items, 1)))
-        length = np.sqrt(np.asarray(rows.multiply(rows).sum(axis=1))).ravel()
-        return diags(1 / np.maximum(length, 1e-9)) @ rows
+        rarity = np.log((1 + len(self.log)) / np.maximum(self._users_of_items, 1))
+        return unit_rows(counts @ diags(rarity))
 
     def profile(self, counts: Table, kind: str) -> Table:
         """Weight of each label in each user's profile, from how often they touched it.

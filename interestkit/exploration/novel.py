@@ -23,6 +23,7 @@ from interestkit.exploration.crowd import (
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.progress import progress_bar
+from interestkit.similarity import ease_weights
 
 _WINDOWS = (0.5, 1.0, 2.0, 4.0)  # of rates and trends, in units of the days ahead
 _STEPS = (1.0, 3.0)  # windows of steps from one interest to another, in the same units
@@ -115,12 +116,10 @@ def _shares(users, crowd, own, count: int, tables: Sequence[Scores], power: floa
     return [np.concatenate(block) for block in blocks]
 
 
-def _linear(crowd: Crowd, counts: Scores, regularisation: float = 200.0) -> Scores:
-    gram = crowd.touched.T @ crowd.touched + regularisation * np.eye(counts.shape[1])
-    inverse = np.linalg.inv(gram.astype(float))
-    weights = -inverse / np.diagonal(inverse)[None]
-    np.fill_diagonal(weights, 0)
-    return (counts > 0) @ weights
+def _linear(crowd: Crowd, counts: Scores) -> Scores:
+    users, labels = np.nonzero(crowd.touched)
+    size = dict(zip(("num_users", "num_items"), crowd.touched.shape, strict=True))
+    return (counts > 0) @ ease_weights(users, labels, **size)
 
 
 def _standard(given, centre, scale):

@@ -25,6 +25,8 @@ from timing import RUNS, machine
 
 import interestkit as ik
 from interestkit import training
+from interestkit.checkpoint import Checkpoint
+from interestkit.feeding import Source, feed
 from interestkit.privacy import learning
 from interestkit.privacy.stepping import Parts
 from interestkit.privacy.training import PRIVATE, fit_private, private_features
@@ -59,12 +61,15 @@ def cost(split, since, repeats: int, moments: int) -> dict[str, float]:
         batch_size=PRIVATE.batch_size * moments,
         weight_decay=0.1,
     )
-    state, train = training._prepared(features, None, plain, setting.shape, None, 0)
+    source = Source(features, histories, plain, can_repeat=setting.shape.can_repeat)
+    keep = Checkpoint(folder=None, identity={}, mesh=None, shape=setting.shape)
+    run, train = training._prepared(source, None, keep, 0)
+    fed = next(feed(source, seed=0))
     own = learning.make_world(features, histories, setting.shape, plain.num_sampled)
     begun = learning.begin(setting, jax.random.key(0))
     included = np.ones(fit.card.num_users, bool)
     sides = {
-        "plain": lambda: train(state, own.log, own.examples),
+        "plain": lambda: train(run, fed, 0.0),
         "private": lambda: learning.epoch(
             Parts(), setting, fit.card.plan, 1e-3, begun, own, included
         ),

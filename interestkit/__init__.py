@@ -4,7 +4,7 @@ The names below are all that a notebook needs; each is imported from its module 
 used, so that `import interestkit` is quick.
 """
 
-from importlib import import_module
+from interestkit.lazy import lazy_names
 
 __version__ = "0.1.0"
 
@@ -78,35 +78,6 @@ _MODULE_OF = {
     "calibrate": "explanation.calibration",
     "interest_sets": "explanation.calibration",
     "probe": "explanation.probing",
-    "cluster_interests": "exploration.clusters",
-    "fit_novel": "exploration.novel",
-    "tune_novel": "exploration.judged",
-    "make_novel_baselines": "exploration.judged",
-    "judge_novel": "exploration.judged",
-    "transitions": "exploration.planning",
-    "LearnedPlanner": "exploration.planning",
-    "explore": "exploration.planning",
-    "Exploring": "exploration.planning",
-    "LanguagePlanner": "exploration.language",
-    "Ensemble": "exploration.bandits",
-    "bootstrap": "exploration.bandits",
-    "RandomPlaces": "exploration.bandits",
-    "off_policy_value": "exploration.bandits",
-    "World": "exploration.world",
-    "simulate_rounds": "exploration.loop",
-    "default_policies": "exploration.loop",
-    "pseudonymise": "privacy.pseudonyms",
-    "Coarseness": "privacy.generalising",
-    "generalise": "privacy.generalising",
-    "k_anonymity": "privacy.generalising",
-    "release": "privacy.release",
-    "private_features": "privacy.training",
-    "fit_private": "privacy.training",
-    "audit_private": "privacy.audits",
-    "attack_plain": "privacy.membership",
-    "attack_private": "privacy.membership",
-    "train_parts": "privacy.forgetting",
-    "find_traces": "privacy.forgetting",
     "what_if": "widgets.what_if",
     "trade_off": "widgets.trade_off",
     "interest_map": "widgets.map",
@@ -114,17 +85,6 @@ _MODULE_OF = {
     "TrainingMonitor": "widgets.monitor",
     "explore_users": "widgets.explorer",
 }
-_MODULES = ("metrics", "plots", "schema", "widgets")
-__all__ = ["__version__", *_MODULE_OF, *_MODULES]
-
-
-def __getattr__(name: str):
-    if name in _MODULES:
-        return import_module(f"interestkit.{name}")
-    if name in _MODULE_OF:
-        return getattr(import_module(f"interestkit.{_MODULE_OF[name]}"), name)
-    raise AttributeError(f"module 'interestkit' has no attribute {name!r}")
-
-
-def __dir__() -> list[str]:
-    return sorted(__all__)
+_MODULES = ("exploration", "metrics", "plots", "privacy", "schema", "widgets")
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF, _MODULES)
+__all__ += ["__version__"]

@@ -154,7 +154,9 @@ def test_no_table_runs_what_its_text_says(log):
     tables += (log.items, log.events, split.summary(), features.items)
     pages = [table._repr_html_() for table in tables if hasattr(table, "_repr_html_")]
     known = {"ranker": None, "progress": False}
-    pages.append(ik.release(cleaned, ik.Coarseness(min_item_users=1), **known)._repr_html_())
+    pages.append(
+        ik.privacy.release(cleaned, ik.privacy.Coarseness(min_item_users=1), **known)._repr_html_()
+    )
     assert len(pages) >= 8
     assert [live for page in pages for live in hostile.live_parts(page)] == []
     assert "&lt;script&gt;" in "".join(pages)

@@ -12,7 +12,7 @@ from interestkit.baselines import MostFrequent
 from interestkit.privacy.generalising import Coarseness, KAnonymity, generalise, k_anonymity
 from interestkit.privacy.linking import Attacker
 from interestkit.privacy.pseudonyms import new_key
-from interestkit.privacy.release import Release, coarseness_curve, release
+from interestkit.privacy.releasing import Release, coarseness_curve, release
 from interestkit.privacy.usefulness import accuracy_lost, quick_ranker
 
 ALL = Coarseness(time="exact", min_item_users=1)

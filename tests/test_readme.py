@@ -45,3 +45,12 @@ def test_the_readme_shows_the_table_of_the_accuracy_benchmark():
     table = re.search(r"\| data, protocol .*?\n\n", text, re.DOTALL)[0]
     assert table.count("\n") > 12
     assert table in README
+
+
+def test_the_readme_names_everything_public_on_one_page():
+    page = README.split("### All its names")[1].split("\n## ")[0]
+    public = {*ik.__all__, *ik.exploration.__all__, *ik.privacy.__all__} - {"__version__"}
+    assert sorted(name for name in public if f"`{name}`" not in page) == ["exploration", "privacy"]
+    assert page.count("\n") < 60
+    for package in (ik, ik.exploration, ik.privacy):
+        assert [name for name in package.__all__ if not hasattr(package, name)] == []

@@ -107,7 +107,7 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     intervals. The axis is logarithmic above 1 %, the limit of what may be called anonymised.
 
     Args:
-        table: What `privacy.release.coarseness_curve` returns: time, min_item_users (null: items
+        table: What `privacy.coarseness_curve` returns: time, min_item_users (null: items
             are interests), rate, low, high.
         ax: Where to draw; None makes a figure.
     """

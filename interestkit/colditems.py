@@ -8,14 +8,14 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Float
 
-from interestkit.content import fold_in
 from interestkit.features import Features
+from interestkit.growing import with_rows
 from interestkit.heldout import label_vectors
-from interestkit.modalities import Modality, check_names, larger
+from interestkit.modalities import Modality, check_names
 from interestkit.model import graphdef
 from interestkit.packing import pack, unpack
 from interestkit.prediction import Predictor
-from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, TITLE, check_columns
+from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, check_columns
 from interestkit.updating import resized
 
 _RARE = 0.1  # share of the candidates whose biases stand for that of a new one
@@ -84,28 +84,18 @@ def grown(
         (1, 0)
     """
     check_columns(items, ITEM_COLUMNS, what="items")
-    known = features.items
     new = items.select(*ITEM_COLUMNS).unique(ITEM, keep="first", maintain_order=True)
-    new = new.join(known, on=ITEM, how="anti", maintain_order="left")
+    new = new.join(features.items, on=ITEM, how="anti", maintain_order="left")
     shares = label_vectors(features, new)
     labels = [[features.interests[code] for code in np.flatnonzero(row)] for row in shares]
-    titles = new[TITLE].to_list()
-    words = (known[TITLE].to_list() + titles, known[INTERESTS].to_list() + labels)
-    content = fold_in(features.content, *words)
     rows = new.with_columns(
         pl.Series(INTERESTS, labels, pl.List(pl.String)),
         events=pl.lit(0, pl.Int32),
         is_candidate=~pl.col(ITEM).str.starts_with(SEARCH_PREFIX),
     )
     popularity = np.pad(features.popularity, ((0, 0), (0, 0), (0, len(new))))
-    return replace(
-        features,
-        items=pl.concat([known, rows.select(known.columns)]),
-        item_interests=np.concatenate([features.item_interests, shares]),
-        content=np.concatenate([features.content, content]),
-        popularity=popularity,
-        modalities=larger(features.modalities, modalities, new[ITEM]),
-    )
+    larger = with_rows(features, rows, features.interests, modalities)
+    return replace(larger, popularity=popularity)
 
 
 def without(features: Features, name: str) -> Features:

@@ -181,11 +181,9 @@ def _word_weights(titles: Sequence[str | None], labels: Sequence[Sequence[str]])
         for title, names in zip(titles, labels, strict=True)
     ]
     counts = Counter(word for row in rows for word in row)
-    telling = sorted(word for word in counts if 1 < counts[word] < len(rows))
-    vocabulary = {word: i for i, word in enumerate(telling)}
-    cells = [
-        (i, vocabulary[w]) for i, row in enumerate(rows) for w in sorted(row & set(vocabulary))
-    ]
+    telling = {word for word in counts if 1 < counts[word] < len(rows)}
+    vocabulary = {word: i for i, word in enumerate(sorted(telling))}
+    cells = [(i, vocabulary[word]) for i, row in enumerate(rows) for word in sorted(row & telling)]
     row, column = np.array(cells, int).reshape(-1, 2).T
     idf = np.log(len(rows) / np.array([counts[word] for word in vocabulary]))
     words = csr_matrix((idf[column], (row, column)), shape=(len(rows), len(vocabulary)))

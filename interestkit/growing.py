@@ -66,31 +66,47 @@ def grow_features(
     if until <= last:
         raise ValueError(f"until must be after the last event, at {last}, got {until}")
     events = pl.concat([past, new])
-    known = features.items[ITEM].implode()
-    added = catalogue_of(events.filter(~pl.col(ITEM).is_in(known)), items, min_item_events)
+    strange = events.join(features.items.select(ITEM), on=ITEM, how="anti", maintain_order="left")
+    added = catalogue_of(strange, items, min_item_events)
     labels = _labels(features, added, events)
     added = added.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
     names = _names(features, labels)
     seen = features.items.select(ITEM).join(new[ITEM].value_counts(), on=ITEM, how="left")
     more = seen["count"].fill_null(0).cast(pl.Int32)
     old = features.items.with_columns(pl.col("events") + more)
-    catalogue = pl.concat([old, added])
-    content = features.content
-    if len(added):
-        words = (catalogue[TITLE].to_list(), catalogue[INTERESTS].to_list())
-        content = np.concatenate([content, fold_in(content, *words)])
-    grown = replace(
+    grown = with_rows(replace(features, items=old), added, names, modalities)
+    grown = replace(grown, fitted_until=last)
+    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
+    popularity, edges = _popularity(features, grown, new, strange, end)
+    return replace(grown, popularity=popularity, snapshot_seconds=edges)
+
+
+def with_rows(
+    features: Features,
+    added: pl.DataFrame,
+    interests: tuple[str, ...],
+    modalities: Sequence[Modality] = (),
+) -> Features:
+    """The features with items behind the known ones; their popularity stays to be appended.
+
+    Args:
+        features: Known items, whose content vectors are the directions for those of the new ones.
+        added: Rows as in `Features.items`, whose labels are all among `interests`.
+        interests: The known interests, and any new ones behind them.
+        modalities: Vectors of the new items.
+    """
+    if added.is_empty():
+        return features
+    catalogue = pl.concat([features.items, added.select(features.items.columns)])
+    words = (catalogue[TITLE].to_list(), catalogue[INTERESTS].to_list())
+    return replace(
         features,
         items=catalogue,
-        interests=names,
-        item_interests=_shares(features, labels, names),
-        content=content,
-        fitted_until=last,
+        interests=interests,
+        item_interests=_shares(features, added[INTERESTS].to_list(), interests),
+        content=np.concatenate([features.content, fold_in(features.content, *words)]),
         modalities=larger(features.modalities, modalities, added[ITEM]),
     )
-    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
-    popularity, edges = _popularity(features, grown, new, events, end)
-    return replace(grown, popularity=popularity, snapshot_seconds=edges)
 
 
 def checked(
@@ -156,7 +172,7 @@ def _shares(features: Features, labels, names) -> Float[np.ndarray, "items inter
     return shares
 
 
-def _popularity(features: Features, grown: Features, new, events, end: int):
+def _popularity(features: Features, grown: Features, new, strange, end: int):
     """Snapshots, as many as before, and their times: known items go on, new ones are counted."""
     edges, num_known = features.snapshot_seconds, features.num_items
     if len(edges) == 1:  # nothing is ever popular now
@@ -170,7 +186,7 @@ def _popularity(features: Features, grown: Features, new, events, end: int):
     going_on = _counted(grown, new, later, range(num_known), before)[1:]
     known = np.concatenate([features.popularity, going_on])
     edges = np.concatenate([edges, later[1:]])
-    fresh = _counted(grown, events, edges, range(num_known, grown.num_items), 0.0)
+    fresh = _counted(grown, strange, edges, range(num_known, grown.num_items), 0.0)
     kept = _spread_out(edges, len(features.snapshot_seconds))
     return np.concatenate([known, fresh], axis=2)[kept], edges[kept]
 

@@ -5,6 +5,7 @@ compiling would take longer than the update itself.
 """
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -30,6 +31,7 @@ from interestkit.features import Features
 from interestkit.growing import checked, grow_features
 from interestkit.histories import Histories
 from interestkit.losses import LOSSES
+from interestkit.modalities import Modality
 from interestkit.model import ModelConfig, abstract_params, graphdef
 from interestkit.packing import Packed, by_name, pack, unpack
 from interestkit.prediction import Predictor
@@ -92,6 +94,7 @@ def update(
     past: pl.DataFrame | None = None,
     until: datetime | None = None,
     min_item_events: int = 5,
+    modalities: Sequence[Modality] = (),
     config: TrainingConfig | None = None,
     replay: float = REPLAY,
     seed: int = 0,
@@ -114,6 +117,7 @@ def update(
             Without them a user begins anew, and nothing is replayed.
         until: As in `fit_features`.
         min_item_events: As in `fit_features`, counted over `past` and new events together.
+        modalities: Vectors of the new items, as in `with_new_items`.
         config: Settings of training; None takes `UPDATE`. `patience` counts for nothing.
         replay: Share of old moments among those drawn from, in [0, 1).
         seed: Seed of what is replayed, of examples and of dropout: same seed, same result.
@@ -151,9 +155,8 @@ def update(
     _check(config, replay)
     old = predictor.features
     new, past = checked(old, new_events, past)
-    features = grow_features(
-        old, new, items, past=past, until=until, min_item_events=min_item_events
-    )
+    options = {"until": until, "min_item_events": min_item_events, "modalities": modalities}
+    features = grow_features(old, new, items, past=past, **options)
     shape = replace(
         predictor.model.config,
         num_items=features.num_items,
@@ -264,9 +267,11 @@ def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed
 
 def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
     """Log, catalogue, widths of candidates and examples, with room behind all of them."""
+    room = {"num_users": len(known), "num_events": len(known.item)}
+    users = np.unique(known.user[kept])  # of the others nothing is drawn
+    known, kept = known.take(users), kept[np.isin(known.user, users)]
     log = log_arrays(known, features.scales_days, can_repeat=wide.can_repeat)
     examples = find_examples(known, kept=kept)
-    room = {"num_users": len(known), "num_events": len(log.item)}
     log, examples = padded(log, examples, **{k: power_of_two(n) for k, n in room.items()})
     catalogue, width = catalogue_arrays(features), candidate_widths(features, config.num_sampled)
     codes = catalogue.interest_codes
@@ -312,7 +317,8 @@ def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.
     """Tables of items, with what content and frequency say of the new ones (ridge regression)."""
     events = np.log1p(features.items["events"].to_numpy())
     given = np.column_stack([item_content(features), events, np.ones(len(events))])
-    known = given[: old.num_items].astype(np.float64)
+    given = given.astype(np.float32)
+    known = given[: old.num_items]
     square = known.T @ known + _RIDGE * np.eye(known.shape[1])
     tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)
     said = given[old.num_items :] @ np.linalg.solve(square, known.T @ tables)

@@ -44,7 +44,7 @@ def updated(predictor, **options):
     return update(predictor, NEW, LOG.items, **given)
 
 
-def update_with_opera(predictor):
+def update_with_opera(predictor, **more):
     """A new item with a new interest, had by somebody without a history: nothing is trained."""
     opera = pl.DataFrame(
         {"item": ["tosca"], "title": ["Tosca"], "interests": [["opera"]]}, schema=LOG.items.schema
@@ -52,7 +52,7 @@ def update_with_opera(predictor):
     items = pl.concat([LOG.items, opera])
     strangers = NEW[:5].with_columns(item=pl.lit("tosca"), user=pl.lit("who is new"))
     strangers = strangers.unique("time")[:1]
-    return update(predictor, strangers, items, progress=False, min_item_events=1)
+    return update(predictor, strangers, items, progress=False, min_item_events=1, **more)
 
 
 def test_same_seed_same_weights_and_the_model_before_is_untouched(before):
@@ -124,7 +124,13 @@ def test_a_new_interest_stands_before_the_modalities_whose_weights_stay():
     features = fit_features(OLD, LOG.items, modalities=[picture])
     model = fit(features, features.histories(OLD), config=QUICK, progress=False, **SHAPE).model
     before = Predictor(features=features, model=model)
-    found = update_with_opera(before)
+    tosca = replace(picture, items=pl.Series(["tosca"]), vectors=np.array([[3, 2, 1]], np.float32))
+    found = update_with_opera(before, modalities=[tosca])
+    (grown,), (old,) = found.predictor.features.modalities, features.modalities
+    vector = np.array([3, 2, 1]) / np.sqrt(14) - old.centre
+    np.testing.assert_allclose(grown.vectors[-1], vector / np.linalg.norm(vector), rtol=1e-5)
+    (missing,) = update_with_opera(before).predictor.features.modalities
+    assert not missing.vectors[-1].any()
     own, start = (arrays(each)["content.kernel.value"] for each in (found.predictor, before))
     np.testing.assert_array_equal(own[-3:], start[-3:])
     labels = start[features.content.shape[1] : -3]

@@ -84,11 +84,7 @@ class Explanation(Told):
         agreement = both.filter(pl.col("len") > 2)["r"].fill_nan(None).median()
         worst = float("nan") if worst is None else worst
         agreement = float("nan") if agreement is None else agreement
-        return {
-            "incomplete": worst,
-            "is_complete": worst <= COMPLETE,
-            "agreement": agreement,
-        }
+        return {"incomplete": worst, "is_complete": worst <= COMPLETE, "agreement": agreement}
 
     def of(self, user: str) -> pl.DataFrame:
         """Rows of one user.

@@ -8,7 +8,7 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from interestkit.comparison import bootstrap_intervals, paired_statistics
+from interestkit.comparison import bootstrap_interval, bootstrap_intervals, paired_statistics
 from interestkit.counting import pad
 from interestkit.explanation.asking import Asked, Users, scores
 from interestkit.explanation.attributions import Explanation, by_gradients
@@ -211,8 +211,7 @@ def _likeness(found: Explanation, one, other) -> tuple[float, float, float, int]
     own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
     if not len(own):
         return np.nan, np.nan, np.nan, 0
-    low, high = bootstrap_intervals(own[:, None])
-    return float(own.mean()), float(low[0]), float(high[0]), len(own)
+    return float(own.mean()), *bootstrap_interval(own), len(own)
 
 
 def _gradients(found: Explanation, predictor: Predictor) -> Float[np.ndarray, " events"]:

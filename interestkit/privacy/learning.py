@@ -118,14 +118,7 @@ def epoch(
 ) -> State:
     """The state after one more epoch, compiled as one scan over its steps.
 
-    Args:
-        parts: How a step is made.
-        setting: Sizes.
-        plan: Rate, clip norm, noise.
-        learning_rate: Start of the learning rate.
-        state: Where the run stands.
-        world: What it draws from.
-        included: Users who are there at all: shadow models leave some out.
+    Of the users those `included` are there at all: shadow models leave some out.
     """
     step = stepping(parts, setting, plan, learning_rate, world, included)
     return jax.lax.scan(lambda at, _: (step(at)[0], None), state, length=setting.config.steps)[0]

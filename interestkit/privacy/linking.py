@@ -124,17 +124,9 @@ def attack_with(
     label: str = "",
     progress: bool = False,
 ) -> dict[str, float]:
-    """A row of `linkage_attack`, but for its name.
+    """A row of `linkage_attack` but for its name, from what `facts_of` returned.
 
-    Args:
-        facts: What `facts_of` returned.
-        released: As in `linkage_attack`; so are the others.
-        users: As there.
-        items: As there.
-        time: As there; "none" makes no use of times.
-        attacker: As there.
-        label: What is known, for the progress bar.
-        progress: As there.
+    Time "none" makes no use of times; `label` says in the progress bar what is known.
     """
     facts = facts.join(items, on=ITEM, how="left", maintain_order="left")
     targets = facts.select("target", USER).unique(maintain_order=True)
@@ -148,12 +140,7 @@ def attack_with(
 
 
 def facts_of(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
-    """What is known of each target: user, target (its number), slot, item, time, guess (of it).
-
-    Args:
-        events: The true events.
-        attacker: Whom it looks for, and how much of them it knows.
-    """
+    """What is known of each target: user, target (its number), slot, item, time, guess (of it)."""
     rng = np.random.default_rng(attacker.seed)
     had = events.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX)).select(USER, ITEM, TIME)
     names = had[USER].unique().sort()
@@ -239,11 +226,8 @@ class _Scoreboard:
 
 def _distinct(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different pairs of two columns, in order."""
-    order = np.lexsort((other, one))
-    one, other = one[order], other[order]
-    is_new = np.ones(len(one), bool)
-    is_new[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
-    return one[is_new], other[is_new]
+    pairs = pl.DataFrame({"one": one, "other": other}).unique().sort("one", "other")
+    return pairs["one"].to_numpy(), pairs["other"].to_numpy()
 
 
 def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:

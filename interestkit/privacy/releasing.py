@@ -84,11 +84,7 @@ class Release:
         return reprs.of_release(self)
 
     def save(self, folder: str | Path) -> Path:
-        """The folder, to which the log and the findings are written, but no key and no name.
-
-        Args:
-            folder: Where to write, as in `storage.save_folder`.
-        """
+        """The folder, made as by `save_folder`, with log and findings, but no key and no name."""
         tables = {"events": self.log.events, "items": self.log.items}
         tables |= {"attacks": self.attacks, "accuracy": self.accuracy}
         meta = {"name": self.log.name, "note": self.log.note, "verdict": self.verdict}

@@ -131,6 +131,8 @@ def attack_with(
     facts = facts.join(items, on=ITEM, how="left", maintain_order="left")
     targets = facts.select("target", USER).unique(maintain_order=True)
     own = targets.join(users, on=USER, how="left", maintain_order="left")[RELEASED]
+    if released.is_empty():  # nobody is there to be found
+        return _rates(np.zeros((len(own), 2), int))
     board = _Scoreboard(released, time)
     known, number = board.runs(facts, attacker), board.numbers(own)
     blocks = range(0, len(number), board.block)
@@ -234,6 +236,7 @@ def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:
     """Rates over targets, of the number of best scores and whether the target's own is one."""
     ties, is_own = found.T
     right, targets = int(((ties == 1) & is_own).sum()), len(found)
+    guess = is_own / np.maximum(ties, 1)
     low, high = rate_interval(right, targets)
     return {
         "targets": targets,
@@ -242,6 +245,6 @@ def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:
         "low": low,
         "high": high,
         "wrong": float(((ties == 1) & (is_own == 0)).mean()),
-        "guess": float((is_own / ties).mean()),
-        "guess_high": bootstrap_interval(is_own / ties)[1],
+        "guess": float(guess.mean()),
+        "guess_high": bootstrap_interval(guess)[1],
     }

@@ -222,5 +222,5 @@ def coarseness_curve(
         coarse = coarse_events(log.events, items, step.time)
         found = attack_with(facts, coarse, items=items, time=step.time, **known)
         about = {"time": step.time, "min_item_users": step.min_item_users}
-        rows.append(about | {"items": items[RELEASED].n_unique()} | found)
+        rows.append(about | {"items": coarse[ITEM].n_unique()} | found)
     return pl.DataFrame(rows, schema_overrides={"min_item_users": pl.Int64})

@@ -6,9 +6,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -162,14 +163,10 @@ def new_run_folder(runs: Path, data: str) -> Path:
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem if source.suffix else data)
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{words.strip('-.')[:40] or 'data'}"
     runs.mkdir(parents=True, exist_ok=True)
-    attempt = 1
-    while True:
+    for attempt in count(1):
         folder = runs / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
+        with suppress(FileExistsError):
             folder.mkdir()
-        except FileExistsError:
-            attempt += 1
-        else:
             return folder.resolve()
 
 
@@ -252,6 +249,8 @@ def _execute(
     notebook: Notebook, folder: Path, parameters: Mapping[str, Any], on_cell: Callable[[], Any]
 ) -> Failure | None:
     """Execute one notebook; the executed copy is saved whatever happens."""
+    from papermill.exceptions import PapermillExecutionError
+
     values = {name: value for name, value in parameters.items() if name in notebook.defaults}
     if "RUN" in notebook.defaults:
         values["RUN"] = str(folder)
@@ -264,7 +263,7 @@ def _execute(
     except KeyboardInterrupt:
         text = _where(notebook, seen, values, "was stopped")
         return _keep(notebook, folder, Failure(notebook=notebook.number, text=text, stopped=True))
-    except _notebook_errors() as error:
+    except (PapermillExecutionError, RuntimeError) as error:  # also a kernel that dies
         head = f"failed after {time.time() - began:.1f} s"
         text = f"{_where(notebook, seen, values, head)}\n\n{_error_text(error)}"
     if text is None:
@@ -333,13 +332,6 @@ def _quiet_papermill() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _notebook_errors() -> tuple[type[Exception], ...]:
-    """What a notebook that fails, and a kernel that does not start or dies, raise."""
-    from papermill.exceptions import PapermillExecutionError
-
-    return PapermillExecutionError, RuntimeError
 
 
 def _where(notebook: Notebook, seen: Mapping[str, Any], values: Mapping, what: str) -> str:

@@ -135,7 +135,7 @@ def _blocks(asked: Asked, found: Explanation) -> Iterator[tuple[np.ndarray, int,
 def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.random.Generator):
     """Probability of each user's target by kind and order."""
     asked, number = Asked(found.predictor), len(found.histories)
-    values = {(k, o): np.zeros((number, len(shares))) for k in KINDS for o in ORDERS}
+    values = np.zeros((number, len(KINDS), len(ORDERS), len(shares)))
     by_user = found.table.select("without", "gradient").to_numpy().T
     ends = np.cumsum(found.users["events"].to_numpy())
     for rows, room, users in _blocks(asked, found):
@@ -155,12 +155,10 @@ def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.r
         kept = pad(kept, len(users.number))
         said = np.asarray(asked.ask(scores, room, users, kept))[: len(rows)]
         target = users.target[: len(rows), None, None]
-        said = np.exp(np.take_along_axis(said, target, axis=2))[..., 0]
-        said = said.reshape(len(rows), len(KINDS), len(ORDERS), len(shares))
-        for k, kind in enumerate(KINDS):
-            for o, name in enumerate(ORDERS):
-                values[kind, name][rows] = said[:, k, o]
-    return values
+        said = np.exp(np.take_along_axis(said, target, axis=2))
+        values[rows] = said.reshape(len(rows), *values.shape[1:])
+    places = np.ndindex(len(KINDS), len(ORDERS))
+    return {(KINDS[kind], ORDERS[order]): values[:, kind, order] for kind, order in places}
 
 
 def _ranks(values: Float[np.ndarray, "users events"]) -> Int[np.ndarray, "users events"]:

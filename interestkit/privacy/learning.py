@@ -73,11 +73,11 @@ def make_world(
     features: Features, histories: Histories, shape: ModelConfig, num_sampled: int
 ) -> World:
     """The arrays of a run; its weights that stay are drawn from a fixed key, as anybody can."""
-    model = InterestModel(shape, rngs=nnx.Rngs(0))
-    weights = {name: np.asarray(leaf) for name, leaf in _named(nnx.split(model)[1]).items()}
-    frozen = {name: leaf for name, leaf in weights.items() if name.startswith(FROZEN)}
-    nothing = [name for name in frozen if name.startswith(("item_vectors", "trend."))]
-    frozen |= {name: np.zeros_like(frozen[name]) for name in nothing}
+    weights = _first_weights(shape).items()
+    frozen = {name: np.asarray(leaf) for name, leaf in weights if name.startswith(FROZEN)}
+    for name in frozen:
+        if name.startswith(("item_vectors", "trend.")):
+            frozen[name] = np.zeros_like(frozen[name])
     frozen["interest_prior"] = interest_prior_of(features)
     arrays = (
         log_arrays(histories, features.scales_days, can_repeat=shape.can_repeat),
@@ -91,9 +91,8 @@ def make_world(
 
 def begin(setting: Setting, root: Array) -> State:
     """The state before the first step: weights from a fixed key, which say nothing of anybody."""
-    model = InterestModel(setting.shape, rngs=nnx.Rngs(0))
-    weights = _named(nnx.split(model)[1])
-    params = {name: leaf for name, leaf in weights.items() if not name.startswith(FROZEN)}
+    weights = _first_weights(setting.shape).items()
+    params = {name: leaf for name, leaf in weights if not name.startswith(FROZEN)}
     params |= {name: 0 * leaf for name, leaf in params.items() if name.startswith(_FROM_ZERO)}
     params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), params)
     optimizer = _optimizer(setting.config, 1.0).init(params)
@@ -182,6 +181,10 @@ def loss_of(setting: Setting, world: World, params, batch, candidates, bits=None
 
 def _optimizer(config: TrainingConfig, learning_rate: float) -> optax.GradientTransformation:
     return optax.adam(optax.cosine_decay_schedule(learning_rate, config.epochs * config.steps))
+
+
+def _first_weights(shape: ModelConfig) -> dict[str, Array]:
+    return _named(nnx.split(InterestModel(shape, rngs=nnx.Rngs(0)))[1])
 
 
 def _named(tree: nnx.State) -> dict[str, Array]:

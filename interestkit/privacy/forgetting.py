@@ -73,7 +73,7 @@ class PartedModel:
         check_k(k, self.features)
         everything = np.arange(self.features.num_items, dtype=np.int32)
         blocks = []
-        for first in range(0, len(histories), BLOCK):
+        for first in range(0, max(len(histories), 1), BLOCK):
             block = histories.rows(first, first + BLOCK)
             codes = np.tile(everything, (len(block), 1))
             parts = [m.score(block, codes, exclude_seen=exclude_seen) for m in self.models]

@@ -308,7 +308,7 @@ def _explained(
     weights: Float[np.ndarray, " events"],
     days: float,
 ) -> Float[np.ndarray, "snapshots items"]:
-    """log(1 + decayed weight of the events of each item strictly before each snapshot)."""
+    """As `popularity.popularity_at`, which it checks: log(1 + decayed weight before a snapshot)."""
     edges = features.snapshot_seconds.astype(np.int64)
     first = np.searchsorted(edges, seconds, side="right")  # the first snapshot that counts it
     counts = first < len(edges)

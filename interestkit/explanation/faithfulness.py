@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float, Int
 from interestkit.comparison import bootstrap_interval, bootstrap_intervals, paired_statistics
 from interestkit.counting import pad
 from interestkit.explanation.asking import Asked, Users, scores
-from interestkit.explanation.attributions import Explanation, by_gradients
+from interestkit.explanation.attributions import Explanation, by_gradients, rank_correlations
 from interestkit.explanation.telling import Told
 from interestkit.prediction import Predictor
 from interestkit.schema import USER
@@ -203,10 +203,7 @@ def _in_parts(found: Explanation, predictor: Predictor) -> dict[str, np.ndarray]
 def _likeness(found: Explanation, one, other) -> tuple[float, float, float, int]:
     """Mean rank correlation over users with five events or more, its interval, their number."""
     pairs = found.table.select(USER, one=pl.Series(one), other=pl.Series(other))
-    own = pairs.group_by(USER, maintain_order=True).agg(
-        pl.len(), r=pl.corr("one", "other", method="spearman")
-    )
-    own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
+    own = rank_correlations(pairs, "one", "other", least=5).to_numpy()
     if not len(own):
         return np.nan, np.nan, np.nan, 0
     return float(own.mean()), *bootstrap_interval(own), len(own)

@@ -25,7 +25,7 @@ from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.losses import total_loss
 from interestkit.model import PARTS, Catalogue, InterestModel, Log, ModelConfig, Moment, graphdef
-from interestkit.packing import by_name
+from interestkit.packing import from_leaves, leaves_of
 from interestkit.privacy.stepping import Parts, Plan, Problem, private_gradient
 from interestkit.training import interest_prior_of
 
@@ -102,7 +102,7 @@ def begin(setting: Setting, root: Array) -> State:
 def finished(setting: Setting, params: Mapping[str, Array], world: World) -> InterestModel:
     """The model with the weights of a run, in NumPy."""
     weights = jax.tree.map(np.asarray, {**world.frozen, **params})
-    return nnx.merge(graphdef(setting.shape), _tree(setting.shape, weights))
+    return nnx.merge(graphdef(setting.shape), from_leaves(setting.shape, weights))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -173,7 +173,7 @@ def draw_moments(world: World, user, bits):
 
 def loss_of(setting: Setting, world: World, params, batch, candidates, bits=None):
     """The mean loss of moments; dropout only with random bits."""
-    tree = _tree(setting.shape, world.frozen | params)
+    tree = from_leaves(setting.shape, world.frozen | params)
     hybrid = jnp.array(PARTS["hybrid"])
     of = (setting.shape, setting.config, world.log, world.catalogue, batch, candidates, hybrid)
     return total_loss(tree, *of, bits)[0]
@@ -184,14 +184,4 @@ def _optimizer(config: TrainingConfig, learning_rate: float) -> optax.GradientTr
 
 
 def _first_weights(shape: ModelConfig) -> dict[str, Array]:
-    return _named(nnx.split(InterestModel(shape, rngs=nnx.Rngs(0)))[1])
-
-
-def _named(tree: nnx.State) -> dict[str, Array]:
-    return {name.removesuffix(".value"): leaf for name, leaf in by_name(tree).items()}
-
-
-def _tree(shape: ModelConfig, weights: Mapping[str, Array]) -> nnx.State:
-    abstract = nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[1]
-    leaves = [weights[name] for name in _named(abstract)]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+    return leaves_of(nnx.split(InterestModel(shape, rngs=nnx.Rngs(0)))[1])

@@ -17,7 +17,6 @@ NUMBERED = re.compile(r"\d\d_.+\.ipynb")
 RUN_FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 EVALUATION = "05"  # the number of the notebook that writes the results
 RESULT_FILES = ("results.json", "metrics.parquet")
-UNKNOWN = object()  # the default of a parameter that is computed, not written out
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -31,7 +30,8 @@ class Notebook:
 
     Attributes:
         path: The file in the notebooks folder, absolute.
-        defaults: Parameter name -> default in the cell tagged `parameters`, in its order.
+        defaults: Parameter name -> default in the cell tagged `parameters`, in its order; None
+            for one that is computed.
         parameters_at: Position of that cell, counted from 0; -1 when there is none.
         num_cells: Code cells that are not empty.
     """
@@ -227,7 +227,7 @@ def _defaults(source: str) -> dict[str, Any]:
             try:
                 value = ast.literal_eval(node.value)
             except (ValueError, TypeError):
-                value = UNKNOWN
+                value = None  # computed, not written out
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defaults |= {name.id: value for name in targets if isinstance(name, ast.Name)}
     return defaults

@@ -105,10 +105,9 @@ def linkage_attack(
         raise ValueError("both logs must have events, got none")
     known = {"users": users, "items": items, "attacker": attacker, "progress": progress}
     facts = facts_of(events, attacker)
-    times = {ATTACKS[0]: time, ATTACKS[1]: "none"}
     rows = [
-        {"attack": attack} | attack_with(facts, released, time=time, label=attack, **known)
-        for attack, time in times.items()
+        {"attack": attack} | attack_with(facts, released, time=when, label=attack, **known)
+        for attack, when in zip(ATTACKS, (time, "none"), strict=True)
     ]
     return pl.DataFrame(rows)
 

@@ -14,6 +14,7 @@ from interestkit.schema import ITEM, SEARCH_PREFIX, TIME, USER
 
 ATTACKS = ("items and times", "items")
 DAY = 86_400e6  # microseconds
+_MOST_DAYS = 36_500
 _BLOCK_NUMBERS = 2**22  # targets x released users that are scored at a time
 
 
@@ -24,14 +25,14 @@ class Attacker:
     Args:
         num_items: Different items that the person had, drawn at random from the whole log, at
             least 1; all of them where there are fewer. A search is no item.
-        days: The time of one event with each item is known within so many days, at least 0: the
+        days: The time of one event with each item is known within so many days, 0..36,500: the
             guess is off by a random amount up to that.
         num_targets: Persons who are looked for, drawn at random, at least 1; all where there are
             fewer.
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If a number is below its limit.
+        ValueError: If a number is outside its limits.
     """
 
     num_items: int = 4
@@ -43,6 +44,8 @@ class Attacker:
         for name, least in (("num_items", 1), ("days", 0), ("num_targets", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.days > _MOST_DAYS:
+            raise ValueError(f"days must be at most {_MOST_DAYS:,}, got {self.days}")
 
     def __str__(self) -> str:
         return f"{self.num_items} items, their times within {self.days:g} days"
@@ -83,7 +86,7 @@ def linkage_attack(
         bootstrap interval).
 
     Raises:
-        ValueError: If either log has no events.
+        ValueError: If either log has no events, or the true one has searches alone.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -144,6 +147,8 @@ def facts_of(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
     """What is known of each target: user, target (its number), slot, item, time, guess (of it)."""
     rng = np.random.default_rng(attacker.seed)
     had = events.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX)).select(USER, ITEM, TIME)
+    if had.is_empty():
+        raise ValueError(f"events must have an item that is no search, got {len(events)} searches")
     names = had[USER].unique().sort()
     drawn = np.sort(rng.permutation(len(names))[: attacker.num_targets])
     targets = names[drawn].to_frame().with_row_index("target")

@@ -139,7 +139,8 @@ def release(
         progress: Show progress bars.
 
     Raises:
-        ValueError: If an event lacks user, item or time, or nothing is left to release.
+        ValueError: If an event lacks user, item or time, all events are searches, or nothing is
+            left to release.
 
     Example:
         >>> from interestkit import clean, simulate
@@ -200,7 +201,7 @@ def coarseness_curve(
         `linkage_attack`. `plots.reidentification` draws it.
 
     Raises:
-        ValueError: As `Coarseness` and `generalise`.
+        ValueError: As `Coarseness` and `generalise`, or if all events are searches.
 
     Example:
         >>> from interestkit import clean, simulate

@@ -4,6 +4,7 @@ A step of the optimiser is then a few long loops instead of some for each layer,
 and the program that holds it compiles in half the time.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -30,7 +31,7 @@ class Packed(NamedTuple):
 
 def pack(params: nnx.State) -> Packed:
     """The weights in few arrays."""
-    leaves = _leaves(params)
+    leaves = leaves_of(params)
     others = [leaf.ravel() for name, leaf in leaves.items() if not _is_table(name)]
     tables = {name: leaf for name, leaf in leaves.items() if _is_table(name)}
     return Packed(tables, jnp.concatenate(others))
@@ -51,19 +52,26 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
         True
     """
     params = abstract_params(shape)
-    shapes = {name: leaf.shape for name, leaf in _leaves(params).items() if not _is_table(name)}
+    shapes = {name: leaf.shape for name, leaf in leaves_of(params).items() if not _is_table(name)}
     ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
     split = np.split if isinstance(packed.others, np.ndarray) else jnp.split
     parts = zip(shapes.items(), split(packed.others, ends[:-1]), strict=True)
     found = packed.tables | {name: part.reshape(shape) for (name, shape), part in parts}
-    return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in _leaves(params)])
+    return from_leaves(shape, found)
+
+
+def from_leaves(shape: ModelConfig, weights: Mapping[str, Array]) -> nnx.State:
+    """The weights as the model has them, of arrays by name."""
+    params = abstract_params(shape)
+    leaves = [weights[name] for name in leaves_of(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def _is_table(name: str) -> bool:
     return name in ITEM_TABLES or name.rpartition(".")[2] in LAYERS
 
 
-def _leaves(params: nnx.State) -> dict[str, Array]:
+def leaves_of(params: nnx.State) -> dict[str, Array]:
     """Arrays by name, such as "item_vectors" and "tower.layers.0.kernel"."""
     return {name.removesuffix(".value"): leaf for name, leaf in by_name(params).items()}
 

@@ -57,9 +57,8 @@ def grown_weights(predictor: Predictor, features: Features) -> Weights:
 
 def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.ndarray]:
     """Tables of items, with what content and frequency say of the new ones (ridge regression)."""
-    events = np.log1p(features.items["events"].to_numpy())
-    given = np.column_stack([item_content(features), events, np.ones(len(events))])
-    given = given.astype(np.float32)
+    events = np.log1p(features.items["events"].to_numpy()).astype(np.float32)
+    given = np.column_stack([item_content(features), events, np.ones_like(events)])
     known = given[: old.num_items]
     square = known.T @ known + _RIDGE * np.eye(known.shape[1])
     tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)

@@ -12,7 +12,6 @@ from matplotlib.axes import Axes
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
-    MARKERS,
     ORANGE,
     VERMILION,
     count_axis,
@@ -25,6 +24,7 @@ from interestkit.plots.drawing import (
     need_positive,
     nothing,
     nth_colour,
+    nth_marker,
     percent,
     plain_numbers,
     put_legend,
@@ -65,9 +65,8 @@ def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.bar_label(bars, [f"{number:,} ({percent(number / read)})" for number in dropped], padding=4)
     ax.set_xscale("symlog", linthresh=1)
     limit = 1.4 * np.log10(max(*dropped, 10))
-    ax.set_xticks(
-        [0, *10.0 ** np.arange(0, limit, 1 if limit < 6 else 2)]
-    )  # long numbers need room
+    step = 1 if limit < 6 else 2  # long numbers need room
+    ax.set_xticks([0, *10.0 ** np.arange(0, limit, step)])
     plain_numbers(ax.xaxis)
     ax.set_xlim(0, 10**limit)
     name_rows(ax, [shown(rule.replace("_", " ")) for rule in rules["rule"]])
@@ -172,9 +171,8 @@ def history_lengths(lengths: Int[np.ndarray, " users"], *, ax: Axes | None = Non
         lengths: One number per user (`histories.lengths`).
         ax: Where to draw; None makes a figure.
     """
-    return _sizes(
-        ax, np.asarray(lengths), "users", "known events of the user (number, doubling bins)"
-    )
+    xlabel = "known events of the user (number, doubling bins)"
+    return _sizes(ax, np.asarray(lengths), "users", xlabel)
 
 
 def _sizes(ax: Axes | None, sizes: Int[np.ndarray, " things"], things: str, xlabel: str) -> Axes:
@@ -263,7 +261,8 @@ def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) 
     for kind in kinds:
         part = labelled.filter(pl.col(KIND) == kind)
         code = KINDS.index(kind) if len(kinds) > 1 else 0
-        look = {"marker": MARKERS[code], "color": nth_colour(code), "alpha": 0.6, "linewidths": 0}
+        look = {"marker": nth_marker(code), "color": nth_colour(code)}
+        look |= {"alpha": 0.6, "linewidths": 0}
         height = [row_of[name] for name in part[INTERESTS]]
         ax.scatter(days(part[TIME]), height, s=30, label=kind, **look)
     if len(kinds) > 1:

@@ -13,16 +13,18 @@ from interestkit.plots.drawing import (
     BLUE,
     CYCLE,
     GREY,
-    MARKERS,
     VERMILION,
     count_axis,
     finish,
     make_axes,
+    names_in,
     need,
     need_one_of,
     nothing,
     nth_colour,
+    nth_marker,
     put_legend,
+    rows_of,
     shown,
     styled,
 )
@@ -91,9 +93,9 @@ def pareto_front(
     is_best = _on_front(points * [-1 if note else 1 for note in notes])
     front = points[is_best][np.argsort(points[is_best][:, 0], kind="stable")]
     ax.plot(*front.T, "-", color=BLACK, linewidth=1, label="front", zorder=1)
-    for number, goal in enumerate(rows["goal"].unique(maintain_order=True)):
+    for number, goal in enumerate(names_in(rows, "goal")):
         of_goal = (rows["goal"] == goal).to_numpy()
-        look = {"s": 30, "marker": MARKERS[number % len(MARKERS)], "zorder": 2}
+        look = {"s": 30, "marker": nth_marker(number), "zorder": 2}
         colour = nth_colour(number)
         ax.scatter(*points[of_goal & ~is_best].T, facecolors="none", edgecolors=colour, **look)
         ax.scatter(*points[of_goal & is_best].T, color=colour, **look)
@@ -124,12 +126,11 @@ def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None)
     ax = make_axes(ax)
     if table.is_empty():
         return nothing(ax, "round", shown(metric))
-    need_one_of("metric", metric, table["metric"].unique(maintain_order=True).to_list())
-    rows = table.filter(pl.col("metric") == metric)
-    for number, (name,) in enumerate(rows.select("policy").unique(maintain_order=True).rows()):
+    rows = rows_of(table, metric=metric)
+    for number, name in enumerate(names_in(rows, "policy")):
         own = rows.filter(pl.col("policy") == name)
         x, value, low, high = own.select("round", "value", "low", "high").to_numpy().T
-        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
+        look = {"color": nth_colour(number), "marker": nth_marker(number)}
         look |= {"markevery": max(1, len(x) // 6), "markersize": 5}
         ax.plot(x, value, linewidth=1.4, label=shown(name), **look)
         ax.fill_between(x, low, high, color=nth_colour(number), alpha=0.15, linewidth=0)

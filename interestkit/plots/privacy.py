@@ -11,17 +11,19 @@ from interestkit.plots.drawing import (
     BLACK,
     BLUE,
     GREY,
-    MARKERS,
     colour_of,
+    draw_intervals,
     finish,
     make_axes,
+    names_in,
     need,
-    need_one_of,
     nothing,
     nth_colour,
+    nth_marker,
     percent,
     plain_numbers,
     put_legend_below,
+    rows_of,
     shown,
     styled,
 )
@@ -49,11 +51,9 @@ def privacy_curve(
     """
     need(table, "target", "metric", "model", "epsilon", "value")
     xlabel = "epsilon of the promise (smaller hides more)"
-    if table.is_empty():
-        return nothing(make_axes(ax), xlabel, "value")
-    need_one_of("target", target, table["target"].unique(maintain_order=True).to_list())
-    rows = table.filter(pl.col("target") == target)
-    ax = make_axes(ax)
+    rows, ax = rows_of(table, target=target), make_axes(ax)
+    if rows.is_empty():
+        return nothing(ax, xlabel, "value")
     ends = [name for name in ("low", "high") if name in rows.columns]
     means = rows.group_by("model", "epsilon", maintain_order=True).agg(pl.mean("value", *ends))
     own = means.filter(pl.col("model") == model).sort("epsilon")
@@ -89,7 +89,7 @@ def membership(curves: Mapping[str, pl.DataFrame], *, ax: Axes | None = None) ->
         need(curve, "false_positives", "found")
         x, y = (curve[column].to_numpy() for column in ("false_positives", "found"))
         every = max(len(x) // 8, 1)
-        style = {"marker": MARKERS[number % len(MARKERS)], "markevery": every, "markersize": 5}
+        style = {"marker": nth_marker(number), "markevery": every, "markersize": 5}
         ax.plot(x, np.maximum(y, 1e-4), color=nth_colour(number), label=shown(name), **style)
     ax.plot([1e-4, 1], [1e-4, 1], "--", color=GREY, label="a blind guess")
     ax.set(xscale="log", yscale="log", xlim=(3e-4, 1.1), ylim=(3e-4, 1.3))
@@ -116,16 +116,13 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     xlabel, ylabel = "what is left of the time of an event", "people found again (share)"
     if table.is_empty():
         return nothing(ax, xlabel, ylabel)
-    times = table["time"].unique(maintain_order=True).to_list()
-    groups = table["min_item_users"].unique(maintain_order=True).to_list()
+    times, groups = names_in(table, "time"), names_in(table, "min_item_users")
     for number, least in enumerate(groups):
         rows = table.filter(pl.col("min_item_users").eq_missing(least))
         place = np.array([times.index(time) for time in rows["time"]], float)
         place += 0.08 * (number - (len(groups) - 1) / 2)  # so that no interval hides another
-        rate, low, high = (rows[name].to_numpy() for name in ("rate", "low", "high"))
-        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
-        look |= {"label": _items(least), "markersize": 5, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(place, rate, yerr=np.maximum([rate - low, high - rate], 0), **look)
+        rows = rows.rename({"rate": "value"})
+        draw_intervals(ax, place, rows, number, label=_items(least), linewidth=1.4)
     line = {"color": BLACK, "linewidth": 1, "linestyle": "--"}
     ax.axhline(_LIMIT, label="limit of “anonymised”", **line)
     ax.set_yscale("symlog", linthresh=_LIMIT)

@@ -183,3 +183,5 @@ def test_what_is_out_of_range_is_refused(world):
         judge_novel({}, truth, features, k=9)
     with pytest.raises(ValueError, match="rankers must name at least one model, got none"):
         judge_novel({}, truth, features)
+    with pytest.raises(ValueError, match=r"must have a model for each name, got none for .'lost'"):
+        judge_novel({"lost": []}, truth, features)

@@ -13,11 +13,11 @@ from jaxtyping import Float, Int
 
 from interestkit import metrics
 from interestkit.baselines import Ranker
+from interestkit.counting import evenly
 from interestkit.features import Features
-from interestkit.heldout import HeldOut
+from interestkit.heldout import HeldOut, history_shares
 from interestkit.histories import Histories
 from interestkit.prediction import BLOCK, in_blocks
-from interestkit.similarity import sums_by_user
 
 MEASURED_BY = {  # goal -> the metric that says how far it is reached
     "diversity": "diversity",
@@ -29,9 +29,7 @@ MEASURED_BY = {  # goal -> the metric that says how far it is reached
 GOALS = tuple(MEASURED_BY)
 STRENGTHS = tuple(n / 10 for n in range(11))
 ALIKE = 0.9  # times the cosine is the likeness of two items for a DPP: twins may both be listed
-ALPHA = (
-    0.01  # part of the history's shares that is mixed into a list's, as in `metrics.calibration`
-)
+ALPHA = 0.01  # part of the history's shares mixed into a list's, as in `metrics.calibration`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,7 +113,7 @@ def trade_offs(
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
     codes, scores = np.asarray(codes), np.asarray(scores)
     hits, relevant = truth.hits(0, codes, new_only=True), truth.num_relevant(new_only=True)
-    users = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), max_users)).astype(int))
+    users = evenly(len(truth), max_users)
     own = truth.histories.take(users)
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
     bonuses, (blocks, relevance, wanted) = _blocks(codes, scores, own, features, k)
@@ -200,15 +198,8 @@ def _blocks(codes, scores, histories: Histories, features: Features, k: int):
     """Bonuses, and codes, relevance and labels wanted, in blocks of users."""
     number = -(-len(codes) // BLOCK)
     bonuses = [in_blocks(_unit(own, codes), number) for own in _bonuses(codes, features, k)]
-    parts = (codes, _unit(scores, codes), _history_shares(histories, features))
+    parts = (codes, _unit(scores, codes), history_shares(features, histories))
     return np.stack(bonuses, axis=1), [in_blocks(part, number) for part in parts]
-
-
-def _history_shares(histories: Histories, features: Features):
-    """Share of each label in each history; all 0 where there is none."""
-    labels = features.item_interests
-    sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
-    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 
 def _bonuses(codes: Int[np.ndarray, "users ranks"], features: Features, k: int):
@@ -372,16 +363,8 @@ def _or_one(values):
 
 
 def _tidy(values: dict[str, np.ndarray], strengths: Sequence[float]) -> pl.DataFrame:
-    size = (len(GOALS), len(strengths))
-    parts = [
-        pl.DataFrame(
-            {
-                "goal": np.repeat(GOALS, size[1]),
-                "strength": np.tile(np.asarray(strengths, float), size[0]),
-                "metric": [name] * value.size,
-                "value": value.ravel().astype(float),
-            }
-        )
-        for name, value in values.items()
-    ]
-    return pl.concat(parts)
+    keys = {"goal": np.repeat(GOALS, len(strengths))}
+    keys |= {"strength": np.tile(np.asarray(strengths, float), len(GOALS))}
+    metrics = {name: value.ravel().astype(float) for name, value in values.items()}
+    named = {"variable_name": "metric", "value_name": "value"}
+    return pl.DataFrame(keys | metrics).unpivot(index=list(keys), **named)

@@ -56,6 +56,17 @@ def sums_by_user(
     return (counts @ csr_matrix(vectors)).toarray()
 
 
+def row_shares(sums: Float[np.ndarray, "rows labels"]) -> Float[np.ndarray, "rows labels"]:
+    """Rows divided by their sums, as shares; a row of zeros stays.
+
+    Example:
+        >>> row_shares(np.array([[1.0, 3.0], [0.0, 0.0]]))
+        array([[0.25, 0.75],
+               [0.  , 0.  ]])
+    """
+    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+
+
 def cosine_neighbours(
     pairs: csr_matrix, *, neighbours: int = 100, shrinkage: float = 0.0
 ) -> csr_matrix:

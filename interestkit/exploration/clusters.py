@@ -75,7 +75,7 @@ class InterestTree:
     def labels(self, granularity: int | None = None) -> list[tuple[str, ...]]:
         """The name of each item's cluster, as labels: one, or none for an item in no cluster."""
         own = self.clusters(granularity)
-        names = self._names(np.unique(own[own >= 0]))
+        names = self._names(np.unique(own[own >= 0]).tolist())
         return [(names[node],) if node >= 0 else () for node in own.tolist()]
 
     def labelled(self, items: pl.DataFrame, granularity: int | None = None) -> pl.DataFrame:
@@ -99,18 +99,14 @@ class InterestTree:
             clusters themselves).
         """
         own = self.clusters(granularity)
-        shown = set(own[own >= 0].tolist())
-        parent = {int(child): n for n, child in enumerate(self.merges[:, :2].ravel())}
-        parent = {child: self.num_leaves + n // 2 for child, n in parent.items()}
-        nodes = sorted(shown)
-        above = {parent[node] for node in nodes if node in parent}
-        while above - set(nodes):
-            nodes = sorted({*nodes, *above})
-            above = {parent[node] for node in nodes if node in parent}
-        names = self._names(sorted(shown)) | self._names([n for n in nodes if n not in shown])
+        shown = np.unique(own[own >= 0]).tolist()
+        above = range(2 * self.num_leaves - len(shown), 2 * self.num_leaves - 1)  # newest merges
+        children = self.merges[:, :2].astype(int).ravel().tolist()
+        parent = {child: self.num_leaves + n // 2 for n, child in enumerate(children)}
+        names = self._names(shown) | self._names(above)
         events, rows = self.catalogue["events"].to_numpy(), []
-        for node in nodes:
-            inside, is_cut = self._under(node), node in shown
+        for node in (*shown, *above):
+            inside, is_cut = self._under(node), node < above.start
             height = 0.0 if is_cut else float(self.merges[node - self.num_leaves, 2])
             sums = (int(inside.sum()), int(events[inside].sum()))
             rows.append((node, parent.get(node), height, names[node], *sums, is_cut))
@@ -119,7 +115,7 @@ class InterestTree:
 
     def _under(self, node: int) -> Bool[np.ndarray, " items"]:
         """True for the items under a node."""
-        below, leaves = [int(node)], np.zeros(self.num_leaves + 1, bool)  # the last is "in none"
+        below, leaves = [node], np.zeros(self.num_leaves + 1, bool)  # the last is "in none"
         while below:
             node = below.pop()
             if node < self.num_leaves:
@@ -138,7 +134,7 @@ class InterestTree:
         """Name of each node, no two alike: a name that is taken has more words, then a number."""
         words, totals = self._words
         names: dict[int, str] = {}
-        for node in map(int, nodes):
+        for node in nodes:
             own = _count(words, self._under(node))
             longer = (telling_terms(own, totals, number=n) for n in range(_TERMS, _TERMS + 3))
             numbered = (f"cluster {n}" for n in range(len(names) + 1, len(nodes) + 2))

@@ -203,11 +203,22 @@ def novel_places(
     """
 
     def policy(features: Features, log: Histories, seed: int) -> Ranker:
-        drawn = _Drawn(planner(features, log), seed)
-        ranker = fit(features, log)
-        return Exploring(ranker=ranker, planner=drawn, features=features, places=places)
+        plans, ranker = _drawn(planner(features, log), seed), fit(features, log)
+        return Exploring(ranker=ranker, planner=plans, features=features, places=places)
 
     return policy
+
+
+def _drawn(planner: Planner, seed: int) -> Planner:
+    """The plans of a planner in an order that is drawn."""
+
+    def plans(histories: Histories) -> list[list[Plan]]:
+        return [
+            [own[n] for n in np.argsort(rng.exponential(size=len(own)) * (1 + np.arange(len(own))))]
+            for own, rng in zip(planner(histories), draws(histories, seed), strict=True)
+        ]
+
+    return plans
 
 
 def similar_planner(features: Features, log: Histories) -> Planner:
@@ -218,24 +229,6 @@ def similar_planner(features: Features, log: Histories) -> Planner:
         steps=transitions(features, log),
         number=features.num_interests,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """The plans of a planner in an order that is drawn."""
-
-    planner: Planner
-    seed: int
-
-    def __call__(self, histories: Histories) -> list[list[Plan]]:
-        plans = self.planner(histories)
-        return [
-            [
-                own[n]
-                for n in np.argsort(rng.exponential(size=len(own)) * np.arange(1, len(own) + 1))
-            ]
-            for own, rng in zip(plans, draws(histories, self.seed), strict=True)
-        ]
 
 
 class _Loop:

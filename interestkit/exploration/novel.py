@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from interestkit.counting import SECONDS_PER_DAY
+from interestkit.counting import SECONDS_PER_DAY, evenly
 from interestkit.exploration.counting import LabelCooccurrence, OfCrowd, Scores
 from interestkit.exploration.crowd import (
     Crowd,
@@ -40,8 +40,6 @@ class NovelInterests(OfCrowd):
     (`signals`), over all that are untouched.
 
     Args:
-        features: The catalogue.
-        log: Histories of those who are counted.
         days: How far ahead it looks.
         weights: Weight of each signal, in standard deviations.
         centre: Mean of each signal in training.
@@ -197,7 +195,7 @@ def _examples(features: Features, log: Histories, begin: int, days: float, max_u
     is_open = ~labels_touched(features, known)
     came &= is_open
     has = np.flatnonzero((known.lengths > 0) & came.any(axis=1))
-    has = has[np.unique(np.linspace(0, len(has) - 1, min(len(has), max_users)).astype(int))]
+    has = has[evenly(len(has), max_users)]
     if not len(has):
         return tuple(part[:0] for part in (np.zeros((1, features.num_interests, 1)), came, came))
     crowd = Crowd(features=features, log=known)

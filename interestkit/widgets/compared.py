@@ -18,7 +18,7 @@ from interestkit.markup import words
 from interestkit.plots import user_groups
 from interestkit.schema import USER
 from interestkit.similarity import sums_by_user
-from interestkit.widgets.parts import Panel, picture, side_by_side, table
+from interestkit.widgets.parts import Panel, labelled, main_interest, picture, side_by_side, table
 
 EVERYBODY = "everybody"
 _USERS = 20  # of a group that are listed
@@ -76,19 +76,17 @@ class ModelComparison(Panel):
         self._show()
 
     def _make_controls(self) -> None:
-        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="24em")}
         models = self.evaluation.models
         self.models = w.SelectMultiple(
             options=[(words(name, 40), name) for name in models],
             value=tuple(models),
-            description="Models",
             rows=min(len(models), 7),
-            **wide,
+            **labelled("Models", width=24),
         )
-        self.target = w.Dropdown(options=list(self._metrics), description="Target", **wide)
-        self.metric = w.Dropdown(description="Metric", **wide)
+        self.target = w.Dropdown(options=list(self._metrics), **labelled("Target", width=24))
+        self.metric = w.Dropdown(**labelled("Metric", width=24))
         divisions = [(words(name, 40), name) for name in self.groups]
-        self.by = w.Dropdown(options=divisions, description="Groups by", **wide)
+        self.by = w.Dropdown(options=divisions, **labelled("Groups by", width=24))
         self.figure, self._names = _Bands(), []
         self.values, self.listed = self.tables = w.HTML(), w.HTML()
         self._is_filling = False
@@ -150,9 +148,7 @@ class ModelComparison(Panel):
         """Users x models: the mean over seeds of the metric that is chosen."""
         key = (self.target.value, self.metric.value)
         if key not in self._means:
-            rows = self.evaluation.per_user.filter(
-                pl.col("target") == key[0], pl.col("metric") == key[1]
-            )
+            rows = self.evaluation.per_user.filter(target=key[0], metric=key[1])
             means = rows.group_by("model", USER, maintain_order=True).agg(pl.col("value").mean())
             wide = means.pivot("model", index=USER, values="value")
             self._means[key] = self.users.to_frame(USER).join(
@@ -230,10 +226,8 @@ def compare_models(
             history.
         groups: Further divisions: name -> (user -> group); a user without a group is left out.
 
-    Returns:
-        The widget; displayed, it has a figure and tables as its static copy. A click on a group
-        in the figure lists its users. Intervals are over the users of a group, of the mean over
-        seeds (`comparison.bootstrap_intervals`).
+    A click on a group in the figure lists its users. Intervals are over the users of a group, of
+    the mean over seeds (`comparison.bootstrap_intervals`).
 
     Raises:
         ValueError: If `truth` does not hold exactly the users of the evaluation.
@@ -284,15 +278,10 @@ def _by_interest(truth: HeldOut, features: Features) -> pl.Series:
     """The most frequent interest of each history; the rare ones share a group."""
     own = (truth.histories.user, truth.histories.item)
     sums = sums_by_user(*own, features.item_interests, num_users=len(truth))
-    main = np.where(sums.any(axis=1), sums.argmax(axis=1), -1)
-    names = pl.Series(main).replace_strict(
-        dict(enumerate(features.interests)), default="(none)", return_dtype=pl.String
-    )
-    common = names.value_counts().sort("count", names.name, descending=[True, False])
-    kept = common[names.name].head(_INTERESTS)
-    return pl.select(pl.when(names.is_in(kept.implode())).then(names).otherwise(pl.lit("other")))[
-        :, 0
-    ]
+    names = main_interest(sums, features).fill_null("(none)").alias("name")
+    common = names.value_counts().sort("count", "name", descending=[True, False])
+    kept = common["name"].head(_INTERESTS)
+    return names.replace_strict(kept, kept, default="other")
 
 
 def _value_table(rows: pl.DataFrame, metric: str) -> str:

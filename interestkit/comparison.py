@@ -61,18 +61,9 @@ def bootstrap_interval(
 def bootstrap_intervals(
     values: Differences, *, share: float = 0.95, seed: int = 0
 ) -> tuple[PerSeries, PerSeries]:
-    """`bootstrap_interval` of many columns at once: those defined for the same users share draws.
+    """`bootstrap_interval` of many columns at once: all lower ends, and all upper ends.
 
-    Args:
-        values: A column per series.
-        share: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
-
-    Returns:
-        The lower and the upper ends.
-
-    Raises:
-        ValueError: If `share` is outside (0, 1).
+    Columns that are defined for the same users share draws. Arguments and errors: as there.
 
     Example:
         >>> low, high = bootstrap_intervals(np.array([[1.0, np.nan], [1.0, 2.0]]))
@@ -254,11 +245,20 @@ def paired_statistics(
     divisor = np.where(users > 0, users, np.nan)
     with np.errstate(invalid="ignore"):  # +inf and -inf have no mean
         gain = np.nansum(differences, axis=0) / divisor
-    columns = {"gain": gain, "low": low, "high": high, "users": users}
-    columns |= {"left_out": len(differences) - users, "p": p, "p_holm": holm(p)}
-    columns |= {"effect": effect_size(differences)}
-    columns |= {"higher": (differences > 0).sum(0) / divisor}
-    return pl.DataFrame(columns | {"lower": (differences < 0).sum(0) / divisor})
+    return pl.DataFrame(
+        {
+            "gain": gain,
+            "low": low,
+            "high": high,
+            "users": users,
+            "left_out": len(differences) - users,
+            "p": p,
+            "p_holm": holm(p),
+            "effect": effect_size(differences),
+            "higher": (differences > 0).sum(axis=0) / divisor,
+            "lower": (differences < 0).sum(axis=0) / divisor,
+        }
+    )
 
 
 def _resampled_means(values: Differences, seed: int) -> Float[np.ndarray, "resamples series"]:

@@ -21,17 +21,7 @@ from interestkit.ranking import top_k
 
 
 def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
-    """The vector of each item, in the mode of the predictor: learned, from content, or both.
-
-    Example:
-        >>> from interestkit import fit, fit_features, simulate
-        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
-        >>> features = fit_features(log.events, log.items)
-        >>> histories = features.histories(log.events)
-        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
-        >>> item_vectors(Predictor(features=features, model=model)).shape == (features.num_items, 8)
-        True
-    """
+    """The vector of each item, in the mode of the predictor: learned, from content, or both."""
     catalogue = place(catalogue_arrays(predictor.features))
     return np.asarray(predictor.model.vectors(catalogue, jnp.array(PARTS[predictor.mode])))
 

@@ -211,12 +211,7 @@ def alpha_ndcg_at_k(
 def alpha_dcg_at_k(
     topics: Bool[Array, "users ranks topics"], *, k: int, alpha: float = 0.5
 ) -> PerUser:
-    """The numerator of `alpha_ndcg_at_k`: discounted gain of each list, >= 0.
-
-    Args:
-        topics: As in `alpha_ndcg_at_k`.
-        k: Length of the list that is judged, 1 <= k <= ranks.
-        alpha: Weight of variety in [0, 1].
+    """The numerator of `alpha_ndcg_at_k`, whose arguments it takes: discounted gain, >= 0.
 
     Example:
         >>> same = jnp.array([[[True, False], [True, False]]])  # 1 + 0.5 / log2(3)
@@ -236,12 +231,8 @@ def ideal_alpha_dcg_at_k(
 ) -> PerUser:
     """The denominator of `alpha_ndcg_at_k`: 0 for a user without a topic to find.
 
-    It depends on no list, so whoever compares models computes it once.
-
-    Args:
-        ideal_topics: As in `alpha_ndcg_at_k`.
-        k: Length of the list that is judged, k >= 1.
-        alpha: Weight of variety in [0, 1].
+    It depends on no list, so whoever compares models computes it once, and k may be any from 1 on.
+    Arguments: as there.
 
     Example:
         >>> both = jnp.array([[[True, False], [False, True]]])  # 1 + 1.0 / log2(3)

@@ -1,6 +1,8 @@
-"""Figures from tidy tables: each function takes a table and an optional `ax`, and returns the Axes.
+"""Figures from tidy tables: each function takes a table and an `ax`, and returns the Axes.
 
-A table without rows gives Axes that say "nothing to show"; a missing column or an unknown name is a
+What holds for all of them, and is not said again in each: where `ax` is None it makes a figure. A
+table without rows gives Axes that say "nothing to show". A missing column, a target, metric or
+model that a table with rows does not have, and an option that is none of those named are a
 `ValueError`. Text from data is cut to 28 characters, never read as mathematics, and has a box in
 place of a letter that no font in use knows. A model has the same colour in all figures.
 """

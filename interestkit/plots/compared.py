@@ -42,9 +42,6 @@ def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None
         metric: One of the table's metrics, such as "NDCG@10".
         target: "items", "new items" or "interests".
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of this target or metric.
     """
     need(table, "target", "model", "metric", "value", "low", "high", "seeds", "spread", "users")
     lower = is_lower_better(metric)
@@ -138,9 +135,6 @@ def gains(
         metric: Metrics to draw; None draws NDCG, recall, alpha-NDCG and accuracy. The sign is
             turned where lower is better.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of such a target or metric.
     """
     need(table, "target", "metric", "over", "gain", "low", "high", "users", "p_holm")
     rows = table.rename({"gain": "value"})
@@ -201,9 +195,6 @@ def tradeoff(
             relevance and diversity together.
         y: Metric of the y axis.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of a target or of one of the metrics.
     """
     need(table, "target", "model", "metric", "value", "low", "high")
     targets, key = _names(target, "target", table), ["target", "model"]
@@ -263,9 +254,7 @@ def _label_points(ax: Axes, names: list[str], x: Sequence[float], y: Sequence[fl
 def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How much of the catalogue, the interests and the users each model's lists reach.
 
-    Args:
-        table: `Evaluation.table()`; its coverage metrics are drawn.
-        ax: Where to draw; None makes a figure.
+    `table` is `Evaluation.table()`; its coverage metrics are drawn.
     """
     need(table, "target", "model", "metric", "value")
     rows = table.filter(pl.col("metric").str.contains("coverage", literal=True))
@@ -295,9 +284,6 @@ def reliability(
         table: `Evaluation.reliability`.
         model: Models to draw; None draws all.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of such a model.
 
     Source:
         Guo et al. (2017), ICML, PMLR 70; Wilson (1927), JASA 22(158),

@@ -57,9 +57,6 @@ def event_reasons(
             comes first, which are drawn first and hatched. None or no rows leave them out.
         top: Events to draw: those that change something, then those that count most.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If `way` is another word, or `top` is below 1.
     """
     need(events, "place", "item", TITLE, TIME)
     need_one_of("way", way, list(_WAYS))
@@ -117,9 +114,6 @@ def removal_curves(table: pl.DataFrame, *, kind: str = "deletion", ax: Axes | No
         table: `Faithfulness.curves`: kind, order, share, value, low, high.
         kind: "deletion", where a line should fall early, or "insertion", where it should rise.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If `kind` is another word.
     """
     need(table, "kind", "order", "share", "value", "low", "high")
     need_one_of("kind", kind, ["deletion", "insertion"])
@@ -145,9 +139,7 @@ def removal_curves(table: pl.DataFrame, *, kind: str = "deletion", ax: Axes | No
 def set_coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """What sets of interests hold of what users did next, of all and by activity.
 
-    Args:
-        table: `InterestSets.check`: group, users, events, covered, low, high, size, nominal.
-        ax: Where to draw; None makes a figure.
+    `table` is `InterestSets.check`: group, users, events, covered, low, high, size, nominal.
     """
     need(table, "group", "users", "events", "covered", "low", "high", "size", "nominal")
     ax = make_axes(ax, rows=len(table) + 3)

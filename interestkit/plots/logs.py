@@ -50,9 +50,7 @@ _BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
 def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Events that each cleaning rule dropped, in the order of the rules, on a logarithmic axis.
 
-    Args:
-        report: `CleaningReport.table`: rule, events_dropped, events_left.
-        ax: Where to draw; None makes a figure.
+    `report` is `CleaningReport.table`: rule, events_dropped, events_left.
     """
     need(report, "rule", "events_dropped", "events_left")
     rules = report.filter(pl.col("rule") != "read")
@@ -126,9 +124,7 @@ def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     The Gini coefficient is 0 where all have equally many events, near 1 where one has nearly all.
 
-    Args:
-        events: Events with columns user and item.
-        ax: Where to draw; None makes a figure.
+    `events` has columns user and item.
     """
     need(events, USER, ITEM)
     ax = make_axes(ax)
@@ -152,9 +148,7 @@ def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 def sessions(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How many events a session has, in bins that double.
 
-    Args:
-        events: What `cleaning.add_sessions` returns: columns user and session.
-        ax: Where to draw; None makes a figure.
+    `events` is what `cleaning.add_sessions` returns: columns user and session.
     """
     need(events, USER, SESSION)
     sizes = events.group_by(USER, SESSION).len()["len"].to_numpy()
@@ -167,9 +161,7 @@ def history_lengths(lengths: Int[np.ndarray, " users"], *, ax: Axes | None = Non
 
     Users with none are counted in the title, and are not in the median.
 
-    Args:
-        lengths: One number per user (`histories.lengths`).
-        ax: Where to draw; None makes a figure.
+    `lengths` has one number per user (`histories.lengths`).
     """
     xlabel = "known events of the user (number, doubling bins)"
     return _sizes(ax, np.asarray(lengths), "users", xlabel)

@@ -164,9 +164,7 @@ def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = N
 def interest_points(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Items and users as points of a map, coloured by the most frequent interests among them.
 
-    Args:
-        table: Columns kind ("item" or "user"), interest (None where there is none), x, y.
-        ax: Where to draw; None makes a figure.
+    `table` has columns kind ("item" or "user"), interest (None where there is none), x, y.
     """
     need(table, "kind", "interest", "x", "y")
     ax = make_axes(ax, rows=18)

@@ -45,9 +45,6 @@ def privacy_curve(
         target: One of the table's targets, which must have one metric.
         model: Name of the private models; each other model is a level across the figure.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If a column is missing, or no row has the target.
     """
     need(table, "target", "metric", "model", "epsilon", "value")
     xlabel = "epsilon of the promise (smaller hides more)"
@@ -77,9 +74,7 @@ def privacy_curve(
 def membership(curves: Mapping[str, pl.DataFrame], *, ax: Axes | None = None) -> Axes:
     """How many members an attack finds, by how many others it takes for members.
 
-    Args:
-        curves: By model, columns false_positives and found (`MembershipAttack.roc()`).
-        ax: Where to draw; None makes a figure.
+    `curves` has for each model columns false_positives and found (`MembershipAttack.roc()`).
     """
     xlabel, ylabel = "others taken for members (share)", "members found (share)"
     ax = make_axes(ax)
@@ -106,10 +101,8 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     A mark for each time, a line for each number of users that an item must have had, with 95 %
     intervals. The axis is logarithmic above 1 %, the limit of what may be called anonymised.
 
-    Args:
-        table: What `privacy.coarseness_curve` returns: time, min_item_users (null: items
-            are interests), rate, low, high.
-        ax: Where to draw; None makes a figure.
+    `table` is what `privacy.coarseness_curve` returns: time, min_item_users (null: items are
+    interests), rate, low, high.
     """
     need(table, *_COLUMNS)
     ax = make_axes(ax, rows=12)

@@ -40,9 +40,6 @@ def prequential_curve(
         table: `Prequential.curve()`.
         target: "items", "new items" or "interests".
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If a column is missing, or the table has rows but none of this target.
     """
     need(table, "period", "model", "target", "value", "low", "high")
     xlabel, ylabel = "beginning of the period", "NDCG (0 to 1)"
@@ -72,9 +69,7 @@ def interest_drift(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     An arrow goes from before to after; the grey band is where 95 % of the later shares would be if
     nothing had changed. What drifted, corrected for the number of interests, is red.
 
-    Args:
-        table: `Drift.table`; rows that are no single interest are left out.
-        ax: Where to draw; None makes a figure.
+    `table` is `Drift.table`; rows that are no single interest are left out.
     """
     need(table, "aspect", "name", "before", "after", "low", "high", "is_drift")
     rows = table.filter(pl.col("aspect") == "interest")

@@ -227,10 +227,9 @@ def paired_statistics(
         seed: Seed of resampling and of the signs.
 
     Returns:
-        Columns gain (mean difference), low, high (95 % bootstrap interval over users), users
-        (those with a difference), left_out (the others), p (`sign_flip_p`), p_holm (`holm`,
-        the family being all rows), effect (`effect_size`), higher and lower (share of users
-        whose difference is above and below 0; the rest are equal).
+        Columns gain (mean difference), low, high, users, left_out, p, p_holm (the family being
+        all rows) and effect as `Evaluation.gains` says, higher and lower (share of users whose
+        difference is above and below 0; the rest are equal).
 
     Raises:
         ValueError: If `flips` is below 1.

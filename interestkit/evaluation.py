@@ -249,8 +249,8 @@ def evaluate(
     if not 1 <= interest_k <= features.num_interests:
         allowed = f"1..{features.num_interests} (the interests)"
         raise ValueError(f"interest_k must be in {allowed}, got {interest_k}")
-    judge = Judge(truth, features, k=k, interest_k=interest_k)
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
+    judge = Judge(truth, features, k=k, interest_k=interest_k)
     return gather(bar, judge, truth, k=k, interest_k=interest_k)
 
 

@@ -116,15 +116,11 @@ def trade_offs(
     users = evenly(len(truth), max_users)
     own = truth.histories.take(users)
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
-    bonuses, (blocks, relevance, wanted) = _blocks(codes, scores, own, features, k)
-    judged = [in_blocks(part, len(blocks)) for part in (hits, relevant)]
+    blocks = _blocks(codes, scores, own, features, k)
+    judged = [in_blocks(part, len(blocks[0])) for part in (hits, relevant)]
     items = (features.item_interests, features.items["events"].to_numpy(), features.is_candidate)
-    lists, values = _listed(
-        *map(jnp.asarray, (*items, np.asarray(strengths, np.float32), bonuses)),
-        *map(jnp.asarray, (blocks, relevance, *judged, wanted)),
-        num_users=len(users),
-        k=k,
-    )
+    weights = np.asarray(strengths, np.float32)
+    lists, values = _listed(items, weights, blocks, judged, num_users=len(users), k=k)
     return TradeOffs(
         histories=own,
         strengths=tuple(map(float, strengths)),
@@ -169,9 +165,9 @@ class Reranked:
         candidates = _check_k(k, self.candidates, self.features)
         found = self.ranker.rank(histories, k=candidates, exclude_seen=exclude_seen)
         codes, scores = map(np.asarray, found)
-        bonuses, parts = _blocks(codes, scores, histories, self.features, k)
-        given = (self.features.item_interests, np.float32(self.strength), bonuses, *parts)
-        places = _places(*map(jnp.asarray, given), goal=self.goal, k=k)
+        blocks = _blocks(codes, scores, histories, self.features, k)
+        labels, strength = self.features.item_interests, np.float32(self.strength)
+        places = _places(labels, strength, blocks, goal=self.goal, k=k)
         places = np.asarray(places).reshape(-1, k)[: len(codes)]
         lists, values = (np.take_along_axis(part, places, axis=1) for part in (codes, scores))
         return np.where(places < 0, -1, lists), np.where(places < 0, -np.inf, values)
@@ -195,11 +191,12 @@ def _check_strengths(strengths: Sequence[float]) -> None:
 
 
 def _blocks(codes, scores, histories: Histories, features: Features, k: int):
-    """Bonuses, and codes, relevance and labels wanted, in blocks of users."""
+    """Codes, relevance, both bonuses and the labels wanted, in blocks of users."""
     number = -(-len(codes) // BLOCK)
     bonuses = [in_blocks(_unit(own, codes), number) for own in _bonuses(codes, features, k)]
     parts = (codes, _unit(scores, codes), history_shares(features, histories))
-    return np.stack(bonuses, axis=1), [in_blocks(part, number) for part in parts]
+    codes, relevance, wanted = (in_blocks(part, number) for part in parts)
+    return codes, relevance, np.stack(bonuses, axis=1), wanted
 
 
 def _bonuses(codes: Int[np.ndarray, "users ranks"], features: Features, k: int):
@@ -221,36 +218,22 @@ def _unit(values: Float[np.ndarray, "users ranks"], codes) -> Float[np.ndarray, 
 
 
 @partial(jax.jit, static_argnames=("num_users", "k"))
-def _listed(
-    labels,
-    events,
-    is_candidate,
-    strengths,
-    bonuses,
-    codes,
-    relevance,
-    hits,
-    relevant,
-    wanted,
-    *,
-    num_users,
-    k,
-):
+def _listed(items, strengths, blocks, judged, *, num_users, k):
     """Lists of all goals and strengths, and the means of their metrics."""
+    labels, events, is_candidate = items
 
     def of_block(block):
         greedy = partial(_greedy, block[1], block[0] >= 0, k)
         aims = _aims(labels, block, k)
         return jnp.stack([jax.vmap(partial(greedy, *aims[goal]))(strengths) for goal in GOALS])
 
-    places = jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
-    # blocks goals strengths users k
+    places = jax.lax.map(of_block, blocks)  # blocks goals strengths users k
     places = jnp.moveaxis(places, 0, 2).reshape(len(GOALS), len(strengths), -1, k)[:, :, :num_users]
-    rows = (part.reshape(-1, part.shape[-1])[:num_users] for part in (codes, hits, wanted))
-    codes, hits, wanted = rows
-    relevant = relevant.reshape(-1)[:num_users]
+    rows = (blocks[0], blocks[3], *judged)
+    rows = (part.reshape(-1, *part.shape[2:])[:num_users] for part in rows)
+    codes, wanted, hits, relevant = rows
 
-    def judged(places):
+    def measured(places):
         chosen = jnp.maximum(places, 0)
         lists = jnp.where(places < 0, -1, jnp.take_along_axis(codes, chosen, axis=1))
         is_hit = jnp.take_along_axis(hits, chosen, axis=1) & (places >= 0)
@@ -264,21 +247,20 @@ def _listed(
         means = {name: jnp.nanmean(value) for name, value in by_user.items()}
         return lists, means | {"coverage": metrics.catalogue_coverage(lists, is_candidate)}
 
-    lists, values = jax.lax.map(judged, places.reshape(-1, num_users, k))
+    lists, values = jax.lax.map(measured, places.reshape(-1, num_users, k))
     shape = places.shape[:2]
     return lists.reshape(places.shape), {n: v.reshape(shape) for n, v in values.items()}
 
 
 @partial(jax.jit, static_argnames=("goal", "k"))
-def _places(labels, strength, bonuses, *parts, goal, k):
+def _places(labels, strength, blocks, *, goal, k):
     """Places of the candidates that are listed, for one goal: blocks, users, k."""
 
     def of_block(block):
         aim = _aims(labels, block, k)[goal]  # what the others need is never computed
         return _greedy(block[1], block[0] >= 0, k, *aim, strength)
 
-    codes, relevance, wanted = parts
-    return jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
+    return jax.lax.map(of_block, blocks)
 
 
 def _aims(labels, block, k):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -69,8 +69,7 @@ class InterestTree:
         if not 1 <= granularity <= self.num_leaves:
             allowed = f"1..{self.num_leaves} (the leaves)"
             raise ValueError(f"granularity must be in {allowed}, got {granularity}")
-        node = _cut(self.merges, granularity)
-        return np.where(self.leaf >= 0, node[self.leaf], -1)
+        return _clusters(self.leaf, self.merges, granularity)
 
     def labels(self, granularity: int | None = None) -> list[tuple[str, ...]]:
         """The name of each item's cluster, as labels: one, or none for an item in no cluster."""
@@ -194,29 +193,24 @@ def cluster_interests(
     _check(features, histories, granularity, content_weight, resamples)
     given = {"weight": content_weight, "dim": dim}
     leaf, merges = _grow(features, histories, **given)
-    catalogue = features.items.select(ITEM, TITLE, "events")
-    tree = InterestTree(
-        catalogue=catalogue,
-        leaf=leaf,
-        merges=merges,
-        granularity=min(granularity, len(merges) + 1),
-        stability=_stability([], []),
-    )
     sizes = sorted({max(2, granularity // 2), granularity, 2 * granularity})
-    found = {size: [] for size in sizes}
+    found = {size: [] for size in sizes if resamples and size <= len(merges) + 1}
     rng = np.random.default_rng(seed)
     for _ in progress_bar(range(resamples), label="stability", unit="pair", enabled=progress):
         half = rng.permutation(len(histories)) < _SHARE * len(histories)
         trees = [
-            replace(tree, **dict(zip(("leaf", "merges"), grown, strict=True)))
+            _grow(features, histories.only(users[histories.user]), **given)
             for users in (half, ~half)
-            for grown in [_grow(features, histories.only(users[histories.user]), **given)]
         ]
         for size, values in found.items():
-            cuts = [one.clusters(min(size, one.num_leaves)) for one in trees]
-            values.append(adjusted_rand(*cuts))
-    kept = {size: values for size, values in found.items() if values and size <= tree.num_leaves}
-    return replace(tree, stability=_stability(list(kept), list(kept.values())))
+            values.append(adjusted_rand(*(_clusters(*tree, size) for tree in trees)))
+    return InterestTree(
+        catalogue=features.items.select(ITEM, TITLE, "events"),
+        leaf=leaf,
+        merges=merges,
+        granularity=min(granularity, len(merges) + 1),
+        stability=_stability(found),
+    )
 
 
 def adjusted_rand(one: Int[np.ndarray, " items"], other: Int[np.ndarray, " items"]) -> float:
@@ -309,13 +303,13 @@ def _vectors(features: Features, histories: Histories, weight: float, dim: int):
     return np.concatenate(parts, axis=1)
 
 
-def _cut(merges: Float[np.ndarray, "merges 3"], granularity: int) -> Int[np.ndarray, " leaves"]:
-    """Node of each leaf once only so many nodes are left."""
+def _clusters(leaf, merges, granularity: int) -> Int[np.ndarray, " items"]:
+    """Node of each item once only so many nodes are left, or all leaves are; -1 for none."""
     leaves = len(merges) + 1
     node = np.arange(leaves)
     for number in range(leaves - granularity):
         node[np.isin(node, merges[number, :2])] = leaves + number
-    return node
+    return np.where(leaf >= 0, node[leaf], -1)
 
 
 def _terms(title: str | None) -> list[str]:
@@ -330,11 +324,10 @@ def _pairs(count):
     return count * (count - 1) / 2
 
 
-def _stability(sizes: list[int], found: list[list[float]]) -> pl.DataFrame:
-    intervals = [bootstrap_interval(np.array(values)) for values in found]
+def _stability(found: dict[int, list[float]]) -> pl.DataFrame:
     rows = [
-        (size, float(np.mean(values)), *ends, len(values))
-        for size, values, ends in zip(sizes, found, intervals, strict=True)
+        (size, float(np.mean(values)), *bootstrap_interval(np.array(values)), len(values))
+        for size, values in found.items()
     ]
     columns = {"granularity": pl.Int64, "agreement": pl.Float64, "low": pl.Float64}
     columns |= {"high": pl.Float64, "resamples": pl.Int64}

@@ -279,9 +279,11 @@ def _new_plans(planner, features: Features, histories: Histories, number: int) -
     touched = labels_touched(features, histories)
     plans = []
     for own, offered in zip(touched, given, strict=True):
-        fits = {p[0]: Plan(*p) for p in reversed(offered) if p[0] in code and not own[code[p[0]]]}
-        order = dict.fromkeys(p[0] for p in offered if p[0] in fits)
-        plans.append([fits[name] for name in order][:number])
+        new = {}
+        for plan in offered:
+            if plan[0] in code and not own[code[plan[0]]]:
+                new.setdefault(plan[0], Plan(*plan))
+        plans.append(list(new.values())[:number])
     return plans
 
 

@@ -70,11 +70,11 @@ def decay(
         raise ValueError(f"scales_days and initial_days must be above 0, got {scales.tolist()}")
     ages = np.geomspace(scales.min() / 20, scales.max() * 4, 300)
     has_before = initial_days is not None or initial_weights is not None
-    for (days, mix), line, label in [(after, "-", "learned"), (before, "--", "at the start")]:
-        if line == "-" or has_before:
-            for number, (name, curve) in enumerate(_decay_curves(days, mix, ages)):
-                name = " ".join([label, name] if has_before else [name]).strip() or "mixture"
-                ax.plot(ages, curve, line, color=nth_colour(number), label=name)
+    drawn = [(*after, "-", "learned"), (*before, "--", "at the start")]
+    for days, mix, line, label in drawn if has_before else [(*after, "-", "")]:
+        for number, (name, curve) in enumerate(_decay_curves(days, mix, ages)):
+            name = f"{label} {name}".strip() or "mixture"
+            ax.plot(ages, curve, line, color=nth_colour(number), label=name)
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)
     put_legend(ax)

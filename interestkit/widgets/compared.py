@@ -67,13 +67,9 @@ class ModelComparison(Panel):
         self.groups = {EVERYBODY: pl.Series([EVERYBODY] * len(users)), **groups}
         self._means: dict[tuple, pl.DataFrame] = {}
         kinds = evaluation.per_user.select("target", "metric").unique(maintain_order=True)
-        self._metrics = {
-            name[0]: part["metric"].to_list()
-            for name, part in kinds.group_by("target", maintain_order=True)
-        }
+        self._metrics = dict(kinds.group_by("target", maintain_order=True).agg("metric").rows())
         self._make_controls()
         self._choose_target()
-        self._show()
 
     def _make_controls(self) -> None:
         models = self.evaluation.models

@@ -200,7 +200,8 @@ class WhatIf(Panel):
     @property
     def is_start(self) -> bool:
         """Whether nothing is changed."""
-        return np.array_equal(self.item, self.start.item)
+        names = ("item", "seconds", "weight")
+        return all(np.array_equal(getattr(self, n), getattr(self.start, n)) for n in names)
 
     def _tables(self) -> tuple[str, str]:
         """Interests and items, each with what it was at the start."""

@@ -11,6 +11,8 @@ import polars as pl
 from jaxtyping import Float
 from scipy.special import betaincinv
 
+from interestkit.limits import check_at_least, check_within
+
 Differences = Float[np.ndarray, "users series"]
 PerSeries = Float[np.ndarray, " series"]
 
@@ -70,8 +72,7 @@ def bootstrap_intervals(
         >>> print(low, high)
         [1. 2.] [1. 2.]
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
+    check_within("(0, 1)", share=share)
     tails = ((1 - share) / 2, (1 + share) / 2)
     ends = np.full((2, values.shape[1]), np.nan)
     masks, group = np.unique(~np.isnan(values), axis=1, return_inverse=True)
@@ -108,8 +109,7 @@ def rate_interval(hits: int, trials: int, *, share: float = 0.95) -> tuple[float
     """
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"hits must be in 0..trials and trials at least 1, got {hits}, {trials}")
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
+    check_within("(0, 1)", share=share)
     tail, misses = (1 - share) / 2, trials - hits
     low = betaincinv(hits, misses + 1, tail) if hits else 0.0
     high = betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
@@ -144,8 +144,7 @@ def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) 
         Phipson and Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9(1), doi:10.2202/1544-6115.1585;
         for rankings Smucker, Allan and Carterette (2007), CIKM, doi:10.1145/1321440.1321528.
     """
-    if flips < 1:
-        raise ValueError(f"flips must be at least 1, got {flips}")
+    check_at_least(1, flips=flips)
     is_defined = ~np.isnan(differences).all(axis=0) & ~np.isinf(differences).any(axis=0)
     p = np.where(is_defined, 1.0, np.nan)
     values = np.where(np.isfinite(differences), differences, 0.0)

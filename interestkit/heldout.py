@@ -147,7 +147,7 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     )
     shares = _sum_by_user(events, vectors, num_users)
     first = _sum_by_user(events.filter("is_first"), vectors, num_users)
-    return row_shares(shares), first > 0
+    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12), first > 0
 
 
 def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):

@@ -56,14 +56,8 @@ def sums_by_user(
     return (counts @ csr_matrix(vectors)).toarray()
 
 
-def row_shares(sums: Float[np.ndarray, "rows labels"]) -> Float[np.ndarray, "rows labels"]:
-    """Rows divided by their sums, as shares; a row of zeros stays.
-
-    Example:
-        >>> row_shares(np.array([[1.0, 3.0], [0.0, 0.0]]))
-        array([[0.25, 0.75],
-               [0.  , 0.  ]])
-    """
+def row_shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Rows of numbers from 0 on as shares of their sum; rows of zeros stay."""
     return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 

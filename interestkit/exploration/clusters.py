@@ -13,6 +13,7 @@ from interestkit.comparison import bootstrap_interval
 from interestkit.content import NOT_A_THEME, reduce_rows, unit_rows, words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least, check_within
 from interestkit.progress import progress_bar
 from interestkit.schema import INTERESTS, ITEM, TITLE
 
@@ -190,7 +191,10 @@ def cluster_interests(
         Ward (1963), JASA 58(301), doi:10.1080/01621459.1963.10500845; agreement: Hubert and
         Arabie (1985), doi:10.1007/BF01908075.
     """
-    _check(features, histories, granularity, content_weight, resamples)
+    histories.check_coded_by(features.fingerprint)
+    check_at_least(1, granularity=granularity)
+    check_within("[0, 1]", content_weight=content_weight)
+    check_at_least(0, resamples=resamples)
     given = {"weight": content_weight, "dim": dim}
     leaf, merges = _grow(features, histories, **given)
     sizes = sorted({max(2, granularity // 2), granularity, 2 * granularity})
@@ -259,16 +263,6 @@ def telling_terms(own: Counter, totals: Counter, *, number: int = _TERMS) -> str
     if not best:  # the whole itself
         best = sorted((-n, word) for word, n in own.items())
     return " · ".join(word for _, word in best[:number])
-
-
-def _check(features, histories, granularity, content_weight, resamples) -> None:
-    histories.check_coded_by(features.fingerprint)
-    if granularity < 1:
-        raise ValueError(f"granularity must be at least 1, got {granularity}")
-    if not 0 <= content_weight <= 1:
-        raise ValueError(f"content_weight must be in [0, 1], got {content_weight}")
-    if resamples < 0:
-        raise ValueError(f"resamples must be at least 0, got {resamples}")
 
 
 def _grow(features: Features, histories: Histories, *, weight: float, dim: int):

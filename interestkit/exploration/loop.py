@@ -17,6 +17,7 @@ from interestkit.exploration.planning import Exploring, LearnedPlanner, Plan, Pl
 from interestkit.exploration.world import Audience, World
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.neighbours import EASE
 from interestkit.progress import progress_bar
 from interestkit.reranking import Reranked
@@ -132,9 +133,7 @@ def simulate_rounds(
     """
     policies = default_policies() if policies is None else policies
     world, seeds = world or World(), list(seeds)
-    if min(rounds, k, refit_every) < 1:
-        got = f"{rounds}, {k} and {refit_every}"
-        raise ValueError(f"rounds, k and refit_every must be at least 1, got {got}")
+    check_at_least(1, rounds=rounds, k=k, refit_every=refit_every)
     if not policies or not seeds:
         raise ValueError("policies and seeds must hold at least one each")
     steps = [(s, name, n) for s in seeds for name in policies for n in range(rounds)]

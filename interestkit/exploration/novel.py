@@ -22,6 +22,7 @@ from interestkit.exploration.crowd import (
 )
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_above_0, check_at_least
 from interestkit.progress import progress_bar
 from interestkit.similarity import ease_weights
 
@@ -167,10 +168,9 @@ def fit_novel(
         McFadden (1974), Conditional logit analysis of qualitative choice behavior.
     """
     log.check_coded_by(features.fingerprint)
-    if not days > 0 or moments < 1 or penalty < 0:
-        came = f"days={days}, moments={moments}, penalty={penalty}"
-        allowed = "days must be above 0, moments at least 1 and penalty at least 0"
-        raise ValueError(f"{allowed}, got {came}")
+    check_above_0(days=days)
+    check_at_least(1, moments=moments)
+    check_at_least(0, penalty=penalty)
     end = int(log.seconds.max(initial=0)) + 1
     begins = [int(end - (1 + n / 2) * days * SECONDS_PER_DAY) for n in range(moments)]
     kept = [begin for begin in begins if begin > end / 2] or begins[:1]

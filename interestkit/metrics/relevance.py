@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Real
 
+from interestkit.limits import check_at_least, check_within
 from interestkit.metrics._checks import (
     Codes,
     Counts,
@@ -220,7 +221,7 @@ def alpha_dcg_at_k(
     """
     topics = checked("topics", topics, Bool, "users ranks topics")
     check_k(k, topics.shape[1])
-    _check_alpha(alpha)
+    check_within("[0, 1]", alpha=alpha)
     listed = topics[:, :k].astype(float)
     gains = (listed * (1.0 - alpha) ** (listed.cumsum(axis=1) - listed)).sum(axis=2)
     return _discounted(gains)
@@ -240,15 +241,9 @@ def ideal_alpha_dcg_at_k(
         1.631
     """
     ideal_topics = checked("ideal_topics", ideal_topics, Bool, "users relevant topics")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    _check_alpha(alpha)
+    check_at_least(1, k=k)
+    check_within("[0, 1]", alpha=alpha)
     return _discounted(_greedy_gains(ideal_topics, k, alpha))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
 def accuracy(labels: Codes, is_correct: Bool[Array, "users labels"], *, k: int = 1) -> PerUser:

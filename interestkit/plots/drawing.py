@@ -166,13 +166,6 @@ def names_in(table: pl.DataFrame, column: str) -> list:
     return table[column].unique(maintain_order=True).to_list()
 
 
-def need_positive(**numbers: int) -> None:
-    """Raise ValueError unless every number is 1 or more."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
-
-
 def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
     """The Axes given, or those of a new figure that is high enough for so many rows."""
     if ax is not None:

@@ -5,6 +5,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLACK,
     BLUE,
@@ -17,7 +18,6 @@ from interestkit.plots.drawing import (
     name_rows,
     need,
     need_one_of,
-    need_positive,
     nothing,
     percent,
     put_legend,
@@ -61,7 +61,7 @@ def event_reasons(
     need(events, "place", "item", TITLE, TIME)
     need_one_of("way", way, list(_WAYS))
     need(events, way)
-    need_positive(top=top)
+    check_at_least(1, top=top)
     best = _chosen(events, way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
     labels = ("times as probable for the event (log scale)", "event, time (UTC)")

@@ -9,6 +9,7 @@ import polars as pl
 from jaxtyping import Int
 from matplotlib.axes import Axes
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
@@ -21,7 +22,6 @@ from interestkit.plots.drawing import (
     make_axes,
     name_rows,
     need,
-    need_positive,
     nothing,
     nth_colour,
     nth_marker,
@@ -220,7 +220,7 @@ def user_timeline(
     """
     need(events, USER, ITEM, TIME, KIND)
     need(items, ITEM, INTERESTS)
-    need_positive(max_interests=max_interests)
+    check_at_least(1, max_interests=max_interests)
     own = events.filter(pl.col(USER) == user)
     if own.is_empty() and not events.is_empty():
         raise ValueError(f"user must have an event in the table, got {user!r}")
@@ -272,7 +272,7 @@ def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None
         ax: Where to draw; None makes a figure.
     """
     need(items, INTERESTS, "events")
-    need_positive(top=top)
+    check_at_least(1, top=top)
     share = 100 * pl.col("events") / items["events"].sum() / pl.col(INTERESTS).list.len()
     sizes = (
         items.filter(pl.col(INTERESTS).list.len() > 0)

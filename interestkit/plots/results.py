@@ -7,6 +7,7 @@ import polars as pl
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
@@ -16,7 +17,6 @@ from interestkit.plots.drawing import (
     make_axes,
     name_rows,
     need,
-    need_positive,
     nothing,
     nth_colour,
     plain_numbers,
@@ -161,7 +161,7 @@ def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None)
         ax: Where to draw; None makes a figure.
     """
     need(table, "interest", "probability")
-    need_positive(top=top)
+    check_at_least(1, top=top)
     if table["interest"].is_duplicated().any():
         raise ValueError("table must have one row per interest, those of one user; got more")
     best = table.sort("probability", descending=True, maintain_order=True).head(top)

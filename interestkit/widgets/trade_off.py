@@ -13,15 +13,7 @@ from interestkit.markup import words
 from interestkit.plots import tradeoff_path
 from interestkit.plots.compared import with_unit
 from interestkit.reranking import GOALS, MEASURED_BY, TradeOffs, trade_offs
-from interestkit.widgets.parts import (
-    Finder,
-    Panel,
-    labelled,
-    listed,
-    picture,
-    side_by_side,
-    table,
-)
+from interestkit.widgets.parts import Finder, Panel, labelled, listed, picture, side_by_side, table
 
 
 class TradeOff(Panel):

@@ -165,13 +165,10 @@ def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) 
 
 
 def holm(p: PerSeries) -> PerSeries:
-    """Holm's adjusted p-values: below a level, they hold together for the whole family.
+    """Holm's adjusted p-values of one table: below a level, they hold together for all of it.
 
     In rising order the i-th of m (from 0) is multiplied by m - i; none is below one before it,
     none above 1. NaN stays, and does not count as a member of the family.
-
-    Args:
-        p: p-values of all comparisons of one table.
 
     Example:
         >>> print(holm(np.array([0.01, 0.04, np.nan, 0.03])))  # 3 x 0.01, 2 x 0.03, then no less
@@ -190,11 +187,8 @@ def holm(p: PerSeries) -> PerSeries:
 def effect_size(differences: Differences) -> PerSeries:
     """Cohen's d_z: mean difference over the standard deviation of the differences, without unit.
 
-    Args:
-        differences: A column per series; NaN is left out.
-
-    Returns:
-        NaN with fewer than two users, where all differ alike, or by an infinite amount.
+    NaN in a column is left out. The result is NaN with fewer than two users, where all differ
+    alike, or by an infinite amount.
 
     Example:
         >>> print(effect_size(np.array([[1.0], [2.0], [3.0], [np.nan]])))

@@ -111,12 +111,8 @@ class Evaluation:
         """Write metrics.parquet, reliability.parquet and results.json to a folder.
 
         The parquet files hold `per_user` and `reliability`; results.json holds `table`, `notes`
-        and the `gains` of the first model, with null for what is undefined or infinite.
-
-        Args:
-            folder: An existing folder.
-            data: Name of the data set.
-            split: How it was split.
+        and the `gains` of the first model, with null for what is undefined or infinite, beside
+        the names of the data set and of how it was split. The folder must be there.
         """
         results = {
             "data": data,

@@ -40,13 +40,7 @@ class Judge:
     """All metrics of one model after another, on the same held-out users.
 
     What depends on the users alone is computed once: shares of interests in their histories, and
-    the best alpha-DCG that each could get.
-
-    Args:
-        truth: The held-out users.
-        features: The catalogue.
-        k: Length of item lists.
-        interest_k: Length of interest lists.
+    the best alpha-DCG that each could get. Lists have k items and `interest_k` interests.
     """
 
     def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
@@ -64,11 +58,7 @@ class Judge:
         }
 
     def __call__(self, ranker: Ranker, *, name: str) -> tuple[list[Judgement], pl.DataFrame]:
-        """All metrics of one model, and how often its most probable interest is right.
-
-        Args:
-            ranker: The model.
-            name: Its name, for messages.
+        """All metrics of a model (`name` is for messages), and how often its top interest is right.
 
         Returns:
             Triples target, metric and value (one per user in the order of `truth`, or one for

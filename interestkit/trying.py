@@ -72,9 +72,6 @@ class OneUser:
     of an answer for one user, and item vectors are computed once. Histories are padded to a power
     of two, so that nothing is compiled while they stay below it.
 
-    Args:
-        predictor: The model.
-
     Example:
         >>> from interestkit import fit, fit_features, simulate
         >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
@@ -99,13 +96,9 @@ class OneUser:
     def ask(
         self, history: Histories, *, k: int = 10, exclude_seen: bool = True, room: int = 1024
     ) -> Answer:
-        """Interests and the best items.
+        """Interests and the best items of one user, as `Predictor.rank` and `interests`.
 
-        Args:
-            history: One user.
-            k: As in `Predictor.rank`.
-            exclude_seen: As in `Predictor.rank`.
-            room: Events that there is room for in any case; another number is another program.
+        There is room for `room` events in any case; another number is another program.
         """
         check_k(k, self.features)
         history.check_coded_by(self.features.fingerprint)

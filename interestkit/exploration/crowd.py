@@ -25,12 +25,7 @@ Table = Float[np.ndarray, "users labels"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Crowd:
-    """Users of a log up to a moment, and which labels they touched.
-
-    Args:
-        features: The catalogue.
-        log: Their histories.
-    """
+    """Users of a log up to a moment, and which labels they touched."""
 
     features: Features
     log: Histories

@@ -110,10 +110,8 @@ def _times_axis(ax: Axes, reach: float) -> None:
 def removal_curves(table: pl.DataFrame, *, kind: str = "deletion", ax: Axes | None = None) -> Axes:
     """How probable the target stays as events are left out, or becomes as they are put in.
 
-    Args:
-        table: `Faithfulness.curves`: kind, order, share, value, low, high.
-        kind: "deletion", where a line should fall early, or "insertion", where it should rise.
-        ax: Where to draw; None makes a figure.
+    `table` is `Faithfulness.curves`: kind, order, share, value, low, high. `kind` is "deletion",
+    where a line should fall early, or "insertion", where it should rise.
     """
     need(table, "kind", "order", "share", "value", "low", "high")
     need_one_of("kind", kind, ["deletion", "insertion"])

@@ -266,10 +266,8 @@ def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) 
 def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None) -> Axes:
     """Share of all events per interest; an item's events are divided among its interests.
 
-    Args:
-        items: `features.items`: columns interests and events.
-        top: Largest interests to draw; the title has their sum.
-        ax: Where to draw; None makes a figure.
+    `items` is `features.items`, with columns interests and events. So many (`top`) of the largest
+    interests are drawn; the title has their sum.
     """
     need(items, INTERESTS, "events")
     check_at_least(1, top=top)

@@ -115,12 +115,8 @@ def _on_front(points: Float[np.ndarray, "points metrics"]) -> Bool[np.ndarray, "
 def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
     """How a metric goes over the rounds of a feedback loop: a line for each policy.
 
-    The band is the 95 % interval over seeds, where there is one.
-
-    Args:
-        table: Columns policy, round, metric, value, low, high: `Rounds.curve()`.
-        metric: Which metric.
-        ax: Where to draw; None makes a figure.
+    The band is the 95 % interval over seeds, where there is one. `table` is `Rounds.curve()`:
+    policy, round, metric, value, low, high.
     """
     need(table, "policy", "round", "metric", "value", "low", "high")
     ax = make_axes(ax)
@@ -145,10 +141,8 @@ def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None)
 def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = None) -> Axes:
     """A mean of each model in each group of users, with its 95 % interval as a line.
 
-    Args:
-        table: Columns group, model, value, low, high, in the order in which they are drawn.
-        what: Name of the value.
-        ax: Where to draw; None makes a figure.
+    `table` has columns group, model, value, low, high, in the order in which they are drawn, and
+    `what` is the name of the value.
     """
     need(table, "group", "model", "value", "low", "high")
     groups, models = table["group"].n_unique(), table["model"].n_unique()

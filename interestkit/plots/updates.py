@@ -36,10 +36,7 @@ def prequential_curve(
 ) -> Axes:
     """Score of each model in each period, before it was shown the period, with 95 % intervals.
 
-    Args:
-        table: `Prequential.curve()`.
-        target: "items", "new items" or "interests".
-        ax: Where to draw; None makes a figure.
+    `table` is `Prequential.curve()`, `target` one of "items", "new items" and "interests".
     """
     need(table, "period", "model", "target", "value", "low", "high")
     xlabel, ylabel = "beginning of the period", "NDCG (0 to 1)"

@@ -53,12 +53,7 @@ def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
 
 
 def picture(paint: Callable[[Figure], None], *, size: tuple[float, float] = (7, 3.2)) -> bytes:
-    """A figure in the house style as PNG, drawn without a window.
-
-    Args:
-        paint: Draws on the figure.
-        size: Width and height in inches.
-    """
+    """A figure that `paint` draws on, in the house style, of a size in inches, as PNG."""
     with mpl.rc_context():
         use_style()
         figure, file = Figure(figsize=size, layout="constrained"), BytesIO()

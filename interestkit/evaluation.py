@@ -17,6 +17,7 @@ from interestkit.features import Features
 from interestkit.files import write_atomically
 from interestkit.heldout import HeldOut
 from interestkit.judging import Judge, Judgement
+from interestkit.limits import check_one_of
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 
@@ -157,8 +158,7 @@ class Evaluation:
         Raises:
             ValueError: If there is no such model, or `flips` is below 1.
         """
-        if model not in self.models:
-            raise ValueError(f"model must be one of {self.models}, got {model!r}")
+        check_one_of(self.models, model=model)
         if (model, flips, seed) not in self._gains:
             self._gains[model, flips, seed] = self._paired(model, flips, seed)
         return self._gains[model, flips, seed]

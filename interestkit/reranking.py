@@ -17,6 +17,7 @@ from interestkit.counting import evenly
 from interestkit.features import Features
 from interestkit.heldout import HeldOut, history_shares
 from interestkit.histories import Histories
+from interestkit.limits import check_one_of
 from interestkit.prediction import BLOCK, in_blocks
 
 MEASURED_BY = {  # goal -> the metric that says how far it is reached
@@ -152,8 +153,7 @@ class Reranked:
     candidates: int = 100
 
     def __post_init__(self) -> None:
-        if self.goal not in GOALS:
-            raise ValueError(f"goal must be one of {list(GOALS)}, got {self.goal!r}")
+        check_one_of(GOALS, goal=self.goal)
         _check_strengths((self.strength,))
 
     def rank(

@@ -47,7 +47,8 @@ def light(predictor: Predictor) -> Light:
     popularity.bias = nnx.Param(prior * popularity.bias[...])
     model.config = replace(model.config, content_dim=0, content_blocks=())
     catalogue = catalogue_arrays(predictor.features)._replace(content=np.zeros((1, 1), np.float32))
-    of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
+    names = ("interest_codes", "interest_shares", "is_candidate")
+    of_items = place({name: getattr(catalogue, name) for name in names})
     return Light(model, catalogue._replace(**of_items))
 
 
@@ -126,9 +127,6 @@ class OneUser:
         at = max(int(np.searchsorted(starts, moment, side="right")) - 1, 0)
         popularity = self._catalogue.popularity[:, at : at + 1]
         return self._catalogue._replace(popularity=popularity, snapshot_seconds=starts[at : at + 1])
-
-
-_OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate")
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("k", "exclude_seen"))

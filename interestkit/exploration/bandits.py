@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least, check_within
+from interestkit.limits import check_at_least, check_one_of, check_within
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 
@@ -85,8 +85,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("members must be at least one ranker, got none")
-        if self.choose not in CHOICES:
-            raise ValueError(f"choose must be one of {list(CHOICES)}, got {self.choose!r}")
+        check_one_of(CHOICES, choose=self.choose)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True

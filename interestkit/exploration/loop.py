@@ -17,7 +17,7 @@ from interestkit.exploration.planning import Exploring, LearnedPlanner, Plan, Pl
 from interestkit.exploration.world import Audience, World
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least
+from interestkit.limits import check_at_least, check_one_of
 from interestkit.neighbours import EASE
 from interestkit.progress import progress_bar
 from interestkit.reranking import Reranked
@@ -71,8 +71,7 @@ class Rounds:
             ValueError: If there is no such policy.
         """
         policies = self.table["policy"].unique(maintain_order=True).to_list()
-        if base not in policies:
-            raise ValueError(f"base must be one of {policies}, got {base!r}")
+        check_one_of(policies, base=base)
         total, now = self.table["round"].max(), pl.col("round")
         parts = {"first": now <= first, "last": now > total - last}
         keys = ["policy", "seed", "metric", "rounds"]

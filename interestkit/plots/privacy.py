@@ -29,7 +29,6 @@ from interestkit.plots.drawing import (
 )
 
 _LIMIT = 0.01  # below it the axis is linear, above it logarithmic
-_COLUMNS = ("time", "min_item_users", "rate", "low", "high")
 _DASHES = ("--", ":", "-.")
 
 
@@ -104,7 +103,7 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     `table` is what `privacy.coarseness_curve` returns: time, min_item_users (null: items are
     interests), rate, low, high.
     """
-    need(table, *_COLUMNS)
+    need(table, "time", "min_item_users", "rate", "low", "high")
     ax = make_axes(ax, rows=12)
     xlabel, ylabel = "what is left of the time of an event", "people found again (share)"
     if table.is_empty():

@@ -107,7 +107,8 @@ class ModelComparison(Panel):
         if self._is_filling or not self.models.value:
             return
         chosen = self.group if self._names else None
-        self._names = names = self._group_names()
+        names = self.groups[self.by.value].drop_nulls().unique().sort().to_list()
+        self._names = names
         self.table = rows = self._rows()
         metric, places = f"{self.target.value}: {self.metric.value}", []
 
@@ -134,11 +135,6 @@ class ModelComparison(Panel):
     def group(self) -> str:
         """The group whose users are listed."""
         return self._names[self.figure.chosen]
-
-    def _group_names(self) -> list[str]:
-        """Groups from the largest to the smallest, or as they are numbered."""
-        series = self.groups[self.by.value]
-        return series.drop_nulls().unique().sort().to_list()
 
     def _by_user(self) -> pl.DataFrame:
         """Users x models: the mean over seeds of the metric that is chosen."""

@@ -12,7 +12,7 @@ from interestkit.content import words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, SEARCH_PREFIX, TIME, TITLE, USER
-from interestkit.similarity import sums_by_user
+from interestkit.similarity import row_shares, sums_by_user
 from interestkit.splitting import Split
 
 
@@ -154,6 +154,14 @@ def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):
     """Sum of the label vectors of each user's events."""
     place = (events["user_code"].to_numpy(), events["row"].to_numpy())
     return sums_by_user(*place, vectors, num_users=num_users)
+
+
+def history_shares(
+    features: Features, histories: Histories
+) -> Float[np.ndarray, "users interests"]:
+    """Share of each interest in the events of each history; 0 where no event has one."""
+    own, labels = (histories.user, histories.item), features.item_interests
+    return row_shares(sums_by_user(*own, labels, num_users=len(histories)))
 
 
 def label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:

@@ -139,7 +139,7 @@ def with_room(shape: ModelConfig, features: Features) -> ModelConfig:
     first, *rest = shape.content_blocks or (0,)
     blocks = (first + more, *rest) if shape.content_blocks else ()
     found = replace(shape, content_dim=shape.content_dim + more, content_blocks=blocks)
-    return replace(found, num_items=_room(shape.num_items, 64), num_interests=interests)
+    return replace(found, num_items=_room(shape.num_items, 2_048), num_interests=interests)
 
 
 def _room(number: int, least: int) -> int:

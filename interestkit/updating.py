@@ -270,7 +270,7 @@ def _between(before: Weights, after: Weights, steps) -> Weights:
 
 def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
     """Log, catalogue, widths of candidates and examples, with room behind all of them."""
-    room = {"num_users": len(known), "num_events": len(known.item)}
+    room = {"num_users": max(len(known), 4_096), "num_events": max(len(known.item), 65_536)}
     users = np.unique(known.user[kept])  # of the others nothing is drawn
     known, kept = known.take(users), kept[np.isin(known.user, users)]
     log = log_arrays(known, features.scales_days, can_repeat=wide.can_repeat)

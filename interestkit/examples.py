@@ -1,5 +1,6 @@
 """What training draws from: the log and the catalogue as arrays, moments, candidates."""
 
+import math
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,9 +9,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from interestkit.counting import pad
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.layers import grown, is_kept
+from interestkit.layers import grown, in_shapes, is_kept
 from interestkit.model import PARTS, Catalogue, Log, Moment
 
 
@@ -190,7 +192,7 @@ def find_examples(
     starts, stops = histories.offsets[users], histories.offsets[users + 1]
     owner = histories.user if is_hidden else histories.user[:0]
     arrays = (position, starts, stops, first, count, histories.moment[users], owner)
-    arrays = (*arrays, [len(users)], [len(position)])
+    arrays += ([len(users)], [len(position)])
     return Examples(*(np.asarray(array, dtype=np.int32) for array in arrays))
 
 
@@ -201,13 +203,8 @@ def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
     """
     sizes = Examples(num_events, *[num_users] * 5, num_events if len(examples.user) else 0, 1, 1)
     fills = Examples(0, 0, 0, num_events, 0, 0, user=num_users, num_users=0, num_positions=0)
-
-    def longer(array, size, fill):
-        width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
-        return np.pad(array, width, constant_values=fill)
-
-    log = jax.tree.map(lambda array: longer(array, num_events, 0), log)
-    return log, Examples(*map(longer, examples, sizes, fills))
+    log = jax.tree.map(lambda array: pad(array, num_events), log)
+    return log, Examples(*map(pad, examples, sizes, fills))
 
 
 def room_for(slots: int, part: tuple[Log, Examples]) -> tuple[Log, Examples]:
@@ -262,9 +259,7 @@ def draw(config: TrainingConfig, key, *, num_events: int, num_items: int) -> Dra
     words, steps = jax.random.key_data(key).shape, (config.steps,)
     batches = (*steps, config.batch_size)
     shapes = (words, steps + words, steps, steps, batches, batches, (num_events,), (num_items,))
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
-    parts = jnp.split(jax.random.bits(key, (int(ends[-1]),)), ends[:-1])
-    return Draws(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
+    return Draws(*in_shapes(jax.random.bits(key, (sum(map(math.prod, shapes)),)), shapes))
 
 
 def _share(bits: UInt32[Array, "*places"]) -> Float[Array, "*places"]:

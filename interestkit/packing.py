@@ -8,11 +8,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from interestkit.devices import ITEM_TABLES, LAYERS
+from interestkit.layers import in_shapes
 from interestkit.model import ModelConfig, abstract_params
 
 
@@ -30,7 +30,7 @@ class Packed(NamedTuple):
 
 def pack(params: nnx.State) -> Packed:
     """The weights in few arrays."""
-    leaves = _leaves(params)
+    leaves = leaves_of(params)
     others = [leaf.ravel() for name, leaf in leaves.items() if not _is_table(name)]
     tables = {name: leaf for name, leaf in leaves.items() if _is_table(name)}
     return Packed(tables, jnp.concatenate(others))
@@ -51,19 +51,18 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
         True
     """
     params = abstract_params(shape)
-    shapes = {name: leaf.shape for name, leaf in _leaves(params).items() if not _is_table(name)}
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
-    split = np.split if isinstance(packed.others, np.ndarray) else jnp.split
-    parts = zip(shapes.items(), split(packed.others, ends[:-1]), strict=True)
-    found = packed.tables | {name: part.reshape(shape) for (name, shape), part in parts}
-    return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in _leaves(params)])
+    leaves = leaves_of(params)
+    shapes = {name: leaf.shape for name, leaf in leaves.items() if not _is_table(name)}
+    others = zip(shapes, in_shapes(packed.others, shapes.values()), strict=True)
+    found = packed.tables | dict(others)
+    return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in leaves])
 
 
 def _is_table(name: str) -> bool:
     return name in ITEM_TABLES or name.rpartition(".")[2] in LAYERS
 
 
-def _leaves(params: nnx.State) -> dict[str, Array]:
+def leaves_of(params: nnx.State) -> dict[str, Array]:
     """Arrays by name, such as "item_vectors" and "tower.layers.0.kernel"."""
     return {name.removesuffix(".value"): leaf for name, leaf in by_name(params).items()}
 

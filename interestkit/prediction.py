@@ -30,16 +30,17 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     Prediction,
+    abstract_params,
+    graphdef,
     nearest,
 )
 from interestkit.packing import by_name
 from interestkit.ranking import top_k
 from interestkit.schema import USER
+from interestkit.serving import BLOCK, SMALLEST_LOG
 from interestkit.storage import Stored, load_folder, save_folder
 
-BLOCK = 128  # users scored at a time
 _CHUNK = 32  # blocks that one call of a program goes through, at most
-_SMALLEST_LOG = 4096  # events of a chunk and of a block are padded to a power of two, at least this
 
 
 class Chunk(NamedTuple):
@@ -194,8 +195,7 @@ class Predictor:
         )
         if config.num_items != features.num_items or config.num_interests != features.num_interests:
             raise ValueError("model and features must be of one catalogue")
-        model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
-        graph, state = nnx.split(model)
+        state = abstract_params(config)
         shapes = {f"weights.{name}": leaf.shape for name, leaf in by_name(state).items()}
         check_arrays(stored.arrays, "f", **shapes)
         linear = {"linear": (features.num_items,) * 2} if "linear" in stored.arrays else {}
@@ -205,7 +205,7 @@ class Predictor:
         )
         return cls(
             features=features,
-            model=nnx.merge(graph, state),
+            model=nnx.merge(graphdef(config), state),
             mode=stored.meta["mode"],
             linear=stored.arrays.get("linear"),
         )
@@ -244,7 +244,7 @@ class Predictor:
         most = min(_CHUNK, power_of_two(-(-len(histories) // BLOCK)))
         users = most * BLOCK
         chunk_events, block_events = (
-            power_of_two(max(_SMALLEST_LOG, _most_events(histories, size)))
+            power_of_two(max(SMALLEST_LOG, _most_events(histories, size)))
             for size in (users, BLOCK)
         )
         for first in range(0, max(len(histories), 1), users):

@@ -33,7 +33,7 @@ from interestkit.histories import Histories
 from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
 from interestkit.model import ModelConfig, abstract_params, graphdef
-from interestkit.packing import Packed, by_name, pack, unpack
+from interestkit.packing import Packed, leaves_of, pack, unpack
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
 from interestkit.training import (
@@ -251,8 +251,8 @@ def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.nda
 def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed:
     """Weights between those before and after training."""
     of_all, of_items, of_interests = steps
-    states = [unpack(shape, packed) for packed in (before, after)]
-    old, new = ({_plain(n): leaf for n, leaf in by_name(state).items()} for state in states)
+    like, trained = (unpack(shape, packed) for packed in (before, after))
+    old, new = leaves_of(like), leaves_of(trained)
     found = []
     for name, start in old.items():
         step = of_all
@@ -261,8 +261,7 @@ def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed
         elif name.startswith(("interest_correction", "interest_prior")):
             step = of_interests
         found.append((start + step * (new[name] - start)).astype(np.float32))
-    like = jax.tree.structure(states[0])
-    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(like, found)))
+    return _packed(like, found)
 
 
 def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
@@ -299,18 +298,18 @@ def resized(params: Packed, rows: int) -> Packed:
 
 def _grown(predictor: Predictor, features: Features, shape: ModelConfig) -> Packed:
     """The weights with rows for what is new, in NumPy."""
-    state = nnx.split(predictor.model)[1]
-    old = {_plain(name): np.asarray(leaf) for name, leaf in by_name(state).items()}
+    leaves = leaves_of(nnx.split(predictor.model)[1])
+    old = {name: np.asarray(leaf) for name, leaf in leaves.items()}
     grown = old | _of_items(old, predictor.features, features)
     if features.num_interests > predictor.features.num_interests:
         grown |= _of_interests(old, predictor, features)
     like = abstract_params(shape)
-    leaves = [grown[_plain(name)] for name in by_name(like)]
+    return _packed(like, [grown[name] for name in leaves_of(like)])
+
+
+def _packed(like: nnx.State, leaves: list) -> Packed:
+    """Weights in NumPy, of leaves in the order of those of `like`."""
     return jax.tree.map(np.asarray, pack(jax.tree.unflatten(jax.tree.structure(like), leaves)))
-
-
-def _plain(name: str) -> str:
-    return name.removesuffix(".value")
 
 
 def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.ndarray]:

@@ -3,7 +3,7 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
@@ -251,6 +251,25 @@ def interests_of(
         num_clusters=num_themes,
     )
     return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
+
+
+def label_shares(
+    labels: Iterable[Iterable[str]], names: Sequence[str]
+) -> Float[np.ndarray, "items names"]:
+    """Share of each name in the labels of each item, each once; labels without a name say nothing.
+
+    Example:
+        >>> label_shares([["a", "b"], ["b", "?"], []], ["a", "b"])
+        array([[0.5, 0.5],
+               [0. , 1. ],
+               [0. , 0. ]], dtype=float32)
+    """
+    code = {name: number for number, name in enumerate(names)}
+    codes = [[code[label] for label in set(own) if label in code] for own in labels]
+    shares = np.zeros((len(codes), len(names)), np.float32)
+    for row, own in zip(shares, codes, strict=True):
+        row[own] = 1 / max(len(own), 1)
+    return shares
 
 
 def unit_rows(matrix):

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-import polars as pl
 from jax.sharding import Mesh
 
 from interestkit.counting import power_of_two
@@ -118,7 +117,7 @@ def can_repeat(histories: Histories | Shards, task: str) -> bool:
 def check_histories(features: Features, histories: Histories) -> Histories:
     """The same histories; ValueError if one goes on after the features, or weighs no number."""
     histories.check_coded_by(features.fingerprint)
-    last = features.seconds(pl.Series([features.fitted_until]))[0]
+    last = features.second(features.fitted_until)
     if later := int((histories.seconds > last).sum()):
         raise ValueError(
             f"histories must end by {features.fitted_until}, until which the features were "

@@ -159,14 +159,5 @@ class Histories:
     def running_counts(
         self, scales_days: Iterable[float]
     ) -> tuple[Int[np.ndarray, " events"], Float[np.ndarray, "events scales"]]:
-        """How often a user had touched an item at each event, and when they do so next.
-
-        Args:
-            scales_days: Time constants in days: an event of age a counts exp(-a / scale).
-
-        Returns:
-            The position of the user's next event with the same item (a very large number
-            where there is none), and the decayed sum of weights of the user's events with
-            this item up to and including each event.
-        """
+        """How often a user had touched an item at each event: `counting.running_counts`."""
         return running_counts(self.user, self.item, self.seconds, self.weight, scales_days)

@@ -26,6 +26,7 @@ from interestkit.similarity import (
     ease_weights,
     pair_matrix,
     regularised_inverse,
+    row_shares,
     sums_by_user,
 )
 
@@ -112,11 +113,11 @@ class ItemBased:
         labels, blocks = self.features.item_interests, []
         for own in self._blocks(histories):
             liked = np.maximum(self._scores(own), 0) * self.features.is_candidate[None, :]
-            blocks.append(_shares(liked @ labels))
+            blocks.append(row_shares(liked @ labels))
         expected = np.concatenate(blocks)[: len(histories)]
         sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
         everybody = self.popular.interest_shares[None, :]
-        return _shares(sums + PRIOR_EVENTS * expected + everybody)
+        return row_shares(sums + PRIOR_EVENTS * expected + everybody)
 
     def _blocks(self, histories: Histories):
         """Profiles of one block of users after the other; all have one shape."""
@@ -291,7 +292,3 @@ class ALS(ItemBased):
 
     def _scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
         return self.user_vectors(own) @ self._model.item_factors.T
-
-
-def _shares(sums: Float[np.ndarray, "users interests"]) -> Float[np.ndarray, "users interests"]:
-    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)

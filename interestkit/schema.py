@@ -91,19 +91,11 @@ def check_columns(table: pl.DataFrame, columns: Mapping[str, pl.DataType], *, wh
             raise ValueError(f"{what}: column {name!r} must be {dtype}, got {table.schema[name]}")
 
 
-def check_kinds(kinds: Iterable[str | None], *, what: str) -> None:
-    """Check that every event kind is one of `KINDS`.
-
-    Args:
-        kinds: Kinds that occur in a table.
-        what: Name of the table in the message, such as "events".
-
-    Raises:
-        ValueError: If a kind is not one of `KINDS`.
-    """
-    strange = sorted({str(kind) for kind in kinds} - set(KINDS))
-    if strange:
-        raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, got {strange}")
+def check_kinds(kinds: Iterable[str | None], *, what: str, allowed: Iterable[str] = KINDS) -> None:
+    """Raise ValueError if a kind of a table, named as in `check_columns`, is not allowed."""
+    kinds = kinds.unique() if isinstance(kinds, pl.Series) else kinds
+    if strange := sorted({str(kind) for kind in kinds} - set(allowed)):
+        raise ValueError(f"{what}: kind must be one of {', '.join(allowed)}, got {strange}")
 
 
 def plain_name(name: str) -> str:

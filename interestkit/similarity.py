@@ -56,6 +56,11 @@ def sums_by_user(
     return (counts @ csr_matrix(vectors)).toarray()
 
 
+def row_shares(sums: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Rows of numbers from 0 on as shares of their sum; rows of zeros stay."""
+    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+
+
 def cosine_neighbours(
     pairs: csr_matrix, *, neighbours: int = 100, shrinkage: float = 0.0
 ) -> csr_matrix:

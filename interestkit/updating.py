@@ -165,14 +165,13 @@ def update(
     )
     params = _grown(predictor, features, shape)
     known = features.histories(pl.concat([past, new]))
-    kept, counts = _moments(known, _second(old), replay, seed)
+    kept, counts = _moments(known, old.second(old.fitted_until), replay, seed)
     rows = []
     if any(counts):
         trained, rows = _train(features, known, kept, shape, params, config, seed, progress)
         params = _between(shape, params, trained, _steps(old, features))
-    linear = predictor.linear
-    if linear is not None:
-        linear = np.pad(linear, (0, features.num_items - old.num_items))
+    linear, num_new = predictor.linear, features.num_items - old.num_items
+    linear = None if linear is None else np.pad(linear, (0, num_new))
     model = nnx.merge(graphdef(shape), unpack(shape, params))
     return Update(
         predictor=replace(predictor, features=features, model=model, linear=linear),
@@ -191,10 +190,6 @@ def _check(config: TrainingConfig, replay: float) -> None:
         raise ValueError(f"replay must be in [0, 1) (share of old moments), got {replay}")
     if config.task != "next":
         raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
-
-
-def _second(features: Features) -> int:
-    return int(features.seconds(pl.Series([features.fitted_until]))[0])
 
 
 def _moments(

@@ -72,9 +72,8 @@ class Popular:
             scores = self._scores(own).astype(np.float32)
             if exclude_seen:
                 scores[own > 0] = -np.inf
-            best, codes = top_k(scores, k)
-            blocks.append((np.asarray(codes), np.asarray(best)))
-        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+            blocks.append(top_k(scores, k))
+        best, codes = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
         return codes[: len(histories)], best[: len(histories)]
 
     def _own_counts(self, histories: Histories) -> Iterator[Float[np.ndarray, "users items"]]:

@@ -11,14 +11,14 @@ from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from interestkit.comparison import holm
 from interestkit.features import Features, as_events
+from interestkit.limits import check_at_least
 from interestkit.schema import ITEM, KIND, TIME, USER
 
-POPULATION = ("items", "interests", "kinds", "activity", "unknown items", "unknown users")
 MODERATE, LARGE = 0.1, 0.25  # PSI, above what chance gives
 LEVEL = 0.05
 _MOST_ITEMS = 200  # that are looked at one by one; the others count together
@@ -130,9 +130,8 @@ def drift(
     windows, edges = _windows(reference, events)
     users = pl.concat(windows).select(pl.col(USER).unique().sort())
     places = users.with_row_index("row")
-    if swaps < 1:
-        raise ValueError(f"swaps must be at least 1, got {swaps}")
-    signs = np.random.default_rng(seed).integers(0, 2, (swaps, len(users)), dtype=np.int8)
+    check_at_least(1, swaps=swaps)
+    signs = _signs(swaps, len(users), seed)
     counts = _counts(windows, reference, features, places)
     rows = [_compared(aspect, *pair, signs) for aspect, pair in counts]
     if scores is not None:
@@ -218,6 +217,11 @@ def _unknown(window, reference: pl.DataFrame, column: str, places: pl.DataFrame)
     return _matrix(window, places, is_known.cast(pl.Int32).to_numpy(), 2)
 
 
+def _signs(swaps: int, users: int, seed: int) -> Int[np.ndarray, "swaps users"]:
+    """1 where the windows of a user are swapped."""
+    return np.random.default_rng(seed).integers(0, 2, (swaps, users), dtype=np.int8)
+
+
 def _swapped(before: csr_matrix, after: csr_matrix, signs) -> tuple[np.ndarray, np.ndarray]:
     """Counts of both windows: as they are in row 0, then with users swapped."""
     total, own = np.asarray((before + after).sum(axis=0)), np.asarray(before.sum(axis=0))
@@ -266,14 +270,12 @@ def _tested(psi, js, statistic, shown) -> dict:
 def _of_scores(scores: tuple[pl.DataFrame, pl.DataFrame], swaps: int, seed: int) -> dict:
     """The row of the model's score: hits and misses as two categories."""
     means = [t.drop_nans("value").group_by(USER).agg(pl.col("value").mean()) for t in scores]
-    places = pl.concat(means).select(pl.col(USER).unique().sort()).with_row_index("row")
-    signs = np.random.default_rng(seed).integers(0, 2, (swaps, len(places)), dtype=np.int8)
+    users = pl.concat(means).select(pl.col(USER).unique().sort())
+    signs = _signs(swaps, len(users), seed)
     counts = []
     for table in means:
-        row = table.join(places, on=USER, maintain_order="left")["row"].to_numpy()
-        value = table["value"].to_numpy()
-        cells = (np.append(value, 1 - value), (np.tile(row, 2), np.repeat([0, 1], len(row))))
-        counts.append(csr_matrix(cells, shape=(len(places), 2)))
+        value = users.join(table, on=USER, how="left", maintain_order="left")["value"].to_numpy()
+        counts.append(csr_matrix(np.nan_to_num(np.stack([value, 1 - value], axis=1))))
     p, q = (_shares(c) for c in _swapped(*counts, signs))
     fall = p[:, 0] - q[:, 0]
     row = {"aspect": "score", "name": "", "before": p[0, 0], "after": q[0, 0]}

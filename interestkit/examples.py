@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -10,9 +11,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
 from interestkit.counting import pad
+from interestkit.devices import spread
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.layers import grown, in_shapes, is_kept
+from interestkit.limits import check_above_0, check_at_least, check_one_of, check_within
 from interestkit.model import PARTS, Catalogue, Log, Moment
 
 
@@ -66,36 +69,26 @@ class TrainingConfig:
     validation_users: int = 2_000
 
     def __post_init__(self) -> None:
-        for name, allowed in (("task", ("next", "hidden")), ("draw", ("users", "moments"))):
-            if getattr(self, name) not in allowed:
-                came = getattr(self, name)
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {came!r}")
-        for name in (
-            "epochs",
-            "examples_per_epoch",
-            "shards_at_once",
-            "batch_size",
-            "num_sampled",
-            "num_targets",
-            "patience",
-            "validation_users",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
+        check_one_of(("next", "hidden"), task=self.task)
+        check_one_of(("users", "moments"), draw=self.draw)
+        check_at_least(1, **{name: getattr(self, name) for name in _COUNTS})
+        check_above_0(learning_rate=self.learning_rate)
         for name in ("weight_decay", "interest_weight", "sequence_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+            check_at_least(0, **{name: getattr(self, name)})
         if not 0 <= self.single_part_share <= 0.5:
             raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
-        if not 0 <= self.modality_dropout < 1:
-            raise ValueError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
+        check_within("[0, 1)", modality_dropout=self.modality_dropout)
 
     @property
     def steps(self) -> int:
         """Steps in one epoch."""
         return -(-self.examples_per_epoch // self.batch_size)
+
+
+_COUNTS = (
+    *("epochs", "examples_per_epoch", "shards_at_once", "batch_size"),
+    *("num_sampled", "num_targets", "patience", "validation_users"),
+)
 
 
 class Examples(NamedTuple):
@@ -117,10 +110,7 @@ def log_arrays(
 ) -> Log:
     """Histories as the model reads them, in NumPy: `devices.place` brings them to devices.
 
-    Args:
-        histories: The histories.
-        scales_days: Time scales of decay.
-        can_repeat: `ModelConfig.can_repeat`; a model without repeats needs less of the log.
+    A model without repeats (`ModelConfig.can_repeat`) needs less of the log.
     """
     counts = histories.running_counts(scales_days) if can_repeat else (None, None)
     log = Log(histories.item, histories.seconds, histories.weight, *counts)
@@ -207,11 +197,13 @@ def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
     return log, Examples(*map(pad, examples, sizes, fills))
 
 
+@partial(jax.jit, static_argnums=0)
 def room_for(slots: int, part: tuple[Log, Examples]) -> tuple[Log, Examples]:
     """Zeros in the shape of so many padded shards side by side."""
-    return jax.tree.map(lambda a: jnp.zeros((slots * len(a), *a.shape[1:]), a.dtype), part)
+    return spread(jax.tree.map(lambda a: jnp.zeros((slots * len(a), *a.shape[1:]), a.dtype), part))
 
 
+@partial(jax.jit, donate_argnums=0)
 def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
     """The shards, the one in a slot (counted from 0) replaced by another that is padded."""
     log, examples = part
@@ -226,11 +218,11 @@ def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
         first_moment=examples.first_moment + event,
         user=examples.user + user + slot,  # padding has a number of its own
     )
-    return jax.tree.map(
-        lambda all_of, own: jax.lax.dynamic_update_slice_in_dim(all_of, own, slot * len(own), 0),
-        shards,
-        (log, examples),
-    )
+
+    def placed(all_of, own):
+        return jax.lax.dynamic_update_slice_in_dim(all_of, own, slot * len(own), 0)
+
+    return spread(jax.tree.map(placed, shards, (log, examples)))
 
 
 def _check_distinct(histories: Histories) -> None:

@@ -17,6 +17,7 @@ from interestkit.bounded import check_arrays, read_back
 from interestkit.content import content_vectors, interests_of, label_shares
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.modalities import Modality, fitted, packed, unpacked
 from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
@@ -302,8 +303,7 @@ def fit_features(
     check_columns(items, ITEM_COLUMNS, what="items")
     last = events[TIME].max()
     until = end_after(last, until)
-    if num_snapshots < 0:
-        raise ValueError(f"num_snapshots must be at least 0, got {num_snapshots}")
+    check_at_least(0, num_snapshots=num_snapshots)
     catalogue = catalogue_of(events, items, min_item_events)
     if catalogue.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")

@@ -106,11 +106,7 @@ class Histories:
         return replace(self, offsets=offsets, **parts, **own)
 
     def newest(self, count: int) -> "Histories":
-        """The same with no more than the newest `count` events of each user.
-
-        Args:
-            count: 0 or more.
-        """
+        """The same with no more than the newest `count` events of each user."""
         starts = self.offsets[1:] - np.minimum(self.lengths, count)
         return self.only(np.arange(len(self.item)) >= starts[self.user])
 

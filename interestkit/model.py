@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
 from interestkit.layers import MLP, Bits, draw_weights, drop, fused, is_kept, linear
@@ -27,7 +28,6 @@ from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Steps,
 from interestkit.sequence import SequenceEncoder, Window, draw_layers, tastes
 from interestkit.shapes import ModelConfig
 
-SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
 PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
 HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers

@@ -17,6 +17,7 @@ from interestkit.baselines import Popular
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_above_0, check_at_least
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 from interestkit.similarity import (
@@ -99,9 +100,8 @@ class ItemBased:
             scores = np.where(candidates[None, :], self._filled_scores(own), np.float32(-np.inf))
             if exclude_seen:
                 scores[own.nonzero()] = -np.inf
-            best, codes = top_k(scores, k)
-            blocks.append((np.asarray(codes), np.asarray(best)))
-        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
+            blocks.append(top_k(scores, k))
+        best, codes = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
         return codes[: len(histories)], best[: len(histories)]
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
@@ -254,11 +254,9 @@ class ALS(ItemBased):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, lowest in (("factors", 1), ("regularisation", 0), ("iterations", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+        check_at_least(1, factors=self.factors, iterations=self.iterations)
+        check_at_least(0, regularisation=self.regularisation)
+        check_above_0(alpha=self.alpha)
 
     @cached_property
     def _model(self):

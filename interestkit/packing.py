@@ -17,15 +17,10 @@ from interestkit.model import ModelConfig, abstract_params
 
 
 class Packed(NamedTuple):
-    """Weights of a model, or what an optimiser keeps of each.
+    """Weights of a model, or what an optimiser keeps of each."""
 
-    Args:
-        tables: Arrays with a row per item or with weights of all layers, by name.
-        others: All other weights, one after the other, in the order of their names.
-    """
-
-    tables: dict[str, Array]
-    others: Float[Array, " weights"]
+    tables: dict[str, Array]  # with a row per item or with weights of all layers, by name
+    others: Float[Array, " weights"]  # one after the other, in the order of their names
 
 
 def pack(params: nnx.State) -> Packed:

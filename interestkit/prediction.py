@@ -20,6 +20,7 @@ from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_one_of
 from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import (
     HIDDEN,
@@ -75,8 +76,7 @@ class Predictor:
     linear: Float[np.ndarray, "items items"] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in PARTS:
-            raise ValueError(f"mode must be one of {', '.join(PARTS)}, got {self.mode!r}")
+        check_one_of(PARTS, mode=self.mode)
         square = (self.features.num_items,) * 2
         if self.linear is not None and self.linear.shape != square:
             raise ValueError(f"linear must have shape {square}, got {self.linear.shape}")

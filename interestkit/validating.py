@@ -43,13 +43,8 @@ def validator(
 ) -> Callable[[Packed], Float[Array, " scores"]]:
     """A function from weights to the mean validation scores, named in `SCORES`.
 
-    Args:
-        shape: The model's shape.
-        features: What it was fitted on.
-        catalogue: The same on the device.
-        validation: Held-out users; at most `config.validation_users` of them are drawn.
-        config: Settings of training.
-        mesh: Where to run; None takes the first device.
+    Scores are of `config.validation_users` users, drawn where there are more. `catalogue` is on the
+    device.
 
     Raises:
         ValueError: If nobody has a later item.

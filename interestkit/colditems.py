@@ -8,6 +8,7 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Float
 
+from interestkit.enlarging import resized
 from interestkit.features import Features
 from interestkit.growing import with_rows
 from interestkit.heldout import label_vectors
@@ -16,7 +17,6 @@ from interestkit.model import graphdef
 from interestkit.packing import pack, unpack
 from interestkit.prediction import Predictor
 from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, check_columns
-from interestkit.updating import resized
 
 _RARE = 0.1  # share of the candidates whose biases stand for that of a new one
 

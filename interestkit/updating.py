@@ -17,13 +17,21 @@ from jaxtyping import Bool
 
 from interestkit.counting import pad, power_of_two
 from interestkit.devices import ITEM_TABLES, place, use_compilation_cache
+from interestkit.enlarging import (
+    Weights,
+    end_of_labels,
+    grown_weights,
+    narrowed,
+    packed_weights,
+    widened,
+    with_room,
+)
 from interestkit.examples import (
     TrainingConfig,
     candidate_widths,
     catalogue_arrays,
     content_shape,
     find_examples,
-    item_content,
     log_arrays,
     padded,
 )
@@ -32,14 +40,13 @@ from interestkit.growing import checked, grow_features
 from interestkit.histories import Histories
 from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
-from interestkit.model import ModelConfig, abstract_params, graphdef
-from interestkit.packing import Packed, leaves_of, pack, unpack
+from interestkit.model import ModelConfig, graphdef
+from interestkit.packing import unpack
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
 from interestkit.training import (
     Rates,
     State,
-    interest_prior_of,
     optimizer_of,
     parted,
     train_epoch,
@@ -49,7 +56,6 @@ from interestkit.training import (
 UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)
 REPLAY = 0.3
 _POWER = 0.5  # of the share of new events: how far a weight goes
-_RIDGE = 10.0  # items that the mean counts for, where weights of new items are guessed
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -163,16 +169,16 @@ def update(
         num_interests=features.num_interests,
         **content_shape(features),
     )
-    params = _grown(predictor, features, shape)
+    weights = grown_weights(predictor, features)
     known = features.histories(pl.concat([past, new]))
     kept, counts = _moments(known, old.second(old.fitted_until), replay, seed)
     rows = []
     if any(counts):
-        trained, rows = _train(features, known, kept, shape, params, config, seed, progress)
-        params = _between(shape, params, trained, _steps(old, features))
+        trained, rows = _train(features, known, kept, shape, weights, config, seed, progress)
+        weights = _between(weights, trained, _steps(old, features))
     linear, num_new = predictor.linear, features.num_items - old.num_items
     linear = None if linear is None else np.pad(linear, (0, num_new))
-    model = nnx.merge(graphdef(shape), unpack(shape, params))
+    model = nnx.merge(graphdef(shape), unpack(shape, packed_weights(shape, weights)))
     return Update(
         predictor=replace(predictor, features=features, model=model, linear=linear),
         curve=pl.DataFrame(rows, schema={"epoch": pl.Int64, **dict.fromkeys(LOSSES, pl.Float64)}),
@@ -208,13 +214,13 @@ def _moments(
     return kept, (len(new), wanted)
 
 
-def _train(features, known, kept, shape, params, config, seed: int, progress: bool):
+def _train(features, known, kept, shape, weights, config, seed: int, progress: bool):
     """Weights after some epochs, and a row of losses for each."""
     use_compilation_cache()
-    wide = replace(shape, num_items=_room(shape.num_items))
+    wide = with_room(shape, features)
     data = place(_data(features, known, kept, wide, config))
     program, rates = parted(config, None, shape)
-    params = resized(params, wide.num_items)
+    params = widened(weights, shape, wide, features)
     optimizer = jax.eval_shape(optimizer_of(program, Rates(1.0, 0.0)).init, params)
     optimizer = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), optimizer)
     key = np.asarray(jax.random.key_data(jax.random.key(seed)))
@@ -226,7 +232,7 @@ def _train(features, known, kept, shape, params, config, seed: int, progress: bo
             what = f"a loss or weight is no finite number in epoch {epoch} of the update"
             raise FloatingPointError(f"{what}; a lower learning_rate may help")
         rows.append({"epoch": epoch} | dict(zip(LOSSES, losses.tolist(), strict=True)))
-    return resized(jax.tree.map(np.asarray, state.params), shape.num_items), rows
+    return narrowed(jax.tree.map(np.asarray, state.params), shape, wide, features), rows
 
 
 def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.ndarray]:
@@ -243,20 +249,18 @@ def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.nda
     return of_all, of_items, of_interests
 
 
-def _between(shape: ModelConfig, before: Packed, after: Packed, steps) -> Packed:
+def _between(before: Weights, after: Weights, steps) -> Weights:
     """Weights between those before and after training."""
     of_all, of_items, of_interests = steps
-    like, trained = (unpack(shape, packed) for packed in (before, after))
-    old, new = leaves_of(like), leaves_of(trained)
-    found = []
-    for name, start in old.items():
+    found = {}
+    for name, start in before.items():
         step = of_all
         if name in ITEM_TABLES:
             step = of_items.reshape(-1, *[1] * (start.ndim - 1))
         elif name.startswith(("interest_correction", "interest_prior")):
             step = of_interests
-        found.append((start + step * (new[name] - start)).astype(np.float32))
-    return _packed(like, found)
+        found[name] = (start + step * (after[name] - start)).astype(np.float32)
+    return found
 
 
 def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
@@ -269,83 +273,15 @@ def _data(features, known, kept, wide: ModelConfig, config: TrainingConfig):
     log, examples = padded(log, examples, **{k: power_of_two(n) for k, n in room.items()})
     catalogue, width = catalogue_arrays(features), candidate_widths(features, config.num_sampled)
     codes = catalogue.interest_codes
+    codes = np.where(codes < features.num_interests, codes, wide.num_interests)
     more = ((0, 0), (0, power_of_two(codes.shape[1]) - codes.shape[1]))
+    content = catalogue.content
+    labels = [end_of_labels(features)] * (wide.content_dim - content.shape[1])
     catalogue = catalogue._replace(
-        interest_codes=np.pad(codes, more, constant_values=features.num_interests),
+        content=np.insert(content, labels, 0, axis=1) if labels else content,
+        interest_codes=np.pad(codes, more, constant_values=wide.num_interests),
         interest_shares=np.pad(catalogue.interest_shares, more),
     )
     rows = {name: pad(getattr(catalogue, name), wide.num_items) for name in catalogue._fields[:-1]}
     width = None if width is None else pad(width, wide.num_items)
     return log, catalogue._replace(**rows), width, examples
-
-
-def _room(number: int) -> int:
-    """A little more than so many rows, the same for as many as come in some updates."""
-    step = max(power_of_two(number) // 4, 64)
-    return -(-number // step) * step
-
-
-def resized(params: Packed, rows: int) -> Packed:
-    """The weights with so many rows in the tables of items; rows of zeros stand behind."""
-    sized = {n: pad(t[:rows], rows) if n in ITEM_TABLES else t for n, t in params.tables.items()}
-    return Packed({n: np.asarray(table) for n, table in sized.items()}, np.asarray(params.others))
-
-
-def _grown(predictor: Predictor, features: Features, shape: ModelConfig) -> Packed:
-    """The weights with rows for what is new, in NumPy."""
-    leaves = leaves_of(nnx.split(predictor.model)[1])
-    old = {name: np.asarray(leaf) for name, leaf in leaves.items()}
-    grown = old | _of_items(old, predictor.features, features)
-    if features.num_interests > predictor.features.num_interests:
-        grown |= _of_interests(old, predictor, features)
-    like = abstract_params(shape)
-    return _packed(like, [grown[name] for name in leaves_of(like)])
-
-
-def _packed(like: nnx.State, leaves: list) -> Packed:
-    """Weights in NumPy, of leaves in the order of those of `like`."""
-    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(jax.tree.structure(like), leaves)))
-
-
-def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.ndarray]:
-    """Tables of items, with what content and frequency say of the new ones (ridge regression)."""
-    events = np.log1p(features.items["events"].to_numpy())
-    given = np.column_stack([item_content(features), events, np.ones(len(events))])
-    given = given.astype(np.float32)
-    known = given[: old.num_items]
-    square = known.T @ known + _RIDGE * np.eye(known.shape[1])
-    tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)
-    said = given[old.num_items :] @ np.linalg.solve(square, known.T @ tables)
-    ends = np.cumsum([weights[name][0].size for name in ITEM_TABLES])[:-1]
-    rows = zip(ITEM_TABLES, np.split(said.astype(np.float32), ends, axis=1), strict=True)
-    return {
-        name: np.concatenate([weights[name], new.reshape(-1, *weights[name].shape[1:])])
-        for name, new in rows
-    }
-
-
-def _of_interests(weights: dict, predictor: Predictor, features: Features):
-    """What has a row or column per interest; new ones are like the mean of the known ones."""
-    old, shape = predictor.features.num_interests, predictor.model.config
-    more = features.num_interests - old
-
-    def longer(array: np.ndarray, axis: int) -> np.ndarray:
-        mean = array.mean(axis=axis, keepdims=True)
-        return np.concatenate([array, np.repeat(mean, more, axis=axis)], axis=axis)
-
-    found = {f"interest_correction.{n}": -1 for n in ("kernel", "bias")}
-    found = {name: longer(weights[name], axis) for name, axis in found.items()}
-    share, prior = interest_prior_of(features), weights["interest_prior"]
-    off = np.median(prior - share[:old])
-    found["interest_prior"] = np.append(prior, share[old:] + off).astype(np.float32)
-    if features.interest_source != "behaviour":  # labels stand between content and modalities
-        own = features.content.shape[1]
-        before, labels, after = np.split(weights["content.kernel"], [own, own + old])
-        found["content.kernel"] = np.concatenate([before, longer(labels, 0), after])
-    name = "tower.layers.0.kernel"
-    first, scales = shape.item_dim * (shape.num_sums + 1), len(shape.scales_days)
-    ends = [first, first + scales * old]
-    before, own, after = np.split(weights[name], ends)
-    own = longer(own.reshape(scales, old, -1), 1).reshape(-1, own.shape[1])
-    found[name] = np.concatenate([before, own, after])
-    return found

@@ -9,16 +9,19 @@ import polars as pl
 import pytest
 from flax import nnx
 
+from interestkit import updating
+from interestkit.enlarging import _room, grown_weights
 from interestkit.examples import TrainingConfig, item_content
 from interestkit.features import fit_features
 from interestkit.growing import grow_features
 from interestkit.linear import add_linear_part
+from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
 from interestkit.packing import by_name
 from interestkit.prediction import Predictor
 from interestkit.simulation import simulate
 from interestkit.training import fit, train_epoch
-from interestkit.updating import _between, _grown, _moments, _room, _steps, update
+from interestkit.updating import _between, _moments, _steps, update
 
 LOG = simulate(num_users=60, num_items=40, num_interests=4, num_bots=0, faults=0, seed=3)
 OLD, NEW = LOG.events[:2000], LOG.events[2000:]
@@ -44,12 +47,14 @@ def updated(predictor, **options):
     return update(predictor, NEW, LOG.items, **given)
 
 
+OPERA = pl.DataFrame(
+    {"item": ["tosca"], "title": ["Tosca"], "interests": [["opera"]]}, schema=LOG.items.schema
+)
+
+
 def update_with_opera(predictor, **more):
     """A new item with a new interest, had by somebody without a history: nothing is trained."""
-    opera = pl.DataFrame(
-        {"item": ["tosca"], "title": ["Tosca"], "interests": [["opera"]]}, schema=LOG.items.schema
-    )
-    items = pl.concat([LOG.items, opera])
+    items = pl.concat([LOG.items, OPERA])
     strangers = NEW[:5].with_columns(item=pl.lit("tosca"), user=pl.lit("who is new"))
     strangers = strangers.unique("time")[:1]
     return update(predictor, strangers, items, progress=False, min_item_events=1, **more)
@@ -86,6 +91,19 @@ def test_room_behind_the_items_changes_no_prediction(before):
     for name, array in arrays(before).items():
         rows = tuple(slice(size) for size in array.shape)
         np.testing.assert_allclose(own[name][rows], array, rtol=0, atol=1e-20)
+
+
+def test_room_for_more_interests_changes_no_loss(monkeypatch):
+    features = fit_features(OLD, LOG.items)
+    shape = SHAPE | {"dropout": 0.0, "event_dropout": 0.0}
+    model = fit(features, features.histories(OLD), config=QUICK, progress=False, **shape).model
+    before = Predictor(features=features, model=model)
+    with_room = updated(before)
+    monkeypatch.setattr(updating, "with_room", lambda shape, _: shape)
+    without = updated(before)
+    assert features.num_interests % 8
+    for name in LOSSES:
+        assert with_room.curve[name].to_list() == pytest.approx(without.curve[name].to_list(), 1e-5)
 
 
 def test_moments_are_all_new_ones_and_the_share_of_old_ones_that_was_asked_for(before):
@@ -145,8 +163,7 @@ def test_weights_of_new_items_are_those_of_a_ridge_regression_on_the_known_ones(
     features = grow_features(before.features, NEW, LOG.items, past=OLD, min_item_events=1)
     new = before.features.num_items
     assert features.num_items > new
-    shape = replace(before.model.config, num_items=features.num_items)
-    grown = _grown(before, features, shape).tables["item_vectors"]
+    grown = grown_weights(before, features)["item_vectors"]
     events = np.log1p(features.items["events"].to_numpy())
     given = np.column_stack([item_content(features), events, np.ones(len(events))])
     rows = np.concatenate([given[:new], np.sqrt(10) * np.eye(given.shape[1])])
@@ -165,13 +182,13 @@ def test_weights_go_as_far_as_the_root_of_the_share_of_new_events(before):
     assert (of_items[old.num_items :] == 1).all()
     total, known = features.items["events"].sum(), old.items["events"].sum()
     assert of_all == pytest.approx(((total - known) / total) ** 0.5)
-    shape = replace(before.model.config, num_items=features.num_items)
-    start = _grown(before, features, shape)
+    start = grown_weights(before, features)
     end = jax.tree.map(lambda array: array + 1, start)
-    found = _between(shape, start, end, (of_all, of_items, of_interests))
-    moved = found.tables["item_bias"] - start.tables["item_bias"]
-    np.testing.assert_allclose(moved, of_items, rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(found.others - start.others, of_all, rtol=1e-4, atol=1e-6)
+    found = _between(start, end, (of_all, of_items, of_interests))
+    moved = {name: array - start[name] for name, array in found.items()}
+    np.testing.assert_allclose(moved.pop("item_bias"), of_items, rtol=1e-4, atol=1e-6)
+    for name in set(moved) - {"item_vectors", "repeat_item_bias"}:
+        np.testing.assert_allclose(moved[name], of_all, rtol=1e-4, atol=1e-6)
 
 
 def test_linear_part_grows_by_zeros(before):
@@ -198,13 +215,17 @@ def test_next_update_compiles_no_epoch(before):
     past = LOG.events[: 2000 + half]
     late = NEW[half:].filter(NEW["time"][half:] > first.predictor.features.fitted_until)
     past = past.filter(past["time"] <= first.predictor.features.fitted_until)
-    second = update(first.predictor, late, LOG.items, past=past, config=QUICK, progress=False)
+    late = late.with_columns(item=pl.concat([pl.Series(["tosca"] * 5), late["item"][5:]]))
+    items = pl.concat([LOG.items, OPERA])
+    second = update(first.predictor, late, items, past=past, config=QUICK, progress=False)
     assert second.num_moments > 0
+    assert second.new_interests == ("opera",)
     assert train_epoch._cache_size() == programs
 
 
 def test_room_is_a_quarter_at_most_of_a_power_of_two():
-    assert [_room(n) for n in (1, 64, 65, 1000, 1025, 28_094)] == [64, 64, 128, 1024, 1536, 32_768]
+    assert [_room(n, 64) for n in (1, 64, 65, 1000, 1025)] == [64, 64, 128, 1024, 1536]
+    assert [_room(n, 8) for n in (3, 8, 289)] == [8, 8, 384]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ are when they are, for all users at random, says which distances are no more tha
 whole users keeps what their events have to do with one another, so that busy users raise no alarm.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -136,11 +135,12 @@ def drift(
     rows = [_compared(aspect, *pair, signs) for aspect, pair in counts]
     if scores is not None:
         rows.append(_of_scores(scores, swaps, seed))
-    whole = _corrected(rows)
+    corrected = holm(np.array([row["p"] for row in rows]))
+    whole = [row | {"p_corrected": p} for row, p in zip(rows, corrected, strict=True)]
     own = [_interests(window, features, places) for window in windows]
     single = _single_interests(*own, features.interests, signs)
     return Drift(
-        table=pl.concat([whole, single]),
+        table=_as_table(whole + single),
         since=edges[0],
         between=edges[1],
         until=edges[2],
@@ -282,7 +282,7 @@ def _of_scores(scores: tuple[pl.DataFrame, pl.DataFrame], swaps: int, seed: int)
     return row | _tested(*_distances(p, q), fall, -fall)
 
 
-def _single_interests(before, after, names, signs) -> pl.DataFrame:
+def _single_interests(before, after, names, signs) -> list[dict]:
     """A row for each interest: its share before and after."""
     p, q = (_shares(c) for c in _swapped(before, after, signs))
     change = np.abs(q - p)
@@ -293,7 +293,7 @@ def _single_interests(before, after, names, signs) -> pl.DataFrame:
         row = {"aspect": "interest", "name": name, "before": own[0, 0], "after": new[0, 0]}
         row |= _tested(*_distances(own, new), change[:, number], new[:, 0] - own[:, 0])
         rows.append(row | {"p_corrected": _p(largest, change[0, number])})
-    return _as_table(rows)
+    return rows
 
 
 def _p(statistics: np.ndarray, seen: float) -> float:
@@ -301,14 +301,8 @@ def _p(statistics: np.ndarray, seen: float) -> float:
     return float((statistics >= seen - 1e-12).mean())
 
 
-def _corrected(rows: list[dict]) -> pl.DataFrame:
-    """The table of all aspects, with Holm's correction."""
-    corrected = holm(np.array([row["p"] for row in rows]))
-    return _as_table(row | {"p_corrected": p} for row, p in zip(rows, corrected, strict=True))
-
-
-def _as_table(rows: Iterable[dict]) -> pl.DataFrame:
+def _as_table(rows: list[dict]) -> pl.DataFrame:
     numbers = ("before", "after", "psi", "chance", "js", "low", "high", "p", "p_corrected")
     schema = dict.fromkeys(("aspect", "name"), pl.String) | dict.fromkeys(numbers, pl.Float64)
-    table = pl.DataFrame(list(rows), schema=schema)
+    table = pl.DataFrame(rows, schema=schema)
     return table.with_columns(is_drift=pl.col("p_corrected") <= LEVEL)

@@ -13,25 +13,8 @@ import polars as pl
 
 from interestkit.bounded import check_parquet
 from interestkit.reading import check_begin
-from interestkit.rules import (
-    ORDER,
-    STAGE,
-    Rules,
-    in_place,
-    numbered,
-    windows,
-    with_sessions,
-)
-from interestkit.schema import (
-    ITEM,
-    KIND,
-    KINDS,
-    SESSION,
-    TIME,
-    USER,
-    VALUE,
-    check_kinds,
-)
+from interestkit.rules import ORDER, STAGE, Rules, in_place, numbered, windows, with_sessions
+from interestkit.schema import ITEM, KIND, KINDS, SESSION, TIME, USER, VALUE, check_kinds
 from interestkit.shards import files_by, part_name
 
 _SHARD = "shard"
@@ -74,7 +57,8 @@ class OnPolars:
         names = self._partition(rows, job)
         paths = sorted(job.folder.iterdir())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ranks = {column: _ranks(own) for column, own in names.items()}
+            # place of each name in their order
+            ranks = {c: own.rank("ordinal").cast(pl.UInt32) - 1 for c, own in names.items()}
             cleaned = list(pool.map(partial(self._clean, job=job, ranks=ranks), paths))
             pairs, dropped = (pl.concat(tables).lazy() for tables in zip(*cleaned, strict=True))
             del cleaned
@@ -247,11 +231,6 @@ def _scan_files(pattern: str) -> pl.LazyFrame:
 
 def _in_order(codes: nw.LazyFrame) -> pl.DataFrame:
     return codes.collect("polars").to_native().sort(_CODE)
-
-
-def _ranks(names: pl.Series) -> pl.Series:
-    """Place of each name in their order."""
-    return names.rank("ordinal").cast(pl.UInt32) - 1
 
 
 def _lookup(codes: pl.Series, keys: pl.Series, length: int) -> pl.Series:

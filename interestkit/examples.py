@@ -73,8 +73,8 @@ class TrainingConfig:
         check_one_of(("users", "moments"), draw=self.draw)
         check_at_least(1, **{name: getattr(self, name) for name in _COUNTS})
         check_above_0(learning_rate=self.learning_rate)
-        for name in ("weight_decay", "interest_weight", "sequence_weight"):
-            check_at_least(0, **{name: getattr(self, name)})
+        check_at_least(0, weight_decay=self.weight_decay, interest_weight=self.interest_weight)
+        check_at_least(0, sequence_weight=self.sequence_weight)
         if not 0 <= self.single_part_share <= 0.5:
             raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
         check_within("[0, 1)", modality_dropout=self.modality_dropout)
@@ -254,11 +254,6 @@ def draw(config: TrainingConfig, key, *, num_events: int, num_items: int) -> Dra
     return Draws(*in_shapes(jax.random.bits(key, (sum(map(math.prod, shapes)),)), shapes))
 
 
-def _share(bits: UInt32[Array, "*places"]) -> Float[Array, "*places"]:
-    """Random bits as numbers in [0, 1)."""
-    return (bits >> 8).astype(jnp.float32) / 2**24
-
-
 def _below(bits: UInt32[Array, "*places"], limit) -> Int[Array, "*places"]:
     """Random bits as whole numbers in 0..limit - 1, each as likely to within limit / 2^32.
 
@@ -303,7 +298,8 @@ def _draw_real(bits, num_real, padded) -> Int[Array, "steps batch"]:
 def draw_parts(config: TrainingConfig, draws: Draws, num_blocks: int = 0):
     """Which parts of item vectors count in each step, mostly both, and which blocks of content."""
     choices = jnp.array([PARTS["content"], PARTS["collaborative"], PARTS["hybrid"]])
-    share = _share(draws.parts) / max(config.single_part_share, 1e-9)
+    share = (draws.parts >> 8).astype(jnp.float32) / 2**24  # in [0, 1)
+    share /= max(config.single_part_share, 1e-9)
     parts = choices[jnp.minimum(share, 2.0).astype(int)]
     if not num_blocks:
         return parts

@@ -107,7 +107,7 @@ def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
     before, judged = split.before(part), split.judged_users(part)
     if judged.is_empty():
         raise ValueError(f"{part} has no user with an event before the moment of prediction")
-    all_moments = split.moments_test if part == "test" else split.moments_validation
+    all_moments = getattr(split, f"moments_{part}")
     moments = judged.to_frame(USER).join(all_moments, on=USER, maintain_order="left")
     if split.method == "temporal" and features.fitted_until >= moments[TIME].min():
         raise ValueError(

@@ -160,9 +160,7 @@ class Predictor:
     def save(self, folder: str | Path) -> Path:
         """The folder, to which model and features are written together."""
         packed = self.features.pack()
-        weights = {
-            f"weights.{name}": np.asarray(array) for name, array in by_name(self._split[1]).items()
-        }
+        weights = {f"weights.{name}": leaf for name, leaf in by_name(self._split[1]).items()}
         linear = {} if self.linear is None else {"linear": self.linear}
         return save_folder(
             folder,
@@ -197,9 +195,8 @@ class Predictor:
             raise ValueError("model and features must be of one catalogue")
         state = abstract_params(config)
         shapes = {f"weights.{name}": leaf.shape for name, leaf in by_name(state).items()}
-        check_arrays(stored.arrays, "f", **shapes)
         linear = {"linear": (features.num_items,) * 2} if "linear" in stored.arrays else {}
-        check_arrays(stored.arrays, "f", **linear)
+        check_arrays(stored.arrays, "f", **shapes, **linear)
         state = jax.tree.unflatten(
             jax.tree.structure(state), place([stored.arrays[name] for name in shapes])
         )

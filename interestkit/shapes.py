@@ -68,8 +68,8 @@ class ModelConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
         object.__setattr__(self, "content_blocks", tuple(self.content_blocks))
         check_at_least(1, **{name: getattr(self, name) for name in _SIZES})
-        for name in ("dropout", "event_dropout", "layer_dropout"):
-            check_within("[0, 1)", **{name: getattr(self, name)})
+        check_within("[0, 1)", dropout=self.dropout, event_dropout=self.event_dropout)
+        check_within("[0, 1)", layer_dropout=self.layer_dropout)
         check_within("[0, 1]", pool_power=self.pool_power)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")

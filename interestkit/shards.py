@@ -16,13 +16,7 @@ import numpy as np
 import polars as pl
 
 from interestkit.bounded import read_back, read_parquet
-from interestkit.files import (
-    check_file,
-    read_checked,
-    sha256_of,
-    write_atomically,
-    write_checked,
-)
+from interestkit.files import check_file, read_checked, sha256_of, write_atomically, write_checked
 from interestkit.limits import check_at_least
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 

@@ -145,7 +145,7 @@ class Split:
     def _moments(self, part: str) -> pl.DataFrame:
         if part not in ("validation", "test"):
             raise ValueError(f"part must be 'validation' or 'test', got {part!r}")
-        return self.moments_validation if part == "validation" else self.moments_test
+        return getattr(self, f"moments_{part}")
 
     def _parts_before(self, part: str) -> pl.DataFrame:
         return self.train if part == "validation" else pl.concat([self.train, self.validation])

@@ -44,13 +44,7 @@ from interestkit.model import ModelConfig, graphdef
 from interestkit.packing import unpack
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
-from interestkit.training import (
-    Rates,
-    State,
-    optimizer_of,
-    parted,
-    train_epoch,
-)
+from interestkit.training import Rates, State, optimizer_of, parted, train_epoch
 
 # few and long steps: a weight of a new item moves no further than the sum of the rates
 UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)

@@ -18,14 +18,7 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.mixing import hide_seen, mix_repeats
-from interestkit.model import (
-    HIDDEN,
-    PARTS,
-    Catalogue,
-    ModelConfig,
-    Moment,
-    graphdef,
-)
+from interestkit.model import HIDDEN, PARTS, Catalogue, ModelConfig, Moment, graphdef
 from interestkit.packing import Packed, unpack
 from interestkit.ranking import top_k
 

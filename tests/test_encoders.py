@@ -54,6 +54,41 @@ def test_sentence_transformers_are_asked_for_the_model(monkeypatch):
     np.testing.assert_array_equal(own.vectors, np.full((3, 2), 3))
 
 
+def test_a_model_of_sentence_transformers_in_a_folder_gives_its_own_vectors(tmp_path):
+    package = pytest.importorskip("sentence_transformers", reason="no extra sentences")
+    modules = pytest.importorskip("sentence_transformers.sentence_transformer.modules")
+    tokenizers = pytest.importorskip("tokenizers")
+    words = {"small": 0, "dog": 1, "bond": 2, "markets": 3, "puppy": 4, "[UNK]": 5}
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    vectors = np.arange(12, dtype=np.float32).reshape(6, 2)
+    static = modules.StaticEmbedding(tokenizer, embedding_weights=vectors)
+    package.SentenceTransformer(modules=[static], device="cpu").save(str(tmp_path / "model"))
+    own = text_vectors(
+        ITEMS, encoder=f"sentence-transformers/{tmp_path / 'model'}", progress=False
+    ).of(pl.Series(["search:puppy", "2", "3"]))
+    np.testing.assert_allclose(own.vectors, [vectors[4], vectors[2:4].mean(axis=0), [0, 0]])
+
+
+def test_timm_gives_pooled_features_of_pictures(tmp_path, monkeypatch):
+    """Random weights: the ones that are trained would have to be downloaded."""
+    timm = pytest.importorskip("timm", reason="the extra image is not installed")
+    pillow = pytest.importorskip("PIL.Image")
+    make = timm.create_model
+    monkeypatch.setattr(
+        timm, "create_model", lambda *names, **o: make(*names, **o | {"pretrained": False})
+    )
+    paths = {}
+    for name, colour in (("red", (255, 0, 0)), ("blue", (0, 0, 255)), ("red again", (255, 0, 0))):
+        paths[name] = tmp_path / f"{name}.png"
+        pillow.new("RGBA", (40, 30), colour).save(paths[name])
+    own = image_vectors(paths, progress=False)
+    assert own.encoder.startswith("timm/mobilenetv4")
+    assert own.vectors.shape == (3, 1280)
+    np.testing.assert_allclose(own.vectors[0], own.vectors[2], rtol=1e-4, atol=1e-5)
+    assert np.abs(own.vectors[0] - own.vectors[1]).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("module", "make", "package"),
     [
@@ -97,6 +132,7 @@ def test_a_function_of_ones_own_gets_the_files_in_batches(tmp_path):
         image_vectors(paths, encoder=lambda _: np.ones((2, 1)), progress=False)
 
 
+@pytest.mark.filterwarnings("ignore:.* is deprecated and slated for removal:DeprecationWarning")
 def test_sounds_are_told_apart_by_their_pitch(tmp_path):
     pytest.importorskip("librosa", reason="the extra audio is not installed")
     paths = {}

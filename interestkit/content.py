@@ -122,9 +122,7 @@ def clusters_from_behaviour(
         warnings.filterwarnings("ignore", "One of the clusters is empty")
         _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(0), minit="++")
     events = np.bincount(cluster[item], minlength=num_clusters)
-    rank = np.empty(num_clusters, int)
-    rank[np.lexsort((np.arange(num_clusters), -events))] = np.arange(num_clusters)
-    return rank[cluster]
+    return np.argsort(np.argsort(-events, kind="stable"))[cluster]  # its place among them
 
 
 def content_vectors(

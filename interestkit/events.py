@@ -80,15 +80,11 @@ class EventLog:
         """Number of different items that have an event; a missing item is none."""
         return self.events[ITEM].drop_nulls().n_unique()
 
-    def _summary(self) -> str:
-        counts = f"{self.num_events:,} events, {self.num_users:,} users, {self.num_items:,} items"
-        times = self.events[TIME].drop_nulls()
-        if len(times) == 0:
-            return counts
-        return f"{counts}, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}"
-
     def __repr__(self) -> str:
-        return f"EventLog({self.name!r}: {self._summary()})"
+        counts = f"{self.num_events:,} events, {self.num_users:,} users, {self.num_items:,} items"
+        first, last = self.events[TIME].min(), self.events[TIME].max()
+        span = f", {first:%Y-%m-%d} to {last:%Y-%m-%d}" if first else ""
+        return f"EventLog({self.name!r}: {counts}{span})"
 
     def _repr_html_(self) -> str:
         return reprs.of_log(self)

@@ -67,16 +67,13 @@ class Rules:
     Args:
         missing: Apply the three missing rules. Without them a missing user or item counts as
             one user or item in the rule rare.
-        impossible_time: Apply the rule of that name.
+        impossible_time, cancelled, duplicates, bots, kcore: Apply the rules impossible_time,
+            cancelled, duplicate, bot and rare.
         earliest: First possible moment, ISO 8601; UTC where it names no zone.
         latest: Last possible moment; None is the present.
         value_range: Lowest and highest possible value; None applies no such rule.
-        cancelled: Apply the rule of that name.
-        duplicates: Apply the rule duplicate.
-        bots: Apply the rule bot.
         max_moments_per_hour: Different moments of one user in a clock hour, 1 or more.
         max_hours_per_day: Clock hours with events of one user in a UTC day, 1 to 24.
-        kcore: Apply the rule rare.
         min_user_events: Events that each user must have, 1 or more.
         min_item_events: Events that each item must have, 1 or more.
 

@@ -121,12 +121,17 @@ class Split:
             users, items, judged_users, and new_item_share (the share of its events on items
             without an event in the parts before); the last two are null for "train".
         """
-        rows = [self._summarise("train", self.train)]
-        for part in ("validation", "test"):
-            events, old = getattr(self, part), self._parts_before(part)[ITEM].unique()
-            share = (~events[ITEM].is_in(old.implode())).mean()
-            row = self._summarise(part, events)
-            rows.append({**row, "judged_users": len(self.judged_users(part)), _SHARE: share})
+        rows = []
+        for part in ("train", "validation", "test"):
+            events = getattr(self, part)
+            row = {"part": part, "start": events[TIME].min(), "end": events[TIME].max()}
+            row |= {"events": len(events), "users": events[USER].n_unique()}
+            row |= {"items": events[ITEM].n_unique(), "judged_users": None, _SHARE: None}
+            if part != "train":
+                old = self._parts_before(part)[ITEM].unique().implode()
+                row["judged_users"] = len(self.judged_users(part))
+                row[_SHARE] = (~events[ITEM].is_in(old)).mean()
+            rows.append(row)
         return pl.DataFrame(rows, schema_overrides={"judged_users": pl.Int64, _SHARE: pl.Float64})
 
     def save(self, folder: str | Path) -> Path:
@@ -149,19 +154,6 @@ class Split:
 
     def _parts_before(self, part: str) -> pl.DataFrame:
         return self.train if part == "validation" else pl.concat([self.train, self.validation])
-
-    @staticmethod
-    def _summarise(part: str, events: pl.DataFrame) -> dict[str, object]:
-        return {
-            "part": part,
-            "start": events[TIME].min(),
-            "end": events[TIME].max(),
-            "events": len(events),
-            "users": events[USER].n_unique(),
-            "items": events[ITEM].n_unique(),
-            "judged_users": None,
-            _SHARE: None,
-        }
 
 
 def temporal_split(

@@ -38,6 +38,7 @@ from interestkit.examples import (
 from interestkit.features import Features
 from interestkit.growing import checked, grow_features
 from interestkit.histories import Histories
+from interestkit.limits import check_within
 from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
 from interestkit.model import ModelConfig, graphdef
@@ -152,7 +153,9 @@ def update(
     """
     began = time.perf_counter()
     config = UPDATE if config is None else config
-    _check(config, replay)
+    check_within("[0, 1)", replay=replay)
+    if config.task != "next":
+        raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
     old = predictor.features
     new, past = checked(old, new_events, past)
     options = {"until": until, "min_item_events": min_item_events, "modalities": modalities}
@@ -183,13 +186,6 @@ def update(
         seed=seed,
         seconds=time.perf_counter() - began,
     )
-
-
-def _check(config: TrainingConfig, replay: float) -> None:
-    if not 0 <= replay < 1:
-        raise ValueError(f"replay must be in [0, 1) (share of old moments), got {replay}")
-    if config.task != "next":
-        raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
 
 
 def _moments(

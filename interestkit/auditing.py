@@ -4,6 +4,7 @@ import html
 import math
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import combinations
 
 import numpy as np
 import polars as pl
@@ -13,6 +14,7 @@ from interestkit import schema
 from interestkit.content import WORD
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
+from interestkit.markup import html_table
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, TITLE, USER
 from interestkit.splitting import Split
 
@@ -78,11 +80,7 @@ class Audit:
         head = f"<p>{html.escape(self._title())}</p>"
         if self.findings.is_empty():
             return head
-        body = "".join(
-            "<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>"
-            for row in [self.findings.columns, *self.findings.rows()]
-        )
-        return f"{head}<table>{body}</table>"
+        return head + html_table(self.findings.to_dict(as_series=False), caption="Findings")
 
     @property
     def _leaks(self) -> pl.DataFrame:
@@ -160,7 +158,7 @@ def audit(
         recommender system offline evaluation, ACM TOIS 41(3), doi:10.1145/3569930.
     """
     cut = split.cut(part)
-    moments = _moments(split, part)
+    moments = getattr(split, f"moments_{part}")
     if moments.is_empty():
         raise ValueError(f"{part} has no moment at which a user is predicted")
     earlier = pl.concat([getattr(split, name) for name in _ORDER[part][:-1]])
@@ -183,15 +181,13 @@ def audit(
 
 
 def _duplicates(split: Split, part: str) -> list[tuple]:
-    order = _ORDER[part]
     findings = []
-    for number, later in enumerate(order):
-        for earlier in order[:number]:
-            rows, others = getattr(split, earlier), getattr(split, later)
-            near = pl.col(TIME).is_between(others[TIME].min(), others[TIME].max())
-            both = rows.filter(near).join(others, on=_KEY, how="semi")
-            meaning = "The same user, item, time and kind: what is to be predicted is known."
-            findings += _event_finding(DUPLICATE, f"{earlier} and {later}", both, meaning)
+    for earlier, later in combinations(_ORDER[part], 2):
+        rows, others = getattr(split, earlier), getattr(split, later)
+        near = pl.col(TIME).is_between(others[TIME].min(), others[TIME].max())
+        both = rows.filter(near).join(others, on=_KEY, how="semi")
+        meaning = "The same user, item, time and kind: what is to be predicted is known."
+        findings += _event_finding(DUPLICATE, f"{earlier} and {later}", both, meaning)
     return findings
 
 
@@ -201,7 +197,7 @@ def _late_events(split: Split, part: str) -> list[tuple]:
     for number, name in enumerate(order[:-1]):
         later = order[number + 1 :]
         held = pl.concat([getattr(split, each) for each in later])
-        bounds = pl.concat([_moments(split, each) for each in later])
+        bounds = pl.concat([getattr(split, f"moments_{each}") for each in later])
         late = _with_bound(split, getattr(split, name), bounds).filter(_IS_LATE)
         late = late.join(held, on=_KEY, how="anti")
         ties = late.filter(pl.col(TIME) == pl.col(_BOUND)).join(held, on=TIME, how="semi")
@@ -216,7 +212,7 @@ def _early_events(split: Split, part: str) -> list[tuple]:
     """Events of the held-out parts before their moment; duplicates are left out."""
     findings = []
     for number, name in enumerate(_ORDER[part][1:], start=1):
-        bounded = _with_bound(split, getattr(split, name), _moments(split, name))
+        bounded = _with_bound(split, getattr(split, name), getattr(split, f"moments_{name}"))
         early = bounded.filter(~_IS_LATE)
         for each in _ORDER[part][:number]:
             early = early.join(getattr(split, each), on=_KEY, how="anti")
@@ -230,7 +226,7 @@ def _fitted_too_late(features: Features, known: pl.DataFrame, cut: datetime | No
     is_late = features.fitted_until >= cut if cut else last is None or features.fitted_until > last
     example = f"fitted until {features.fitted_until}, the last known event is at {last}"
     meaning = "The last event that the features were fitted on may not be known."
-    return [_finding(FITTED, "features.fitted_until", 1, example, meaning)] if is_late else []
+    return [("leak", FITTED, "features.fitted_until", 1, example, meaning)] if is_late else []
 
 
 def _unexplained_items(features: Features, known: pl.DataFrame) -> list[tuple]:
@@ -244,7 +240,7 @@ def _unexplained_items(features: Features, known: pl.DataFrame) -> list[tuple]:
     item, fitted, few = excess.sort("known", ITEM).row(0)
     example = f"item {_short(item)}, events counted {fitted:,}, events known {few:,}"
     meaning = "More events than may be known; with 0 known only held-out events name the item."
-    return [_finding(FITTED, "features.items", len(excess), example, meaning)]
+    return [("leak", FITTED, "features.items", len(excess), example, meaning)]
 
 
 def _unexplained_interests(
@@ -265,7 +261,7 @@ def _unexplained_interests(
     item, name = new.sort(INTERESTS, ITEM).row(0)
     example = f"interest {_short(name)}, carried by item {_short(item)}"
     meaning = "Only items without a known event carry it, so the list of interests knows them."
-    return [_finding(FITTED, "features.interests", new[INTERESTS].n_unique(), example, meaning)]
+    return [("leak", FITTED, "features.interests", new[INTERESTS].n_unique(), example, meaning)]
 
 
 def _late_snapshots(features: Features, cut: datetime | None) -> list[tuple]:
@@ -276,7 +272,7 @@ def _late_snapshots(features: Features, cut: datetime | None) -> list[tuple]:
         return []
     example = f"the snapshot of {datetime.fromtimestamp(late[0], UTC)}, the cut is at {cut}"
     meaning = "Popularity is taken after the moment at which users are predicted."
-    return [_finding(POPULARITY, "features.snapshot_seconds", len(late), example, meaning)]
+    return [("leak", POPULARITY, "features.snapshot_seconds", len(late), example, meaning)]
 
 
 def _unexplained_popularity(features: Features, known: pl.DataFrame) -> list[tuple]:
@@ -302,7 +298,7 @@ def _unexplained_popularity(features: Features, known: pl.DataFrame) -> list[tup
     name = _short(features.items[ITEM][int(item)])
     example = f"item {name}, popularity {given:.4g}, explained {explained:.4g}"
     meaning = "Events that may not be known were counted in the popularity before a snapshot."
-    return [_finding(POPULARITY, "features.popularity", int(is_over.sum()), example, meaning)]
+    return [("leak", POPULARITY, "features.popularity", int(is_over.sum()), example, meaning)]
 
 
 def _explained(
@@ -312,7 +308,7 @@ def _explained(
     weights: Float[np.ndarray, " events"],
     days: float,
 ) -> Float[np.ndarray, "snapshots items"]:
-    """log(1 + decayed weight of the events of each item strictly before each snapshot)."""
+    """As `popularity.popularity_at`, which it checks: log(1 + decayed weight before a snapshot)."""
     edges = features.snapshot_seconds.astype(np.int64)
     first = np.searchsorted(edges, seconds, side="right")  # the first snapshot that counts it
     counts = first < len(edges)
@@ -348,7 +344,7 @@ def _late_attributes(
     name, attribute, time = late.select(*columns).sort(TIME, whose[0], _ATTRIBUTE).row(0)
     example = f"{whose[0]} {_short(name)}, attribute {_short(attribute)}, known since {time}"
     meaning = "It did not exist yet at the moment of prediction."
-    return [_finding(ATTRIBUTE, "attributes", len(late), example, meaning)]
+    return [("leak", ATTRIBUTE, "attributes", len(late), example, meaning)]
 
 
 def _later_events_of_others(moments: pl.DataFrame, known: pl.DataFrame) -> list[tuple]:
@@ -359,11 +355,7 @@ def _later_events_of_others(moments: pl.DataFrame, known: pl.DataFrame) -> list[
     user, moment = ahead.select(USER, TIME).row(0)
     example = f"user {_short(user)} is predicted at {moment}, known events run until {last}"
     meaning = "By its nature leave-last-out lets a model know what others did later; no alarm."
-    return [_finding(ACROSS_USERS, "known events", len(ahead), example, meaning, level="note")]
-
-
-def _moments(split: Split, part: str) -> pl.DataFrame:
-    return {"validation": split.moments_validation, "test": split.moments_test}[part]
+    return [("note", ACROSS_USERS, "known events", len(ahead), example, meaning)]
 
 
 def _with_bound(split: Split, events: pl.DataFrame, moments: pl.DataFrame) -> pl.DataFrame:
@@ -380,13 +372,7 @@ def _event_finding(leak: str, table: str, rows: pl.DataFrame, meaning: str) -> l
         return []
     user, item, time, kind = rows.select(_KEY).sort(TIME, USER, ITEM, KIND).row(0)
     example = f"user {_short(user)}, item {_short(item)}, {time}, {kind}"
-    return [_finding(leak, table, len(rows), example, meaning)]
-
-
-def _finding(
-    leak: str, table: str, count: int, example: str, meaning: str, *, level: str = "leak"
-) -> tuple:
-    return level, leak, table, count, example, meaning
+    return [("leak", leak, table, len(rows), example, meaning)]
 
 
 def _short(name: object) -> str:

@@ -15,6 +15,10 @@ _ROOM = 1 << 26  # bytes that a Parquet file may unpack to, whatever its own siz
 _EXPANSION = 1_000  # ... and as a multiple of its size
 _PLAIN_DTYPES = "biufcUSmM"  # bool, integers, floats, complex, text, bytes, time spans, times
 _LONGEST_HEADER = 10_000  # bytes of the header of an array
+_HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
 # What reading a damaged archive raises; a password is a RuntimeError, a strange header may be any.
 _NO_ARCHIVE = (zipfile.BadZipFile, ValueError, OSError, EOFError, RuntimeError, TypeError)
 _NO_ARCHIVE += (LookupError, MemoryError, SyntaxError)
@@ -35,6 +39,33 @@ def read_parquet(path: Path | BytesIO, columns: Sequence[str] | None = None) -> 
             64 MiB and 1,000 times its size.
     """
     import pyarrow as pa
+
+    with _parquet(path) as (file, room):
+        empty = file.schema_arrow.empty_table()
+        batches, claimed = [], file.metadata.num_rows
+        for batch in file.iter_batches(_BATCH, columns=columns):
+            batch.validate(full=True)
+            batches.append(batch)
+            room -= batch.nbytes
+            if room < 0:
+                raise ValueError(f"unpacks to more than {_EXPANSION:,} times its size")
+        if (num_rows := sum(batch.num_rows for batch in batches)) != claimed:
+            raise ValueError(f"claims {claimed:,} rows, but has {num_rows:,}")
+        names = columns or empty.schema.names
+        table = pa.Table.from_batches(batches) if batches else empty.select(names)
+        return pl.from_arrow(table)
+
+
+def check_parquet(path: Path) -> None:
+    """Raise ValueError if what a Parquet file says of itself cannot be; its values are not read."""
+    with _parquet(path):
+        pass
+
+
+@contextmanager
+def _parquet(path: Path | BytesIO) -> Iterator[tuple]:
+    """A Parquet file whose claims can be true, and the bytes that it may unpack to."""
+    import pyarrow as pa
     from pyarrow import parquet
 
     errors = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, MemoryError)
@@ -43,41 +74,13 @@ def read_parquet(path: Path | BytesIO, columns: Sequence[str] | None = None) -> 
         room = max(_ROOM, _EXPANSION * _size(path))
         with parquet.ParquetFile(path) as file:
             _check_claims(file.metadata, room)
-            empty = file.schema_arrow.empty_table()
-            batches, claimed = [], file.metadata.num_rows
-            for batch in file.iter_batches(_BATCH, columns=columns):
-                batch.validate(full=True)
-                batches.append(batch)
-                room -= batch.nbytes
-                if room < 0:
-                    raise ValueError(f"unpacks to more than {_EXPANSION:,} times its size")
-        if (num_rows := sum(batch.num_rows for batch in batches)) != claimed:
-            raise ValueError(f"claims {claimed:,} rows, but has {num_rows:,}")
-        names = columns or empty.schema.names
-        table = pa.Table.from_batches(batches) if batches else empty.select(names)
-        return pl.from_arrow(table)
+            yield file, room
     except errors as error:
         raise ValueError(f"{path}: cannot be read as .parquet: {brief(error)}") from error
 
 
 def _size(path: Path | BytesIO) -> int:
     return path.getbuffer().nbytes if isinstance(path, BytesIO) else path.stat().st_size
-
-
-def check_parquet(path: Path) -> None:
-    """Raise ValueError if what a Parquet file says of itself cannot be; its values are not read.
-
-    Args:
-        path: The file.
-    """
-    import pyarrow as pa
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
-            _check_claims(file.metadata, max(_ROOM, _EXPANSION * path.stat().st_size))
-    except (pa.ArrowException, OSError, LookupError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: cannot be read as .parquet: {brief(error)}") from error
 
 
 def _check_claims(metadata, room: int) -> None:
@@ -123,9 +126,9 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
         raise ValueError(f"{member.filename!r} must be stored as it is, got it compressed")
     with archive.open(member) as file:
         version = np.lib.format.read_magic(file)
-        if version not in (readers := _HEADERS):
+        if version not in _HEADERS:
             raise ValueError(f"{member.filename!r}: version must be 1.0 or 2.0, got {version}")
-        shape, is_fortran, dtype = readers[version](file, max_header_size=_LONGEST_HEADER)
+        shape, is_fortran, dtype = _HEADERS[version](file, max_header_size=_LONGEST_HEADER)
         left = member.file_size - file.tell()
         if dtype.kind not in _PLAIN_DTYPES:
             raise ValueError(f"{member.filename!r} must hold numbers, text or times, got {dtype}")
@@ -142,17 +145,8 @@ def _read_array(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray
     return flat.view(dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
-_HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
-
-
 def brief(error: BaseException) -> str:
     r"""What an error of a library says, on one line and without advice on its own arguments.
-
-    Args:
-        error: The error.
 
     Example:
         >>> brief(ValueError("no such thing\n\nYou might want to try ..."))
@@ -164,10 +158,7 @@ def brief(error: BaseException) -> str:
 
 @contextmanager
 def naming(source: object) -> Iterator[None]:
-    """Makes a ValueError of what Polars says where a table cannot be read or computed.
-
-    Args:
-        source: Name of the table.
+    """Makes a ValueError of what Polars says where the table `source` cannot be read or computed.
 
     Example:
         >>> with naming("events"):
@@ -183,10 +174,7 @@ def naming(source: object) -> Iterator[None]:
 
 @contextmanager
 def read_back(source: object) -> Iterator[None]:
-    """Makes one ValueError of whatever goes wrong while an object is made of what a file says.
-
-    Args:
-        source: File or folder that it comes from.
+    """Makes one ValueError of whatever goes wrong while an object is made of what `source` says.
 
     Raises:
         ValueError: If the block raises one, or finds a part missing or of another kind.

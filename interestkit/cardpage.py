@@ -33,11 +33,9 @@ body {{ margin: 0; }} @media (prefers-color-scheme: dark) {{ body {{ background:
 
 
 def read_card(path: Path, sections: Sequence[str] = ()) -> dict[str, object]:
-    """The content of a card in a file, which `page` can show.
+    """The content of a card that `ModelCard.save` wrote, which `page` can show.
 
-    Args:
-        path: Where `ModelCard.save` wrote it.
-        sections: Sections that it must have; none stands for those that it has.
+    It must have all `sections`; without any, those that it has will do.
 
     Raises:
         FileNotFoundError: If there is none.

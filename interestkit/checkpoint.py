@@ -118,17 +118,20 @@ def identity_of(
     seed: int,
 ) -> dict[str, object]:
     """What makes a run the same run: settings, seed, and fingerprints of its data."""
-    of_features = (features.item_interests, features.content, features.popularity)
-    of_features += (features.snapshot_seconds, features.is_candidate)
-    of_features += (features.items["events"].to_numpy(),)
-    of_features += tuple(modality.vectors for modality in features.modalities)
+    is_shards = isinstance(histories, Shards)
+    of_features = (
+        *(features.fingerprint.encode(), features.item_interests, features.content),
+        *(features.popularity, features.snapshot_seconds, features.is_candidate),
+        features.items["events"].to_numpy(),
+        *(modality.vectors for modality in features.modalities),
+    )
     return {
         "versions": {"interestkit": __version__} | {name: version(name) for name in _MADE_BY},
         "seed": seed,
         "config": _plain(asdict(config)),
         "shape": _plain(asdict(shape)),
-        "features": _digest([features.fingerprint.encode(), *of_features]),
-        "histories": _of_log(histories),
+        "features": _digest(of_features),
+        "histories": histories.fingerprint if is_shards else _digest(_parts(histories)),
         "validation": "" if validation is None else _digest(_truth(validation)),
     }
 
@@ -136,17 +139,14 @@ def identity_of(
 def save_progress(folder: str | Path, progress: Progress, identity: Mapping[str, object]) -> None:
     """Write how far training has come to `folder`/epoch-NNNNN, and keep the state before it.
 
-    Args:
-        folder: Where to; killed while writing, it still has the states that it had.
-        progress: What is saved, its arrays in NumPy.
-        identity: What `identity_of` says.
+    Arrays are NumPy's. Killed while writing, the folder still has the states that it had.
     """
     epoch = len(progress.rows)
     earlier = [number for number in _saved_epochs(folder) if number < epoch]
     kept = {epoch, *earlier[-1:]}
-    parts = {"state": progress.state, "best": progress.best_params}
-    if not progress.epochs_since_best:
-        del parts["best"]  # the weights of the state are the best
+    parts = {"state": progress.state}
+    if progress.epochs_since_best:  # else the weights of the state are the best
+        parts["best"] = progress.best_params
     meta = {"identity": identity, "rows": progress.rows, "best_epoch": progress.best_epoch}
     meta["before"] = max(earlier, default=0)
     # one that is there was damaged, or training would not be here
@@ -161,19 +161,14 @@ def load_progress(
 ) -> Progress | None:
     """What `save_progress` wrote last; None where there is nothing yet.
 
-    Where the last state is damaged or missing, the one before it is taken, with a warning.
-
-    Args:
-        folder: Where it lies.
-        like: A state of the same structure, whose arrays may be abstract.
-        identity: What `identity_of` says of this run.
+    Where the last state is damaged or missing, the one before it is taken, with a warning. `like`
+    is a state of the same structure, whose arrays may be abstract.
 
     Raises:
         ValueError: If the folder holds something else, no whole state, or the state of another
             run; the message names what differs.
     """
-    epochs = _saved_epochs(folder)
-    if not epochs:
+    if not (epochs := _saved_epochs(folder)):
         return None
     stored = _last_whole(folder, epochs)
     if differing := list(_differing(stored.meta["identity"], identity)):
@@ -259,12 +254,6 @@ def _unnamed(arrays: Mapping[str, np.ndarray], name: str, like):
 def _plain(settings: dict) -> dict:
     """Settings as JSON gives them back."""
     return {k: list(v) if isinstance(v, tuple) else v for k, v in settings.items()}
-
-
-def _of_log(histories: Histories | Shards) -> str:
-    if isinstance(histories, Shards):
-        return histories.fingerprint
-    return _digest(_parts(histories))
 
 
 def _parts(own: Histories) -> Iterable[np.ndarray]:

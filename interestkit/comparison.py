@@ -11,6 +11,8 @@ import polars as pl
 from jaxtyping import Float
 from scipy.special import betaincinv
 
+from interestkit.limits import check_at_least, check_within
+
 Differences = Float[np.ndarray, "users series"]
 PerSeries = Float[np.ndarray, " series"]
 
@@ -61,26 +63,16 @@ def bootstrap_interval(
 def bootstrap_intervals(
     values: Differences, *, share: float = 0.95, seed: int = 0
 ) -> tuple[PerSeries, PerSeries]:
-    """`bootstrap_interval` of many columns at once: those defined for the same users share draws.
+    """`bootstrap_interval` of many columns at once: all lower ends, and all upper ends.
 
-    Args:
-        values: A column per series.
-        share: As in `bootstrap_interval`.
-        seed: As in `bootstrap_interval`.
-
-    Returns:
-        The lower and the upper ends.
-
-    Raises:
-        ValueError: If `share` is outside (0, 1).
+    Columns that are defined for the same users share draws. Arguments and errors: as there.
 
     Example:
         >>> low, high = bootstrap_intervals(np.array([[1.0, np.nan], [1.0, 2.0]]))
         >>> print(low, high)
         [1. 2.] [1. 2.]
     """
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
+    check_within("(0, 1)", share=share)
     tails = ((1 - share) / 2, (1 + share) / 2)
     ends = np.full((2, values.shape[1]), np.nan)
     masks, group = np.unique(~np.isnan(values), axis=1, return_inverse=True)
@@ -117,8 +109,7 @@ def rate_interval(hits: int, trials: int, *, share: float = 0.95) -> tuple[float
     """
     if not 0 <= hits <= trials or trials < 1:
         raise ValueError(f"hits must be in 0..trials and trials at least 1, got {hits}, {trials}")
-    if not 0 < share < 1:
-        raise ValueError(f"share must be in (0, 1), got {share}")
+    check_within("(0, 1)", share=share)
     tail, misses = (1 - share) / 2, trials - hits
     low = betaincinv(hits, misses + 1, tail) if hits else 0.0
     high = betaincinv(hits + 1, misses, 1 - tail) if misses else 1.0
@@ -153,8 +144,7 @@ def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) 
         Phipson and Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9(1), doi:10.2202/1544-6115.1585;
         for rankings Smucker, Allan and Carterette (2007), CIKM, doi:10.1145/1321440.1321528.
     """
-    if flips < 1:
-        raise ValueError(f"flips must be at least 1, got {flips}")
+    check_at_least(1, flips=flips)
     is_defined = ~np.isnan(differences).all(axis=0) & ~np.isinf(differences).any(axis=0)
     p = np.where(is_defined, 1.0, np.nan)
     values = np.where(np.isfinite(differences), differences, 0.0)
@@ -175,13 +165,10 @@ def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) 
 
 
 def holm(p: PerSeries) -> PerSeries:
-    """Holm's adjusted p-values: below a level, they hold together for the whole family.
+    """Holm's adjusted p-values of one table: below a level, they hold together for all of it.
 
     In rising order the i-th of m (from 0) is multiplied by m - i; none is below one before it,
     none above 1. NaN stays, and does not count as a member of the family.
-
-    Args:
-        p: p-values of all comparisons of one table.
 
     Example:
         >>> print(holm(np.array([0.01, 0.04, np.nan, 0.03])))  # 3 x 0.01, 2 x 0.03, then no less
@@ -200,11 +187,8 @@ def holm(p: PerSeries) -> PerSeries:
 def effect_size(differences: Differences) -> PerSeries:
     """Cohen's d_z: mean difference over the standard deviation of the differences, without unit.
 
-    Args:
-        differences: A column per series; NaN is left out.
-
-    Returns:
-        NaN with fewer than two users, where all differ alike, or by an infinite amount.
+    NaN in a column is left out. The result is NaN with fewer than two users, where all differ
+    alike, or by an infinite amount.
 
     Example:
         >>> print(effect_size(np.array([[1.0], [2.0], [3.0], [np.nan]])))
@@ -236,10 +220,9 @@ def paired_statistics(
         seed: Seed of resampling and of the signs.
 
     Returns:
-        Columns gain (mean difference), low, high (95 % bootstrap interval over users), users
-        (those with a difference), left_out (the others), p (`sign_flip_p`), p_holm (`holm`,
-        the family being all rows), effect (`effect_size`), higher and lower (share of users
-        whose difference is above and below 0; the rest are equal).
+        Columns gain (mean difference), low, high, users, left_out, p, p_holm (the family being
+        all rows) and effect as `Evaluation.gains` says, higher and lower (share of users whose
+        difference is above and below 0; the rest are equal).
 
     Raises:
         ValueError: If `flips` is below 1.
@@ -254,11 +237,20 @@ def paired_statistics(
     divisor = np.where(users > 0, users, np.nan)
     with np.errstate(invalid="ignore"):  # +inf and -inf have no mean
         gain = np.nansum(differences, axis=0) / divisor
-    columns = {"gain": gain, "low": low, "high": high, "users": users}
-    columns |= {"left_out": len(differences) - users, "p": p, "p_holm": holm(p)}
-    columns |= {"effect": effect_size(differences)}
-    columns |= {"higher": (differences > 0).sum(0) / divisor}
-    return pl.DataFrame(columns | {"lower": (differences < 0).sum(0) / divisor})
+    return pl.DataFrame(
+        {
+            "gain": gain,
+            "low": low,
+            "high": high,
+            "users": users,
+            "left_out": len(differences) - users,
+            "p": p,
+            "p_holm": holm(p),
+            "effect": effect_size(differences),
+            "higher": (differences > 0).sum(axis=0) / divisor,
+            "lower": (differences < 0).sum(axis=0) / divisor,
+        }
+    )
 
 
 def _resampled_means(values: Differences, seed: int) -> Float[np.ndarray, "resamples series"]:

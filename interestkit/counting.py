@@ -73,6 +73,16 @@ def power_of_two(number: int) -> int:
     return 1 << max(number - 1, 0).bit_length()
 
 
+def evenly(number: int, most: int) -> Int[np.ndarray, " taken"]:
+    """Places of no more than `most` of `number` things, evenly taken.
+
+    Example:
+        >>> evenly(9, 3), evenly(2, 3)
+        (array([0, 4, 8]), array([0, 1]))
+    """
+    return np.unique(np.linspace(0, number - 1, min(number, most)).astype(int))
+
+
 def pad(array: np.ndarray, size: int, value: int = 0) -> np.ndarray:
     """The array with rows of a value behind it, `size` rows in all."""
     width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]

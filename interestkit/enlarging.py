@@ -13,8 +13,8 @@ from interestkit.counting import pad, power_of_two
 from interestkit.devices import ITEM_TABLES
 from interestkit.examples import item_content
 from interestkit.features import Features
-from interestkit.model import ModelConfig, abstract_params
-from interestkit.packing import Packed, leaves_of, pack, unpack
+from interestkit.model import ModelConfig
+from interestkit.packing import Packed, from_leaves, leaves_of, pack, unpack
 from interestkit.prediction import Predictor
 from interestkit.training import interest_prior_of
 
@@ -31,9 +31,7 @@ def resized(params: Packed, rows: int) -> Packed:
 
 def packed_weights(shape: ModelConfig, weights: Weights) -> Packed:
     """The weights of a model of this shape, by name, in few arrays."""
-    like = abstract_params(shape)
-    leaves = [weights[name] for name in leaves_of(like)]
-    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(jax.tree.structure(like), leaves)))
+    return jax.tree.map(np.asarray, pack(from_leaves(shape, weights)))
 
 
 def weights_by_name(shape: ModelConfig, packed: Packed) -> Weights:
@@ -56,9 +54,8 @@ def grown_weights(predictor: Predictor, features: Features) -> Weights:
 
 def _of_items(weights: dict, old: Features, features: Features) -> dict[str, np.ndarray]:
     """Tables of items, with what content and frequency say of the new ones (ridge regression)."""
-    events = np.log1p(features.items["events"].to_numpy())
-    given = np.column_stack([item_content(features), events, np.ones(len(events))])
-    given = given.astype(np.float32)
+    events = np.log1p(features.items["events"].to_numpy()).astype(np.float32)
+    given = np.column_stack([item_content(features), events, np.ones_like(events)])
     known = given[: old.num_items]
     square = known.T @ known + _RIDGE * np.eye(known.shape[1])
     tables = np.concatenate([weights[n].reshape(len(known), -1) for n in ITEM_TABLES], axis=1)

@@ -1,7 +1,7 @@
 """Every model on the same users with the same metrics, with intervals and paired differences."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,7 +16,8 @@ from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_
 from interestkit.features import Features
 from interestkit.files import write_atomically
 from interestkit.heldout import HeldOut
-from interestkit.judging import Judge
+from interestkit.judging import Judge, Judgement
+from interestkit.limits import check_one_of
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 
@@ -111,12 +112,8 @@ class Evaluation:
         """Write metrics.parquet, reliability.parquet and results.json to a folder.
 
         The parquet files hold `per_user` and `reliability`; results.json holds `table`, `notes`
-        and the `gains` of the first model, with null for what is undefined or infinite.
-
-        Args:
-            folder: An existing folder.
-            data: Name of the data set.
-            split: How it was split.
+        and the `gains` of the first model, with null for what is undefined or infinite, beside
+        the names of the data set and of how it was split. The folder must be there.
         """
         results = {
             "data": data,
@@ -161,8 +158,7 @@ class Evaluation:
         Raises:
             ValueError: If there is no such model, or `flips` is below 1.
         """
-        if model not in self.models:
-            raise ValueError(f"model must be one of {self.models}, got {model!r}")
+        check_one_of(self.models, model=model)
         if (model, flips, seed) not in self._gains:
             self._gains[model, flips, seed] = self._paired(model, flips, seed)
         return self._gains[model, flips, seed]
@@ -245,12 +241,23 @@ def evaluate(
           new items: 16 users judged, 23 with nothing to find left out
           interests: 39 users judged
     """
-    if not rankers:
-        raise ValueError("rankers must name at least one model, got none")
+    runs = runs_of(rankers)
     if not 1 <= interest_k <= features.num_interests:
         allowed = f"1..{features.num_interests} (the interests)"
         raise ValueError(f"interest_k must be in {allowed}, got {interest_k}")
-    per_user, overall, reliability = [], [], []
+    bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
+    judge = Judge(truth, features, k=k, interest_k=interest_k)
+    return gather(bar, judge, truth, k=k, interest_k=interest_k)
+
+
+def runs_of(rankers: Mapping[str, object]) -> list[tuple[str, int, object]]:
+    """Name, seed and ranker of each model to judge, given as name -> ranker, or one per seed.
+
+    Raises:
+        ValueError: If there is none, or a name has none.
+    """
+    if not rankers:
+        raise ValueError("rankers must name at least one model, got none")
     runs = [
         (name, seed, ranker)
         for name, models in rankers.items()
@@ -258,14 +265,25 @@ def evaluate(
     ]
     if empty := sorted(set(rankers) - {name for name, *_ in runs}):
         raise ValueError(f"rankers must have a model for each name, got none for {empty}")
-    bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
-    judge = Judge(truth, features, k=k, interest_k=interest_k)
+    return runs
+
+
+def gather(
+    runs: Iterable[tuple[str, int, object]],
+    judge: Callable[..., tuple[list[Judgement], pl.DataFrame | None]],
+    truth: HeldOut,
+    *,
+    k: int,
+    interest_k: int,
+) -> Evaluation:
+    """What a judge, such as `judging.Judge`, says of each of `runs_of` models."""
+    per_user, overall, reliability = [], [], []
     users = pl.Series(USER, truth.histories.users)  # one for all tables, which share its memory
-    for name, seed, ranker in bar:
+    for name, seed, ranker in runs:
         values, bins = judge(ranker, name=name)
-        reliability.append(
-            bins.select(pl.lit(name).alias("model"), pl.lit(seed).alias("seed"), "*")
-        )
+        if bins is not None:
+            run = (pl.lit(name).alias("model"), pl.lit(seed).alias("seed"))
+            reliability.append(bins.select(*run, "*"))
         for target, metric, value in values:
             row = {"target": target, "model": name, "metric": metric, "seed": seed}
             if value.ndim:
@@ -278,7 +296,7 @@ def evaluate(
     return Evaluation(
         per_user=pl.concat(per_user).select(columns),
         overall=pl.DataFrame(overall),
-        reliability=pl.concat(reliability),
+        reliability=pl.concat(reliability) if reliability else pl.DataFrame(),
         part=truth.part,
         k=k,
         interest_k=interest_k,

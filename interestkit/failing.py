@@ -92,13 +92,8 @@ def first_failure(
 ) -> Found:
     """Where an epoch fails, found by drawing it again.
 
-    Args:
-        take_apart: (shape, config, rates, state, *data) -> `Steps`.
-        shape: The model's shape.
-        config: Settings of training.
-        rates: Settings that are no part of the program.
-        state: As it was before the epoch.
-        *data: What the epoch trained on.
+    `take_apart` gives the `Steps` of all that comes after it, `state` being that before the epoch,
+    and `rates` the settings that are no part of the program.
     """
     steps = take_apart(shape, config, rates, state, *data)
 
@@ -128,14 +123,7 @@ def first_failure(
 def diverged(
     epoch: int, found: Found, config: TrainingConfig, users_at: Callable[[np.ndarray], list[str]]
 ) -> TrainingDiverged:
-    """The error that says where.
-
-    Args:
-        epoch: The epoch, from 1 on.
-        found: What `first_failure` says.
-        config: Settings of training.
-        users_at: Names of the users whose first events are at these places.
-    """
+    """The error that says where; `users_at` names the users whose first events are at places."""
     found, lower = jax.tree.map(np.asarray, found), f"lower learning_rate={config.learning_rate}"
     text = f"training diverged in epoch {epoch}"
     if not found.is_found:
@@ -166,11 +154,6 @@ def _some(found: list) -> str:
 @contextmanager
 def advice_on_memory(config: TrainingConfig, shape: ModelConfig, *, in_shards: bool) -> Iterator:
     """A context whose errors of memory, of host and device, say which settings take less.
-
-    Args:
-        config: Settings of training.
-        shape: The model's shape.
-        in_shards: Whether the log is read from shards.
 
     Raises:
         MemoryError: If memory was not enough.

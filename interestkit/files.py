@@ -10,9 +10,7 @@ from pathlib import Path
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a hidden file beside `path`, which takes its name once on the disk.
 
-    Args:
-        path: The file to write or replace.
-        write: Called with the hidden file's path; if it fails, `path` stays as it was.
+    If it fails, `path` stays as it was.
     """
     aside = path.with_name(f".{path.name}.saving")
     try:
@@ -27,9 +25,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_checked(path: Path, facts: Mapping[str, object]) -> None:
     """Write facts as JSON, with the sha256 of its lines as the last one; `read_checked` checks it.
 
-    Args:
-        path: The file to write or replace.
-        facts: At least one; what JSON does not know becomes text.
+    There must be at least one; what JSON does not know becomes text.
     """
     write_atomically(path, lambda aside: aside.write_bytes(with_digest(facts)))
 
@@ -55,11 +51,7 @@ def read_checked(path: Path) -> dict[str, object]:
 
 
 def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file's bytes, as 64 hexadecimal digits.
-
-    Args:
-        path: The file.
-    """
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

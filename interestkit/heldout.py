@@ -145,6 +145,14 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     return row_shares(sums), first > 0
 
 
+def history_shares(
+    features: Features, histories: Histories
+) -> Float[np.ndarray, "users interests"]:
+    """Share of each interest in the events of each history; 0 where no event has one."""
+    own, labels = (histories.user, histories.item), features.item_interests
+    return row_shares(sums_by_user(*own, labels, num_users=len(histories)))
+
+
 def label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:
     """Interest shares of items, catalogue or not: an item too rare to learn keeps its label."""
     codes = features.codes(table[ITEM])

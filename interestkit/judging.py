@@ -11,11 +11,9 @@ from jaxtyping import Float, Int
 
 from interestkit import metrics
 from interestkit.baselines import Ranker
-from interestkit.counting import power_of_two
+from interestkit.counting import pad, power_of_two
 from interestkit.features import Features
-from interestkit.heldout import HeldOut
-from interestkit.histories import Histories
-from interestkit.similarity import sums_by_user
+from interestkit.heldout import HeldOut, history_shares
 
 NUM_BINS = 15  # of confidence, as is usual
 LIST_METRICS = (  # in the order of the table; all are at rank k
@@ -42,25 +40,7 @@ class Judge:
     """All metrics of one model after another, on the same held-out users.
 
     What depends on the users alone is computed once: shares of interests in their histories, and
-    the best alpha-DCG that each could get.
-
-    Args:
-        truth: The held-out users.
-        features: The catalogue.
-        k: Length of item lists.
-        interest_k: Length of interest lists.
-
-    Example:
-        >>> from interestkit import clean, fit_features, held_out, simulate, temporal_split
-        >>> from interestkit.baselines import Popular
-        >>> log, _ = clean(simulate(num_users=50, num_items=20, num_interests=4, seed=1))
-        >>> split = temporal_split(log, min_judged=0)
-        >>> features = fit_features(split.before("test"), split.items)
-        >>> popular = Popular(features=features, log=features.histories(split.before("test")))
-        >>> truth = held_out(features, split, "test")
-        >>> values, bins = Judge(truth, features, k=5, interest_k=3)(popular, name="popular")
-        >>> values[0][:2], bins["count"].sum() == len(truth)
-        (('items', 'NDCG@5'), True)
+    the best alpha-DCG that each could get. Lists have k items and `interest_k` interests.
     """
 
     def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
@@ -72,17 +52,13 @@ class Judge:
             jnp.asarray(features.items["events"].to_numpy()),
             jnp.asarray(features.is_candidate),
         )
-        self._history_shares = _history_shares(truth.histories, features)
+        self._history_shares = history_shares(features, truth.histories)
         self._best = {
             new_only: _ideal_alpha_dcg(truth, features, new_only, k) for new_only in (False, True)
         }
 
     def __call__(self, ranker: Ranker, *, name: str) -> tuple[list[Judgement], pl.DataFrame]:
-        """All metrics of one model, and how often its most probable interest is right.
-
-        Args:
-            ranker: The model.
-            name: Its name, for messages.
+        """All metrics of a model (`name` is for messages), and how often its top interest is right.
 
         Returns:
             Triples target, metric and value (one per user in the order of `truth`, or one for
@@ -106,7 +82,7 @@ class Judge:
         shares, right = truth.interest_shares, truth.next_interests
         values, bins = _judge_interests(best, probabilities, shares, right)
         names = ("accuracy", "accuracy@", "NDCG@", "recall@", "log loss", "ECE")
-        for metric in (*names, "interest coverage@"):
+        for metric in (*names, "interest coverage@"):  # "@": of lists of `interest_k`
             shown = f"{metric}{interest_k}" if metric.endswith("@") else metric
             found.append(("interests", shown, np.asarray(values[metric], float)))
         return found, _reliability_table(bins)
@@ -160,9 +136,7 @@ def _judge_lists(items: _Items, codes: Codes, hits, num_relevant, own: Shares) -
     blocks = []
     for first in range(0, num_users, size):
         parts = [array[first : first + size] for array in (codes, hits, num_relevant, own)]
-        empty = size - len(parts[0])
-        parts = [np.pad(part, [(0, empty), *[(0, 0)] * (part.ndim - 1)]) for part in parts]
-        block = _judge_block(items, *parts)
+        block = _judge_block(items, *(pad(part, size) for part in parts))
         blocks.append({name: np.asarray(value, float) for name, value in block.items()})
     joined = {name: np.concatenate([block[name] for block in blocks]) for name in blocks[0]}
     return {name: value[:num_users] for name, value in joined.items()}
@@ -200,13 +174,6 @@ def _judge_together(items: _Items, codes: Codes) -> dict:
         "catalogue coverage": np.asarray(coverage, float),
         "Gini": np.asarray(metrics.gini(listed), float),
     }
-
-
-def _history_shares(histories: Histories, features: Features) -> Shares:
-    """Share of each interest in the events of each history; 0 where no event has one."""
-    own, labels = (histories.user, histories.item), features.item_interests
-    sums = sums_by_user(*own, labels, num_users=len(histories))
-    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
 
 
 def _ideal_alpha_dcg(truth: HeldOut, features: Features, new_only: bool, k: int):

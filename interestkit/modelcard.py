@@ -60,11 +60,7 @@ class ModelCard:
         return [name for name in SECTIONS if self.content[name] is None]
 
     def save(self, folder: str | Path) -> Path:
-        """The folder, with model_card.json and model_card.html, one page that loads nothing.
-
-        Args:
-            folder: Where to write; it is made if need be.
-        """
+        """The folder, with model_card.json and model_card.html, one page that loads nothing."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -76,9 +72,6 @@ class ModelCard:
     @classmethod
     def load(cls, folder: str | Path) -> "ModelCard":
         """The card that `save` wrote.
-
-        Args:
-            folder: Where it was written.
 
         Raises:
             FileNotFoundError: If there is none.
@@ -134,6 +127,8 @@ def model_card(
     models = [models] if isinstance(models, Predictor) else list(models or [])
     features = features or (models[0].features if models else None)
     table = cleaning.table if isinstance(cleaning, CleaningReport) else cleaning
+    if training is not None and not isinstance(training, Mapping):
+        training = training_facts(training)
     content = {
         "title": title,
         "date": (at or datetime.now(UTC)).isoformat(timespec="seconds"),
@@ -144,7 +139,7 @@ def model_card(
         "cleaning": None if table is None else {"rules": table.to_dicts()},
         "split": None if split is None else _split(split),
         "features": None if features is None else _features(features),
-        "training": None if training is None else _training(training),
+        "training": training,
         "evaluation": None if evaluation is None else _evaluation(evaluation),
         "limits": [*limits, *_known_limits(split, evaluation)] or None,
         "environment": _environment(),
@@ -183,10 +178,6 @@ def _best_score(fit: FitResult) -> float | None:
     if "score" not in fit.curve.columns or not fit.best_epoch:
         return None
     return fit.curve.filter(pl.col("epoch") == fit.best_epoch)["score"].item()
-
-
-def _training(training: FitResult | Sequence[FitResult] | Mapping) -> Mapping[str, object]:
-    return training if isinstance(training, Mapping) else training_facts(training)
 
 
 def _model(models: Sequence[Predictor]) -> dict[str, object]:

@@ -4,6 +4,7 @@ A step of the optimiser is then a few long loops instead of some for each layer,
 and the program that holds it compiles in half the time.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
@@ -45,12 +46,18 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
         >>> jax.tree.all(jax.tree.map(jnp.array_equal, unpack(shape, packed), params))
         True
     """
-    params = abstract_params(shape)
-    leaves = leaves_of(params)
+    leaves = leaves_of(abstract_params(shape))
     shapes = {name: leaf.shape for name, leaf in leaves.items() if not _is_table(name)}
     others = zip(shapes, in_shapes(packed.others, shapes.values()), strict=True)
     found = packed.tables | dict(others)
-    return jax.tree.unflatten(jax.tree.structure(params), [found[name] for name in leaves])
+    return from_leaves(shape, found)
+
+
+def from_leaves(shape: ModelConfig, weights: Mapping[str, Array]) -> nnx.State:
+    """The weights as the model has them, of arrays by name."""
+    params = abstract_params(shape)
+    leaves = [weights[name] for name in leaves_of(params)]
+    return jax.tree.unflatten(jax.tree.structure(params), leaves)
 
 
 def _is_table(name: str) -> bool:

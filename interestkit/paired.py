@@ -55,13 +55,7 @@ class Comparison:
         metric: str | Sequence[str] | None = None,
         ax: Axes | None = None,
     ) -> Axes:
-        """`plots.gains` of the table.
-
-        Args:
-            target: Targets to draw; None draws all.
-            metric: Metrics to draw; None draws the main ones.
-            ax: Where to draw; None makes a figure.
-        """
+        """`plots.gains` of the table, with its options."""
         return plots.gains(self.table, target=target, metric=metric, ax=ax)
 
 

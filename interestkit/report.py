@@ -16,6 +16,7 @@ from typing import Any
 from interestkit import __version__
 from interestkit.bounded import read_back
 from interestkit.cardpage import HEAD, page, read_card
+from interestkit.files import write_atomically
 from interestkit.markup import STYLE, html_table
 from interestkit.printed import outputs_html, safe_html
 
@@ -110,9 +111,7 @@ def write_report(folder: Path) -> Path:
     front, environment = _notices(folder) + _results(folder), _environment(notebooks)
     text = _page(folder.name, front, parts, contents, _model_card(folder) + environment)
     target = folder / "report.html"
-    draft = target.with_suffix(".html.part")
-    draft.write_text(text, encoding="utf-8")
-    draft.replace(target)
+    write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
     return target
 
 

@@ -13,11 +13,12 @@ from jaxtyping import Float, Int
 
 from interestkit import metrics
 from interestkit.baselines import Ranker
+from interestkit.counting import evenly
 from interestkit.features import Features
-from interestkit.heldout import HeldOut
+from interestkit.heldout import HeldOut, history_shares
 from interestkit.histories import Histories
+from interestkit.limits import check_one_of
 from interestkit.prediction import BLOCK, in_blocks
-from interestkit.similarity import sums_by_user
 
 MEASURED_BY = {  # goal -> the metric that says how far it is reached
     "diversity": "diversity",
@@ -29,9 +30,7 @@ MEASURED_BY = {  # goal -> the metric that says how far it is reached
 GOALS = tuple(MEASURED_BY)
 STRENGTHS = tuple(n / 10 for n in range(11))
 ALIKE = 0.9  # times the cosine is the likeness of two items for a DPP: twins may both be listed
-ALPHA = (
-    0.01  # part of the history's shares that is mixed into a list's, as in `metrics.calibration`
-)
+ALPHA = 0.01  # part of the history's shares mixed into a list's, as in `metrics.calibration`
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -115,18 +114,14 @@ def trade_offs(
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
     codes, scores = np.asarray(codes), np.asarray(scores)
     hits, relevant = truth.hits(0, codes, new_only=True), truth.num_relevant(new_only=True)
-    users = np.unique(np.linspace(0, len(truth) - 1, min(len(truth), max_users)).astype(int))
+    users = evenly(len(truth), max_users)
     own = truth.histories.take(users)
     codes, scores, hits, relevant = (part[users] for part in (codes, scores, hits, relevant))
-    bonuses, (blocks, relevance, wanted) = _blocks(codes, scores, own, features, k)
-    judged = [in_blocks(part, len(blocks)) for part in (hits, relevant)]
+    blocks = _blocks(codes, scores, own, features, k)
+    judged = [in_blocks(part, len(blocks[0])) for part in (hits, relevant)]
     items = (features.item_interests, features.items["events"].to_numpy(), features.is_candidate)
-    lists, values = _listed(
-        *map(jnp.asarray, (*items, np.asarray(strengths, np.float32), bonuses)),
-        *map(jnp.asarray, (blocks, relevance, *judged, wanted)),
-        num_users=len(users),
-        k=k,
-    )
+    weights = np.asarray(strengths, np.float32)
+    lists, values = _listed(items, weights, blocks, judged, num_users=len(users), k=k)
     return TradeOffs(
         histories=own,
         strengths=tuple(map(float, strengths)),
@@ -158,8 +153,7 @@ class Reranked:
     candidates: int = 100
 
     def __post_init__(self) -> None:
-        if self.goal not in GOALS:
-            raise ValueError(f"goal must be one of {list(GOALS)}, got {self.goal!r}")
+        check_one_of(GOALS, goal=self.goal)
         _check_strengths((self.strength,))
 
     def rank(
@@ -171,9 +165,9 @@ class Reranked:
         candidates = _check_k(k, self.candidates, self.features)
         found = self.ranker.rank(histories, k=candidates, exclude_seen=exclude_seen)
         codes, scores = map(np.asarray, found)
-        bonuses, parts = _blocks(codes, scores, histories, self.features, k)
-        given = (self.features.item_interests, np.float32(self.strength), bonuses, *parts)
-        places = _places(*map(jnp.asarray, given), goal=self.goal, k=k)
+        blocks = _blocks(codes, scores, histories, self.features, k)
+        labels, strength = self.features.item_interests, np.float32(self.strength)
+        places = _places(labels, strength, blocks, goal=self.goal, k=k)
         places = np.asarray(places).reshape(-1, k)[: len(codes)]
         lists, values = (np.take_along_axis(part, places, axis=1) for part in (codes, scores))
         return np.where(places < 0, -1, lists), np.where(places < 0, -np.inf, values)
@@ -197,18 +191,12 @@ def _check_strengths(strengths: Sequence[float]) -> None:
 
 
 def _blocks(codes, scores, histories: Histories, features: Features, k: int):
-    """Bonuses, and codes, relevance and labels wanted, in blocks of users."""
+    """Codes, relevance, both bonuses and the labels wanted, in blocks of users."""
     number = -(-len(codes) // BLOCK)
     bonuses = [in_blocks(_unit(own, codes), number) for own in _bonuses(codes, features, k)]
-    parts = (codes, _unit(scores, codes), _history_shares(histories, features))
-    return np.stack(bonuses, axis=1), [in_blocks(part, number) for part in parts]
-
-
-def _history_shares(histories: Histories, features: Features):
-    """Share of each label in each history; all 0 where there is none."""
-    labels = features.item_interests
-    sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
-    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+    parts = (codes, _unit(scores, codes), history_shares(features, histories))
+    codes, relevance, wanted = (in_blocks(part, number) for part in parts)
+    return codes, relevance, np.stack(bonuses, axis=1), wanted
 
 
 def _bonuses(codes: Int[np.ndarray, "users ranks"], features: Features, k: int):
@@ -230,36 +218,22 @@ def _unit(values: Float[np.ndarray, "users ranks"], codes) -> Float[np.ndarray, 
 
 
 @partial(jax.jit, static_argnames=("num_users", "k"))
-def _listed(
-    labels,
-    events,
-    is_candidate,
-    strengths,
-    bonuses,
-    codes,
-    relevance,
-    hits,
-    relevant,
-    wanted,
-    *,
-    num_users,
-    k,
-):
+def _listed(items, strengths, blocks, judged, *, num_users, k):
     """Lists of all goals and strengths, and the means of their metrics."""
+    labels, events, is_candidate = items
 
     def of_block(block):
         greedy = partial(_greedy, block[1], block[0] >= 0, k)
         aims = _aims(labels, block, k)
         return jnp.stack([jax.vmap(partial(greedy, *aims[goal]))(strengths) for goal in GOALS])
 
-    places = jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
-    # blocks goals strengths users k
+    places = jax.lax.map(of_block, blocks)  # blocks goals strengths users k
     places = jnp.moveaxis(places, 0, 2).reshape(len(GOALS), len(strengths), -1, k)[:, :, :num_users]
-    rows = (part.reshape(-1, part.shape[-1])[:num_users] for part in (codes, hits, wanted))
-    codes, hits, wanted = rows
-    relevant = relevant.reshape(-1)[:num_users]
+    rows = (blocks[0], blocks[3], *judged)
+    rows = (part.reshape(-1, *part.shape[2:])[:num_users] for part in rows)
+    codes, wanted, hits, relevant = rows
 
-    def judged(places):
+    def measured(places):
         chosen = jnp.maximum(places, 0)
         lists = jnp.where(places < 0, -1, jnp.take_along_axis(codes, chosen, axis=1))
         is_hit = jnp.take_along_axis(hits, chosen, axis=1) & (places >= 0)
@@ -273,21 +247,20 @@ def _listed(
         means = {name: jnp.nanmean(value) for name, value in by_user.items()}
         return lists, means | {"coverage": metrics.catalogue_coverage(lists, is_candidate)}
 
-    lists, values = jax.lax.map(judged, places.reshape(-1, num_users, k))
+    lists, values = jax.lax.map(measured, places.reshape(-1, num_users, k))
     shape = places.shape[:2]
     return lists.reshape(places.shape), {n: v.reshape(shape) for n, v in values.items()}
 
 
 @partial(jax.jit, static_argnames=("goal", "k"))
-def _places(labels, strength, bonuses, *parts, goal, k):
+def _places(labels, strength, blocks, *, goal, k):
     """Places of the candidates that are listed, for one goal: blocks, users, k."""
 
     def of_block(block):
         aim = _aims(labels, block, k)[goal]  # what the others need is never computed
         return _greedy(block[1], block[0] >= 0, k, *aim, strength)
 
-    codes, relevance, wanted = parts
-    return jax.lax.map(of_block, (codes, relevance, bonuses, wanted))
+    return jax.lax.map(of_block, blocks)
 
 
 def _aims(labels, block, k):
@@ -372,16 +345,8 @@ def _or_one(values):
 
 
 def _tidy(values: dict[str, np.ndarray], strengths: Sequence[float]) -> pl.DataFrame:
-    size = (len(GOALS), len(strengths))
-    parts = [
-        pl.DataFrame(
-            {
-                "goal": np.repeat(GOALS, size[1]),
-                "strength": np.tile(np.asarray(strengths, float), size[0]),
-                "metric": [name] * value.size,
-                "value": value.ravel().astype(float),
-            }
-        )
-        for name, value in values.items()
-    ]
-    return pl.concat(parts)
+    keys = {"goal": np.repeat(GOALS, len(strengths))}
+    keys |= {"strength": np.tile(np.asarray(strengths, float), len(GOALS))}
+    metrics = {name: value.ravel().astype(float) for name, value in values.items()}
+    named = {"variable_name": "metric", "value_name": "value"}
+    return pl.DataFrame(keys | metrics).unpivot(index=list(keys), **named)

@@ -6,9 +6,10 @@ import json
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,6 @@ NUMBERED = re.compile(r"\d\d_.+\.ipynb")
 RUN_FOLDER = re.compile(r"\d{8}-\d{6}-.+")
 EVALUATION = "05"  # the number of the notebook that writes the results
 RESULT_FILES = ("results.json", "metrics.parquet")
-UNKNOWN = object()  # the default of a parameter that is computed, not written out
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]|[\x00-\x08\x0b-\x1f\x7f]")
 
 
@@ -30,7 +30,8 @@ class Notebook:
 
     Attributes:
         path: The file in the notebooks folder, absolute.
-        defaults: Parameter name -> default in the cell tagged `parameters`, in its order.
+        defaults: Parameter name -> default in the cell tagged `parameters`, in its order; None
+            for one that is computed.
         parameters_at: Position of that cell, counted from 0; -1 when there is none.
         num_cells: Code cells that are not empty.
     """
@@ -162,14 +163,10 @@ def new_run_folder(runs: Path, data: str) -> Path:
     words = re.sub(r"[^A-Za-z0-9._-]+", "-", source.stem if source.suffix else data)
     name = f"{datetime.now():%Y%m%d-%H%M%S}-{words.strip('-.')[:40] or 'data'}"
     runs.mkdir(parents=True, exist_ok=True)
-    attempt = 1
-    while True:
+    for attempt in count(1):
         folder = runs / (name if attempt == 1 else f"{name}-{attempt}")
-        try:
+        with suppress(FileExistsError):
             folder.mkdir()
-        except FileExistsError:
-            attempt += 1
-        else:
             return folder.resolve()
 
 
@@ -230,7 +227,7 @@ def _defaults(source: str) -> dict[str, Any]:
             try:
                 value = ast.literal_eval(node.value)
             except (ValueError, TypeError):
-                value = UNKNOWN
+                value = None  # computed, not written out
             targets = node.targets if isinstance(node, ast.Assign) else [node.target]
             defaults |= {name.id: value for name in targets if isinstance(name, ast.Name)}
     return defaults
@@ -252,6 +249,8 @@ def _execute(
     notebook: Notebook, folder: Path, parameters: Mapping[str, Any], on_cell: Callable[[], Any]
 ) -> Failure | None:
     """Execute one notebook; the executed copy is saved whatever happens."""
+    from papermill.exceptions import PapermillExecutionError
+
     values = {name: value for name, value in parameters.items() if name in notebook.defaults}
     if "RUN" in notebook.defaults:
         values["RUN"] = str(folder)
@@ -264,7 +263,7 @@ def _execute(
     except KeyboardInterrupt:
         text = _where(notebook, seen, values, "was stopped")
         return _keep(notebook, folder, Failure(notebook=notebook.number, text=text, stopped=True))
-    except _notebook_errors() as error:
+    except (PapermillExecutionError, RuntimeError) as error:  # also a kernel that dies
         head = f"failed after {time.time() - began:.1f} s"
         text = f"{_where(notebook, seen, values, head)}\n\n{_error_text(error)}"
     if text is None:
@@ -333,13 +332,6 @@ def _quiet_papermill() -> Iterator[None]:
         yield
     finally:
         log.setLevel(before)
-
-
-def _notebook_errors() -> tuple[type[Exception], ...]:
-    """What a notebook that fails, and a kernel that does not start or dies, raise."""
-    from papermill.exceptions import PapermillExecutionError
-
-    return PapermillExecutionError, RuntimeError
 
 
 def _where(notebook: Notebook, seen: Mapping[str, Any], values: Mapping, what: str) -> str:

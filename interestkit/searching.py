@@ -19,6 +19,7 @@ import polars as pl
 from interestkit.baselines import Ranker
 from interestkit.files import write_atomically
 from interestkit.heldout import HeldOut
+from interestkit.limits import check_at_least
 from interestkit.metrics import hit_rate_at_k, ndcg_at_k, recall_at_k
 from interestkit.progress import progress_bar
 
@@ -150,8 +151,7 @@ def draw_settings(space: Space, *, num_trials: int, seed: int = 0) -> list[dict[
         >>> draw_settings({"days": LogUniform(1.0, 100.0, default=7.0)}, num_trials=1)
         [{'days': 7.0}]
     """
-    if num_trials < 1:
-        raise ValueError(f"num_trials must be at least 1, got {num_trials}")
+    check_at_least(1, num_trials=num_trials)
     if taken := [name for name in space if name in _OWN_COLUMNS]:
         raise ValueError(f"settings must not be called {', '.join(_OWN_COLUMNS)}, got {taken}")
     from scipy.stats.qmc import Halton
@@ -213,8 +213,7 @@ def search(
         SearchResult('search', 3 trials, best NDCG@10 0.536 in trial 1)
     """
     measure = measure_of(validation, metric, targets)
-    if workers < 1:
-        raise ValueError(f"workers must be at least 1, got {workers}")
+    check_at_least(1, workers=workers)
     settings = draw_settings(space, num_trials=num_trials, seed=seed)
     bar = progress_bar(settings, label=label, unit="trial", enabled=progress)
     outcomes = _side_by_side(partial(_trial, build, measure), settings, workers)

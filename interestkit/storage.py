@@ -30,24 +30,17 @@ _DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8
 _TABLE = r"[A-Za-z0-9_-]+"  # name of a table
 
 
-class Lock(Protocol):
-    """What encrypts the files of one folder; `privacy.encryption` has it."""
-
-    def seal(self, name: str, content: bytes) -> bytes:
-        """The content of a file as it may lie on a disk."""
-
-    def sealed_manifest(self, manifest: Mapping) -> dict:
-        """The manifest with its meta encrypted, and with what `Locksmith.unlock` needs."""
+Seal = Callable[[str, bytes], bytes]  # name and content of a file -> the content changed
 
 
 class Locksmith(Protocol):
-    """What makes a lock for each folder, and opens folders again."""
+    """What encrypts folders, each with a key of its own; `privacy.encryption` has it."""
 
-    def lock(self, kind: str) -> Lock:
-        """A new lock for a folder of this kind."""
+    def lock(self, kind: str) -> tuple[Seal, Callable[[Mapping], dict]]:
+        """What encrypts the files of a new folder, and the meta of its manifest."""
 
-    def unlock(self, folder: Path, manifest: Mapping) -> tuple[Callable[[str, bytes], bytes], dict]:
-        """What decrypts the content of a file by its name, and the meta of the folder."""
+    def unlock(self, folder: Path, manifest: Mapping) -> tuple[Seal, dict]:
+        """What decrypts the files of a folder, and its meta."""
 
 
 LOCKSMITH: ContextVar[Locksmith | None] = ContextVar("locksmith", default=None)
@@ -213,31 +206,29 @@ def _write(
     manifest: dict,
 ) -> None:
     locksmith = LOCKSMITH.get()
-    lock = None if locksmith is None else locksmith.lock(manifest["kind"])
+    seal, sealed = (None, dict) if locksmith is None else locksmith.lock(manifest["kind"])
     in_order = {name: np.asarray(array, order="C") for name, array in arrays.items()}
     try:
         for name, table in tables.items():
-            _write_file(folder / f"{name}.parquet", table.write_parquet, lock)
+            _write_file(folder / f"{name}.parquet", table.write_parquet, seal)
         if arrays:
-            _write_file(folder / _ARRAYS, lambda to: _write_arrays(to, in_order), lock)
+            _write_file(folder / _ARRAYS, lambda to: _write_arrays(to, in_order), seal)
     except (SafetensorError, pl.exceptions.ComputeError) as error:  # what a full disk makes of both
         raise OSError(f"{folder}: {error}") from error
     files = {path.name: sha256_of(path) for path in sorted(folder.iterdir())}
-    manifest = {**manifest, "files": files}
-    manifest = manifest if lock is None else lock.sealed_manifest(manifest)
-    (folder / _MANIFEST).write_bytes(with_digest(manifest))
+    (folder / _MANIFEST).write_bytes(with_digest(sealed({**manifest, "files": files})))
     for path in (*folder.iterdir(), folder):
         sync(path)
 
 
-def _write_file(path: Path, write: Callable, lock: Lock | None) -> None:
+def _write_file(path: Path, write: Callable, seal: Seal | None) -> None:
     """Let `write` fill a file; what is encrypted never touches the disk before it is."""
-    if lock is None:
+    if seal is None:
         write(path)
         return
     content = io.BytesIO()
     write(content)
-    path.write_bytes(lock.seal(path.name, content.getvalue()))
+    path.write_bytes(seal(path.name, content.getvalue()))
 
 
 def _write_arrays(to: Path | io.BytesIO, arrays: Mapping[str, np.ndarray]) -> None:

@@ -21,17 +21,7 @@ from interestkit.ranking import top_k
 
 
 def item_vectors(predictor: Predictor) -> Float[np.ndarray, "items dim"]:
-    """The vector of each item, in the mode of the predictor: learned, from content, or both.
-
-    Example:
-        >>> from interestkit import fit, fit_features, simulate
-        >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
-        >>> features = fit_features(log.events, log.items)
-        >>> histories = features.histories(log.events)
-        >>> model = fit(features, histories, stop_after=1, progress=False, item_dim=8).model
-        >>> item_vectors(Predictor(features=features, model=model)).shape == (features.num_items, 8)
-        True
-    """
+    """The vector of each item, in the mode of the predictor: learned, from content, or both."""
     catalogue = place(catalogue_arrays(predictor.features))
     return np.asarray(predictor.model.vectors(catalogue, jnp.array(PARTS[predictor.mode])))
 
@@ -57,7 +47,8 @@ def light(predictor: Predictor) -> Light:
     popularity.bias = nnx.Param(prior * popularity.bias[...])
     model.config = replace(model.config, content_dim=0, content_blocks=())
     catalogue = catalogue_arrays(predictor.features)._replace(content=np.zeros((1, 1), np.float32))
-    of_items = place({name: getattr(catalogue, name) for name in _OF_ITEMS})
+    names = ("interest_codes", "interest_shares", "is_candidate")
+    of_items = place({name: getattr(catalogue, name) for name in names})
     return Light(model, catalogue._replace(**of_items))
 
 
@@ -81,9 +72,6 @@ class OneUser:
     It gives the answers of `Predictor.rank` and `Predictor.interests`. One program computes all
     of an answer for one user, and item vectors are computed once. Histories are padded to a power
     of two, so that nothing is compiled while they stay below it.
-
-    Args:
-        predictor: The model.
 
     Example:
         >>> from interestkit import fit, fit_features, simulate
@@ -109,13 +97,9 @@ class OneUser:
     def ask(
         self, history: Histories, *, k: int = 10, exclude_seen: bool = True, room: int = 1024
     ) -> Answer:
-        """Interests and the best items.
+        """Interests and the best items of one user, as `Predictor.rank` and `interests`.
 
-        Args:
-            history: One user.
-            k: As in `Predictor.rank`.
-            exclude_seen: As in `Predictor.rank`.
-            room: Events that there is room for in any case; another number is another program.
+        There is room for `room` events in any case; another number is another program.
         """
         check_k(k, self.features)
         history.check_coded_by(self.features.fingerprint)
@@ -143,9 +127,6 @@ class OneUser:
         at = max(int(np.searchsorted(starts, moment, side="right")) - 1, 0)
         popularity = self._catalogue.popularity[:, at : at + 1]
         return self._catalogue._replace(popularity=popularity, snapshot_seconds=starts[at : at + 1])
-
-
-_OF_ITEMS = ("interest_codes", "interest_shares", "is_candidate")
 
 
 @partial(jax.jit, static_argnums=0, static_argnames=("k", "exclude_seen"))

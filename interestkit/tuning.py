@@ -24,10 +24,6 @@ BASELINES: Mapping[str, Callable[..., Ranker]] = {
 }
 
 
-def _default(of: type, name: str) -> object:
-    return next(field.default for field in fields(of) if field.name == name)
-
-
 _WINDOW = {"days": LogUniform(0.5, 365.0, default=28.0)}
 _PROFILE = {
     "power": Choice((0.0, 0.5, 1.0)),
@@ -38,28 +34,28 @@ SPACES: Mapping[str, Space] = {
     "recently popular": _WINDOW,
     "own habits": _WINDOW,
     "item neighbours": {
-        "neighbours": LogUniform(10, 1000, default=_default(ItemKNN, "neighbours")),
-        "shrinkage": LogUniform(0.1, 1000.0, default=_default(ItemKNN, "shrinkage")),
+        "neighbours": LogUniform(10, 1000, default=ItemKNN.neighbours),
+        "shrinkage": LogUniform(0.1, 1000.0, default=ItemKNN.shrinkage),
         **_PROFILE,
     },
     "EASE": {
-        "regularisation": LogUniform(3.0, 3000.0, default=_default(EASE, "regularisation")),
+        "regularisation": LogUniform(3.0, 3000.0, default=EASE.regularisation),
         **_PROFILE,
     },
     "ALS": {
-        "factors": LogUniform(8, 128, default=_default(ALS, "factors")),
-        "regularisation": LogUniform(0.01, 100.0, default=_default(ALS, "regularisation")),
-        "alpha": LogUniform(0.5, 100.0, default=_default(ALS, "alpha")),
-        "iterations": Uniform(5, 20, default=_default(ALS, "iterations")),
+        "factors": LogUniform(8, 128, default=ALS.factors),
+        "regularisation": LogUniform(0.01, 100.0, default=ALS.regularisation),
+        "alpha": LogUniform(0.5, 100.0, default=ALS.alpha),
+        "iterations": Uniform(5, 20, default=ALS.iterations),
         **_PROFILE,
         "power": Choice((1.0, 0.5, 0.0)),
     },
     "model": {
-        "learning_rate": LogUniform(3e-4, 1e-2, default=_default(TrainingConfig, "learning_rate")),
-        "weight_decay": LogUniform(1e-3, 1.0, default=_default(TrainingConfig, "weight_decay")),
-        "dropout": Uniform(0.0, 0.8, default=_default(ModelConfig, "dropout")),
-        "item_dim": Choice((_default(ModelConfig, "item_dim"), 32, 128)),
-        "hidden": Choice((_default(ModelConfig, "hidden"), (50,), (200, 100))),
+        "learning_rate": LogUniform(3e-4, 1e-2, default=TrainingConfig.learning_rate),
+        "weight_decay": LogUniform(1e-3, 1.0, default=TrainingConfig.weight_decay),
+        "dropout": Uniform(0.0, 0.8, default=ModelConfig.dropout),
+        "item_dim": Choice((ModelConfig.item_dim, 32, 128)),
+        "hidden": Choice((ModelConfig.hidden, (50,), (200, 100))),
     },
 }
 
@@ -175,7 +171,7 @@ def make_baselines(
 def _that_fit(features: Features, log: Histories) -> list[str]:
     """Names of the baselines that this log and this machine allow."""
     cannot = {
-        "EASE": min(features.num_items, len(log)) > _default(EASE, "max_items"),
+        "EASE": min(features.num_items, len(log)) > EASE.max_items,
         "ALS": find_spec("implicit") is None,
     }
     return [name for name in BASELINES if not cannot.get(name, False)]

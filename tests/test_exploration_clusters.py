@@ -1,13 +1,13 @@
 """Interests without labels: planted clusters come back, with names, and always the same."""
 
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import polars as pl
 import pytest
 
 from interestkit.exploration.clusters import (
-    _cut,
     adjusted_rand,
     cluster_interests,
     telling_terms,
@@ -88,12 +88,13 @@ def test_finer_clusters_lie_inside_coarser_ones(tree):
     assert all(len(np.unique(coarse[fine == node])) == 1 for node in np.unique(fine))
 
 
-def test_cutting_takes_the_lowest_merges_first():
+def test_cutting_takes_the_lowest_merges_first(tree):
     merges = np.array([[0, 1, 1.0], [2, 3, 2.0], [4, 5, 3.0]])  # nodes 4, 5 and the root 6
-    assert _cut(merges, 4).tolist() == [0, 1, 2, 3]
-    assert _cut(merges, 3).tolist() == [4, 4, 2, 3]
-    assert _cut(merges, 2).tolist() == [4, 4, 5, 5]
-    assert _cut(merges, 1).tolist() == [6, 6, 6, 6]
+    small = replace(tree, leaf=np.arange(4), merges=merges)
+    assert small.clusters(4).tolist() == [0, 1, 2, 3]
+    assert small.clusters(3).tolist() == [4, 4, 2, 3]
+    assert small.clusters(2).tolist() == [4, 4, 5, 5]
+    assert small.clusters(1).tolist() == [6, 6, 6, 6]
 
 
 def test_table_holds_the_clusters_and_all_that_is_above_them(tree):

@@ -143,7 +143,7 @@ def test_intervals_and_gains_are_those_by_hand():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"rounds": 0}, "rounds, k and refit_every must be at least 1, got 0, 10 and 5"),
+        ({"rounds": 0}, "rounds must be at least 1, got 0"),
         ({"seeds": []}, "policies and seeds must hold at least one each"),
         ({"policies": {}}, "policies and seeds must hold at least one each"),
     ],

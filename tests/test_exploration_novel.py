@@ -177,9 +177,11 @@ def test_tuning_takes_the_best_of_the_grid(world, monkeypatch):
 
 def test_what_is_out_of_range_is_refused(world):
     features, known, truth = world
-    with pytest.raises(ValueError, match=r"days must be above 0, .*, got days=0"):
+    with pytest.raises(ValueError, match="days must be above 0, got 0"):
         fit_novel(features, known, days=0)
     with pytest.raises(ValueError, match=r"k must be in 1\.\.8 \(the interests\), got 9"):
         judge_novel({}, truth, features, k=9)
     with pytest.raises(ValueError, match="rankers must name at least one model, got none"):
         judge_novel({}, truth, features)
+    with pytest.raises(ValueError, match=r"must have a model for each name, got none for .'lost'"):
+        judge_novel({"lost": []}, truth, features)

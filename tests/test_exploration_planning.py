@@ -245,5 +245,5 @@ def test_what_is_out_of_range_is_refused(world):
         LanguagePlanner(endpoint="file:///x", language_model="", features=features, steps=None)
     with pytest.raises(ValueError, match=r"planner must give a list for \d+ users, got 0"):
         explore(ranker, lambda _: [], features, truth.histories)
-    with pytest.raises(ValueError, match="must be at least 1, got 0 and 3"):
+    with pytest.raises(ValueError, match="interests must be at least 1, got 0"):
         explore(ranker, lambda _: [], features, truth.histories, interests=0)

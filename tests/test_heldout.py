@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from interestkit.features import fit_features
-from interestkit.heldout import held_out
+from interestkit.heldout import held_out, history_shares
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from interestkit.splitting import Split
 
@@ -218,3 +218,13 @@ def test_an_unknown_part_is_an_error():
     split = split_of()
     with pytest.raises(ValueError, match="part must be 'validation' or 'test', got 'train'"):
         held_out(features_of(split), split, "train")
+
+
+def test_history_shares_are_counted_event_by_event(study):
+    histories, labels = study.test.histories, study.features.item_interests
+    expected = np.zeros((len(histories), labels.shape[1]))
+    for user, item in zip(histories.user, histories.item, strict=True):
+        expected[user] += labels[item]
+    expected /= np.maximum(expected.sum(axis=1, keepdims=True), 1e-12)
+    actual = history_shares(study.features, histories)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)

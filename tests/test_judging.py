@@ -51,16 +51,6 @@ def test_metrics_of_topics_do_not_depend_on_the_size_of_blocks(study, own, monke
         np.testing.assert_allclose(cut[place], value, rtol=1e-6, atol=1e-7, err_msg=str(place))
 
 
-def test_history_shares_are_counted_event_by_event(study):
-    histories, labels = study.test.histories, study.features.item_interests
-    expected = np.zeros((len(histories), labels.shape[1]))
-    for user, item in zip(histories.user, histories.item, strict=True):
-        expected[user] += labels[item]
-    expected /= np.maximum(expected.sum(axis=1, keepdims=True), 1e-12)
-    actual = judging._history_shares(histories, study.features)
-    np.testing.assert_allclose(actual, expected, rtol=1e-5, atol=1e-7)
-
-
 class Broken:
     """A ranker with one fault."""
 

@@ -821,7 +821,7 @@ def test_coverage_is_in_percent():
 
 @pytest.mark.parametrize("top", [0, -1])
 def test_a_number_of_rows_must_be_positive(top):
-    with pytest.raises(ValueError, match=f"top must be 1 or more, got {top}"):
+    with pytest.raises(ValueError, match=f"top must be at least 1, got {top}"):
         plots.interest_sizes(ITEMS, top=top)
 
 

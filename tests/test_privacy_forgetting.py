@@ -99,6 +99,11 @@ def test_probabilities_are_means_over_parts(log, forgotten):
     np.testing.assert_allclose(model.interests(histories).sum(axis=1), 1.0, rtol=1e-5)
 
 
+def test_nobody_gets_no_items(log, forgotten):
+    nobody = forgotten[1].features.histories(log[0]).rows(0, 0)
+    assert [part.shape for part in forgotten[1].rank(nobody, k=3)] == [(0, 3), (0, 3)]
+
+
 def test_who_is_not_there_cannot_be_forgotten(forgotten):
     model = forgotten[1]
     with pytest.raises(ValueError, match=r"user must be in part \d, which the key names"):

@@ -154,3 +154,7 @@ def test_what_cannot_be_attacked_is_one_error():
     for name, value in (("num_items", 0), ("days", -1), ("num_targets", 0)):
         with pytest.raises(ValueError, match=f"{name} must be at least ., got {value}"):
             Attacker(**{name: value})
+    with pytest.raises(ValueError, match="days must be at most 36,500, got inf"):
+        Attacker(days=np.inf)
+    with pytest.raises(ValueError, match="an item that is no search, got 2 searches"):
+        attack(events_of([("ann", "search:tea", 0), ("bob", "search:tea", 1)]))

@@ -159,6 +159,17 @@ def test_fewer_people_are_found_the_coarser_a_log_is(log):
     assert coarseness_curve(log, **part)["found"][0] == one.attacks["found"][0]
 
 
+def test_the_curve_counts_items_that_are_left_and_goes_on_where_none_is(log):
+    one = log.events[:1].with_columns(item=pl.lit("had once"))
+    items = pl.concat(
+        [log.items, log.items[:1].with_columns(item=pl.lit("had once"), interests=[])]
+    )
+    more = replace(log, events=pl.concat([log.events, one]), items=items)
+    curve = coarseness_curve(more, times=["day"], min_item_users=[2, 999], progress=False)
+    assert curve["items"].to_list() == [log.events["item"].n_unique(), 0]
+    assert curve.select("found", "wrong", "guess").row(1) == (0, 0.0, 0.0)
+
+
 def test_what_cannot_be_released_is_one_error(log):
     with pytest.raises(ValueError, match="nothing is left to release: time day, items of 999"):
         release(log, Coarseness(min_item_users=999), progress=False)

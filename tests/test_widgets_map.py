@@ -34,6 +34,12 @@ def test_frequent_items_and_users_are_points_with_their_main_interests(study, wi
         assert interest == study.features.interests[best]
 
 
+def test_users_without_events_are_no_points(study):
+    histories = study.test.histories
+    nobody = histories.only(np.zeros(len(histories.item), bool))
+    assert len(ik.interest_map(study.predictor, nobody, num_items=10).points) == 10
+
+
 def test_the_browser_gets_what_the_table_says(widget):
     canvas, points = widget.canvas, widget.points
     np.testing.assert_array_equal(np.frombuffer(canvas.x, np.float32), points["x"])

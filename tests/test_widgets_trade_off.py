@@ -41,7 +41,7 @@ def test_another_user_has_another_list(widget):
     widget.finder.list.value = 3
     assert f"The list of user {users[3]}" in widget.list.value
     code = int(widget.found.codes[0, 0, 3, 0])
-    assert widget.titles[code] in widget.list.value
+    assert widget.features.items["title"][code] in widget.list.value
 
 
 def test_an_item_from_below_the_models_list_says_so(widget):

@@ -78,6 +78,16 @@ def test_an_emptied_history_is_answered_as_that_of_a_newcomer_and_restored(widge
     assert widget.items.value == start
 
 
+def test_the_same_items_at_other_times_are_a_changed_history(study, history, widget):
+    assert ", the history of the start." in widget.said
+    widget.typed.value = "\n".join(study.features.items["item"][history.item])
+    widget.buttons["use"].click()
+    assert widget.history.item.tolist() == history.item.tolist()
+    assert ", a changed history, answered in " in widget.said
+    widget.buttons["restore"].click()
+    assert ", the history of the start." in widget.said
+
+
 def test_a_typed_history_is_found_by_name_title_and_part_of_a_title(widget):
     name, title, part = widget.features.items["item"][3], widget.titles[4], widget.titles[5][:-1]
     widget.typed.value = f"{name}\n\n {title.upper()} \n{part}\nno such thing"

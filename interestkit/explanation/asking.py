@@ -210,8 +210,8 @@ def left_out(model, catalogue, user: Users):
         return _row_of(model, catalogue, user, whole, jax.tree.map(lambda a: a[None], summary))
 
     said = _row(model, catalogue, user, whole)
-    without = jnp.broadcast_to(said, (len(real), *said.shape))
-    return said, _by_pieces(jax.vmap(row), changed, user.number, without)
+    every = jnp.broadcast_to(said, (len(real), *said.shape))
+    return said, _by_pieces(jax.vmap(row), changed, user.number, every)
 
 
 def _by_pieces(work: Callable, given, number, found):
@@ -257,10 +257,7 @@ def user_vectors(model, catalogue, user: Users):
     return _said(model, catalogue, user, is_event(user)).user[0].ravel()
 
 
-@by_user
-def scores(model, catalogue, user: Users, kept):
-    """Log-probabilities of given choices of events."""
-    return kept_scores(model, catalogue, user, kept)
+scores = by_user(kept_scores)
 
 
 @by_user

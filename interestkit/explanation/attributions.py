@@ -78,17 +78,10 @@ class Explanation(Told):
             more of the rank correlation of both columns; NaN without any).
         """
         worst = self.users["incomplete"].max()
-        both = self.table.group_by(USER).agg(
-            pl.len(), r=pl.corr("without", "gradient", method="spearman")
-        )
-        agreement = both.filter(pl.col("len") > 2)["r"].fill_nan(None).median()
+        agreement = rank_correlations(self.table, "without", "gradient", least=3).median()
         worst = float("nan") if worst is None else worst
         agreement = float("nan") if agreement is None else agreement
-        return {
-            "incomplete": worst,
-            "is_complete": worst <= COMPLETE,
-            "agreement": agreement,
-        }
+        return {"incomplete": worst, "is_complete": worst <= COMPLETE, "agreement": agreement}
 
     def of(self, user: str) -> pl.DataFrame:
         """Rows of one user.
@@ -116,6 +109,13 @@ class Explanation(Told):
         }
         rows = {"users": self.users.head(50).to_dicts(), "events": self.table.head(50).to_dicts()}
         return "Explanation", facts, rows
+
+
+def rank_correlations(table: pl.DataFrame, one: str, other: str, *, least: int) -> pl.Series:
+    """Rank correlation of two columns for each user with so many events, where it is defined."""
+    found = pl.corr(one, other, method="spearman")
+    own = table.group_by(USER, maintain_order=True).agg(pl.len(), r=found)
+    return own.filter(pl.col("len") >= least)["r"].fill_nan(None).drop_nulls()
 
 
 def explain(

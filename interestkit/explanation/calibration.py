@@ -5,9 +5,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float
+from scipy.special import softmax
 
 from interestkit import metrics
-from interestkit.comparison import bootstrap_intervals
+from interestkit.comparison import bootstrap_interval
 from interestkit.explanation.telling import Told
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
@@ -140,7 +141,6 @@ def calibrate(predictor: Predictor, truth: HeldOut) -> Calibrated:
     from scipy.optimize import minimize_scalar
 
     probabilities, shares = _judged(predictor, truth)
-
     right = np.take_along_axis(shares, probabilities.argmax(axis=1)[:, None], axis=1)[:, 0]
 
     def loss(log_temperature: float) -> float:
@@ -229,10 +229,10 @@ class InterestSets:
             chosen = np.full(len(group), True) if name == "all" else group == int(name) - 1
             if not chosen.any():
                 continue
-            low, high = bootstrap_intervals(covered[chosen][:, None].astype(float))
-            numbers = (np.median(lengths[chosen]), covered[chosen].mean(), low[0], high[0])
+            own = covered[chosen]
+            numbers = (np.median(lengths[chosen]), own.mean(), *bootstrap_interval(own))
             size = inside[chosen].sum(axis=1).mean()
-            rows.append((name, int(chosen.sum()), *map(float, numbers), float(size), self.coverage))
+            rows.append((name, len(own), *map(float, numbers), float(size), self.coverage))
         columns = ["group", "users", "events", "covered", "low", "high", "size", "nominal"]
         return pl.DataFrame(rows, schema=columns, orient="row")
 
@@ -379,6 +379,4 @@ def _has_interests(truth: HeldOut) -> Bool[np.ndarray, " users"]:
 
 
 def _heated(probabilities, temperature: float) -> Float[np.ndarray, "users interests"]:
-    logits = np.log(np.maximum(probabilities, 1e-30)) / temperature
-    heated = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return heated / heated.sum(axis=1, keepdims=True)
+    return softmax(np.log(np.maximum(probabilities, 1e-30)) / temperature, axis=1)

@@ -8,10 +8,10 @@ import polars as pl
 from flax import nnx
 from jaxtyping import Bool, Float, Int
 
-from interestkit.comparison import bootstrap_intervals, paired_statistics
+from interestkit.comparison import bootstrap_interval, bootstrap_intervals, paired_statistics
 from interestkit.counting import pad
 from interestkit.explanation.asking import Asked, Users, scores
-from interestkit.explanation.attributions import Explanation, by_gradients
+from interestkit.explanation.attributions import Explanation, by_gradients, rank_correlations
 from interestkit.explanation.telling import Told
 from interestkit.prediction import Predictor
 from interestkit.schema import USER
@@ -135,7 +135,7 @@ def _blocks(asked: Asked, found: Explanation) -> Iterator[tuple[np.ndarray, int,
 def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.random.Generator):
     """Probability of each user's target by kind and order."""
     asked, number = Asked(found.predictor), len(found.histories)
-    values = {(k, o): np.zeros((number, len(shares))) for k in KINDS for o in ORDERS}
+    values = np.zeros((number, len(KINDS), len(ORDERS), len(shares)))
     by_user = found.table.select("without", "gradient").to_numpy().T
     ends = np.cumsum(found.users["events"].to_numpy())
     for rows, room, users in _blocks(asked, found):
@@ -155,12 +155,10 @@ def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.r
         kept = pad(kept, len(users.number))
         said = np.asarray(asked.ask(scores, room, users, kept))[: len(rows)]
         target = users.target[: len(rows), None, None]
-        said = np.exp(np.take_along_axis(said, target, axis=2))[..., 0]
-        said = said.reshape(len(rows), len(KINDS), len(ORDERS), len(shares))
-        for k, kind in enumerate(KINDS):
-            for o, name in enumerate(ORDERS):
-                values[kind, name][rows] = said[:, k, o]
-    return values
+        said = np.exp(np.take_along_axis(said, target, axis=2))
+        values[rows] = said.reshape(len(rows), *values.shape[1:])
+    places = np.ndindex(len(KINDS), len(ORDERS))
+    return {(KINDS[kind], ORDERS[order]): values[:, kind, order] for kind, order in places}
 
 
 def _ranks(values: Float[np.ndarray, "users events"]) -> Int[np.ndarray, "users events"]:
@@ -205,14 +203,10 @@ def _in_parts(found: Explanation, predictor: Predictor) -> dict[str, np.ndarray]
 def _likeness(found: Explanation, one, other) -> tuple[float, float, float, int]:
     """Mean rank correlation over users with five events or more, its interval, their number."""
     pairs = found.table.select(USER, one=pl.Series(one), other=pl.Series(other))
-    own = pairs.group_by(USER, maintain_order=True).agg(
-        pl.len(), r=pl.corr("one", "other", method="spearman")
-    )
-    own = own.filter(pl.col("len") > 4)["r"].fill_nan(None).drop_nulls().to_numpy()
+    own = rank_correlations(pairs, "one", "other", least=5).to_numpy()
     if not len(own):
         return np.nan, np.nan, np.nan, 0
-    low, high = bootstrap_intervals(own[:, None])
-    return float(own.mean()), float(low[0]), float(high[0]), len(own)
+    return float(own.mean()), *bootstrap_interval(own), len(own)
 
 
 def _gradients(found: Explanation, predictor: Predictor) -> Float[np.ndarray, " events"]:

@@ -9,6 +9,7 @@ from interestkit.comparison import bootstrap_interval
 from interestkit.explanation.asking import Asked, user_vectors
 from interestkit.explanation.telling import Told
 from interestkit.heldout import HeldOut
+from interestkit.histories import Histories
 from interestkit.prediction import Predictor
 
 _FOLDS, _RIDGE, _SHUFFLES = 5, 10.0, 5
@@ -75,11 +76,9 @@ def probe(predictor: Predictor, truth: HeldOut, *, seed: int = 0) -> Probe:
         doi:10.18653/v1/D19-1275.
     """
     has = truth.interest_shares.any(axis=1)
-    if has.sum() < 2 * _FOLDS:
-        raise ValueError(
-            f"truth must hold {2 * _FOLDS} users with later interests, got {has.sum()}"
-        )
-    vectors = vectors_of(predictor, truth.histories)[has]
+    if (came := has.sum()) < 2 * _FOLDS:
+        raise ValueError(f"truth must hold {2 * _FOLDS} users with later interests, got {came}")
+    vectors = _vectors(predictor, truth.histories)[has]
     labels, rng = truth.interest_shares[has].argmax(axis=1), np.random.default_rng(seed)
     fold = rng.permutation(len(labels)) % _FOLDS
     right = _named(vectors, labels, fold) == labels
@@ -94,14 +93,13 @@ def probe(predictor: Predictor, truth: HeldOut, *, seed: int = 0) -> Probe:
     )
 
 
-def vectors_of(predictor: Predictor, histories) -> Float[np.ndarray, "users dim"]:
+def _vectors(predictor: Predictor, histories: Histories) -> Float[np.ndarray, "users dim"]:
     """The vector of each user."""
-    asked, none = Asked(predictor), np.zeros(len(histories), np.int32)
-    shape = predictor.model.config
-    found = np.zeros((len(histories), shape.item_dim * shape.num_user_vectors), np.float32)
-    for rows, room, users in asked.blocks(histories, none[:, None][:, :0], none):
-        found[rows] = np.asarray(asked.ask(user_vectors, room, users))[: len(rows)]
-    return found
+    asked, nothing = Asked(predictor), np.zeros((len(histories), 0), np.int32)
+    blocks = asked.blocks(histories, nothing, np.zeros(len(histories), np.int32))
+    return np.concatenate(
+        [np.asarray(asked.ask(user_vectors, at, users))[: len(rows)] for rows, at, users in blocks]
+    )
 
 
 def _named(vectors, labels: Int[np.ndarray, " users"], fold) -> Int[np.ndarray, " users"]:

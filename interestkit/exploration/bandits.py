@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float, Int
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least, check_one_of, check_within
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 
@@ -47,8 +48,7 @@ def bootstrap(
     Source:
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 6.
     """
-    if members < 1:
-        raise ValueError(f"members must be at least 1, got {members}")
+    check_at_least(1, members=members)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(log), size=(members, len(log)))
     return tuple(fit(features, log.take(users)) for users in drawn)
@@ -85,8 +85,7 @@ class Ensemble:
     def __post_init__(self) -> None:
         if not self.members:
             raise ValueError("members must be at least one ranker, got none")
-        if self.choose not in CHOICES:
-            raise ValueError(f"choose must be one of {list(CHOICES)}, got {self.choose!r}")
+        check_one_of(CHOICES, choose=self.choose)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
@@ -158,8 +157,7 @@ class RandomPlaces:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.share <= 1:
-            raise ValueError(f"share must be in [0, 1], got {self.share}")
+        check_within("[0, 1]", share=self.share)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True

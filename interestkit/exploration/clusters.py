@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -13,6 +13,7 @@ from interestkit.comparison import bootstrap_interval
 from interestkit.content import NOT_A_THEME, reduce_rows, unit_rows, words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least, check_within
 from interestkit.progress import progress_bar
 from interestkit.schema import INTERESTS, ITEM, TITLE
 
@@ -69,13 +70,12 @@ class InterestTree:
         if not 1 <= granularity <= self.num_leaves:
             allowed = f"1..{self.num_leaves} (the leaves)"
             raise ValueError(f"granularity must be in {allowed}, got {granularity}")
-        node = _cut(self.merges, granularity)
-        return np.where(self.leaf >= 0, node[self.leaf], -1)
+        return _clusters(self.leaf, self.merges, granularity)
 
     def labels(self, granularity: int | None = None) -> list[tuple[str, ...]]:
         """The name of each item's cluster, as labels: one, or none for an item in no cluster."""
         own = self.clusters(granularity)
-        names = self._names(np.unique(own[own >= 0]))
+        names = self._names(np.unique(own[own >= 0]).tolist())
         return [(names[node],) if node >= 0 else () for node in own.tolist()]
 
     def labelled(self, items: pl.DataFrame, granularity: int | None = None) -> pl.DataFrame:
@@ -99,18 +99,14 @@ class InterestTree:
             clusters themselves).
         """
         own = self.clusters(granularity)
-        shown = set(own[own >= 0].tolist())
-        parent = {int(child): n for n, child in enumerate(self.merges[:, :2].ravel())}
-        parent = {child: self.num_leaves + n // 2 for child, n in parent.items()}
-        nodes = sorted(shown)
-        above = {parent[node] for node in nodes if node in parent}
-        while above - set(nodes):
-            nodes = sorted({*nodes, *above})
-            above = {parent[node] for node in nodes if node in parent}
-        names = self._names(sorted(shown)) | self._names([n for n in nodes if n not in shown])
+        shown = np.unique(own[own >= 0]).tolist()
+        above = range(2 * self.num_leaves - len(shown), 2 * self.num_leaves - 1)  # newest merges
+        children = self.merges[:, :2].astype(int).ravel().tolist()
+        parent = {child: self.num_leaves + n // 2 for n, child in enumerate(children)}
+        names = self._names(shown) | self._names(above)
         events, rows = self.catalogue["events"].to_numpy(), []
-        for node in nodes:
-            inside, is_cut = self._under(node), node in shown
+        for node in (*shown, *above):
+            inside, is_cut = self._under(node), node < above.start
             height = 0.0 if is_cut else float(self.merges[node - self.num_leaves, 2])
             sums = (int(inside.sum()), int(events[inside].sum()))
             rows.append((node, parent.get(node), height, names[node], *sums, is_cut))
@@ -119,7 +115,7 @@ class InterestTree:
 
     def _under(self, node: int) -> Bool[np.ndarray, " items"]:
         """True for the items under a node."""
-        below, leaves = [int(node)], np.zeros(self.num_leaves + 1, bool)  # the last is "in none"
+        below, leaves = [node], np.zeros(self.num_leaves + 1, bool)  # the last is "in none"
         while below:
             node = below.pop()
             if node < self.num_leaves:
@@ -138,7 +134,7 @@ class InterestTree:
         """Name of each node, no two alike: a name that is taken has more words, then a number."""
         words, totals = self._words
         names: dict[int, str] = {}
-        for node in map(int, nodes):
+        for node in nodes:
             own = _count(words, self._under(node))
             longer = (telling_terms(own, totals, number=n) for n in range(_TERMS, _TERMS + 3))
             numbered = (f"cluster {n}" for n in range(len(names) + 1, len(nodes) + 2))
@@ -195,32 +191,30 @@ def cluster_interests(
         Ward (1963), JASA 58(301), doi:10.1080/01621459.1963.10500845; agreement: Hubert and
         Arabie (1985), doi:10.1007/BF01908075.
     """
-    _check(features, histories, granularity, content_weight, resamples)
+    histories.check_coded_by(features.fingerprint)
+    check_at_least(1, granularity=granularity)
+    check_within("[0, 1]", content_weight=content_weight)
+    check_at_least(0, resamples=resamples)
     given = {"weight": content_weight, "dim": dim}
     leaf, merges = _grow(features, histories, **given)
-    catalogue = features.items.select(ITEM, TITLE, "events")
-    tree = InterestTree(
-        catalogue=catalogue,
-        leaf=leaf,
-        merges=merges,
-        granularity=min(granularity, len(merges) + 1),
-        stability=_stability([], []),
-    )
     sizes = sorted({max(2, granularity // 2), granularity, 2 * granularity})
-    found = {size: [] for size in sizes}
+    found = {size: [] for size in sizes if resamples and size <= len(merges) + 1}
     rng = np.random.default_rng(seed)
     for _ in progress_bar(range(resamples), label="stability", unit="pair", enabled=progress):
         half = rng.permutation(len(histories)) < _SHARE * len(histories)
         trees = [
-            replace(tree, **dict(zip(("leaf", "merges"), grown, strict=True)))
+            _grow(features, histories.only(users[histories.user]), **given)
             for users in (half, ~half)
-            for grown in [_grow(features, histories.only(users[histories.user]), **given)]
         ]
         for size, values in found.items():
-            cuts = [one.clusters(min(size, one.num_leaves)) for one in trees]
-            values.append(adjusted_rand(*cuts))
-    kept = {size: values for size, values in found.items() if values and size <= tree.num_leaves}
-    return replace(tree, stability=_stability(list(kept), list(kept.values())))
+            values.append(adjusted_rand(*(_clusters(*tree, size) for tree in trees)))
+    return InterestTree(
+        catalogue=features.items.select(ITEM, TITLE, "events"),
+        leaf=leaf,
+        merges=merges,
+        granularity=min(granularity, len(merges) + 1),
+        stability=_stability(found),
+    )
 
 
 def adjusted_rand(one: Int[np.ndarray, " items"], other: Int[np.ndarray, " items"]) -> float:
@@ -271,16 +265,6 @@ def telling_terms(own: Counter, totals: Counter, *, number: int = _TERMS) -> str
     return " · ".join(word for _, word in best[:number])
 
 
-def _check(features, histories, granularity, content_weight, resamples) -> None:
-    histories.check_coded_by(features.fingerprint)
-    if granularity < 1:
-        raise ValueError(f"granularity must be at least 1, got {granularity}")
-    if not 0 <= content_weight <= 1:
-        raise ValueError(f"content_weight must be in [0, 1], got {content_weight}")
-    if resamples < 0:
-        raise ValueError(f"resamples must be at least 0, got {resamples}")
-
-
 def _grow(features: Features, histories: Histories, *, weight: float, dim: int):
     """Leaf of each item, and the merges of the leaves."""
     from scipy.cluster.hierarchy import linkage
@@ -313,13 +297,13 @@ def _vectors(features: Features, histories: Histories, weight: float, dim: int):
     return np.concatenate(parts, axis=1)
 
 
-def _cut(merges: Float[np.ndarray, "merges 3"], granularity: int) -> Int[np.ndarray, " leaves"]:
-    """Node of each leaf once only so many nodes are left."""
+def _clusters(leaf, merges, granularity: int) -> Int[np.ndarray, " items"]:
+    """Node of each item once only so many nodes are left, or all leaves are; -1 for none."""
     leaves = len(merges) + 1
     node = np.arange(leaves)
     for number in range(leaves - granularity):
         node[np.isin(node, merges[number, :2])] = leaves + number
-    return node
+    return np.where(leaf >= 0, node[leaf], -1)
 
 
 def _terms(title: str | None) -> list[str]:
@@ -334,11 +318,10 @@ def _pairs(count):
     return count * (count - 1) / 2
 
 
-def _stability(sizes: list[int], found: list[list[float]]) -> pl.DataFrame:
-    intervals = [bootstrap_interval(np.array(values)) for values in found]
+def _stability(found: dict[int, list[float]]) -> pl.DataFrame:
     rows = [
-        (size, float(np.mean(values)), *ends, len(values))
-        for size, values, ends in zip(sizes, found, intervals, strict=True)
+        (size, float(np.mean(values)), *bootstrap_interval(np.array(values)), len(values))
+        for size, values in found.items()
     ]
     columns = {"granularity": pl.Int64, "agreement": pl.Float64, "low": pl.Float64}
     columns |= {"high": pl.Float64, "resamples": pl.Int64}

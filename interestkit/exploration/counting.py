@@ -30,7 +30,12 @@ class NovelRanker(Protocol):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class OfCrowd:
-    """What all here share: a catalogue and the log of those who are counted."""
+    """What all here share.
+
+    Args:
+        features: The catalogue.
+        log: Histories of those who are counted.
+    """
 
     features: Features
     log: Histories
@@ -57,8 +62,6 @@ class SimilarUsers(OfCrowd):
     """Baseline: how many of the users who are most like somebody touched an interest.
 
     Args:
-        features: The catalogue.
-        log: Histories of those who are counted.
         profile: What makes users alike, one of `crowd.PROFILES`; similarity is the cosine.
         neighbours: Users who count, each with their similarity.
         smoothing: Weight of everybody's popularity, in users who are just the same.
@@ -84,8 +87,6 @@ class LabelCooccurrence(OfCrowd):
     """Baseline: how many of those who touched a user's interests touched another one.
 
     Args:
-        features: The catalogue.
-        log: Histories of those who are counted.
         profile: What an interest of the user weighs, one of `crowd.PROFILES`.
         shrinkage: Users who go with everybody's popularity, added to those with an interest.
         power: Shares are divided by popularity ** power: at 1 the score is a mean lift.
@@ -111,8 +112,6 @@ class NewToOthers(OfCrowd):
     """Baseline: how many of those who had not touched an interest did so of late; the same for all.
 
     Args:
-        features: The catalogue.
-        log: Histories of those who are counted.
         days: How many days before the end of the log are counted.
     """
 

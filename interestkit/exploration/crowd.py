@@ -9,7 +9,7 @@ from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix, diags
 
 from interestkit.content import unit_rows
-from interestkit.counting import SECONDS_PER_DAY
+from interestkit.counting import SECONDS_PER_DAY, evenly
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.similarity import pair_matrix
@@ -25,12 +25,7 @@ Table = Float[np.ndarray, "users labels"]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Crowd:
-    """Users of a log up to a moment, and which labels they touched.
-
-    Args:
-        features: The catalogue.
-        log: Their histories.
-    """
+    """Users of a log up to a moment, and which labels they touched."""
 
     features: Features
     log: Histories
@@ -155,11 +150,6 @@ def cut(log: Histories, seconds: int) -> Histories:
     return replace(before, moment=np.full(len(log), seconds, log.moment.dtype))
 
 
-def pick(table: Table, rows: Int[np.ndarray, " rows"]) -> Table:
-    """Rows of a table; a row of zeros where the number is negative."""
-    return np.where((rows >= 0)[:, None], table[rows], 0)
-
-
 def nearest(
     profiles, crowd, own: Int[np.ndarray, " users"], neighbours: int, power: float = 1.0
 ) -> Iterator[tuple[slice, Table]]:
@@ -192,7 +182,7 @@ def unit(rows: Table) -> Table:
 def sample(log: Histories, most: int = MOST_USERS) -> Int[np.ndarray, " users"]:
     """Numbers of no more than so many users with events, evenly taken."""
     users = np.flatnonzero(log.lengths > 0)
-    return users[np.unique(np.linspace(0, len(users) - 1, min(len(users), most)).astype(int))]
+    return users[evenly(len(users), most)]
 
 
 def _item_counts(features: Features, histories: Histories) -> csr_matrix:

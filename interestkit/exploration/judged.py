@@ -4,17 +4,15 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 
 import numpy as np
-import polars as pl
 
 from interestkit import metrics
-from interestkit.evaluation import Evaluation
+from interestkit.evaluation import Evaluation, gather, runs_of
 from interestkit.exploration.counting import BASELINES, NovelRanker
 from interestkit.exploration.crowd import labels_touched
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.progress import progress_bar
-from interestkit.schema import USER
 
 TARGET = "novel interests"
 
@@ -101,31 +99,16 @@ def judge_novel(
         as for others.
 
     Raises:
-        ValueError: If `k` is outside its limits, or no ranker is given.
+        ValueError: If `k` is outside its limits, or a name has no ranker, or there is none.
     """
     if not 1 <= k <= features.num_interests:
         raise ValueError(f"k must be in 1..{features.num_interests} (the interests), got {k}")
-    if not rankers:
-        raise ValueError("rankers must name at least one model, got none")
-    users, per_user, overall = pl.Series(USER, truth.histories.users), [], []
-    for name, models in rankers.items():
-        models = models if isinstance(models, Sequence) else [models]
-        for seed, ranker in enumerate(models):
-            for metric, value in _judged(ranker, truth, features, k).items():
-                row = {"target": TARGET, "model": name, "metric": metric, "seed": seed}
-                if value.ndim:
-                    table = pl.DataFrame([users, pl.Series("value", value)])
-                    per_user.append(table.with_columns(**{n: pl.lit(v) for n, v in row.items()}))
-                else:
-                    overall.append(row | {"value": float(value)})
-    return Evaluation(
-        per_user=pl.concat(per_user).select("target", "model", "metric", "seed", USER, "value"),
-        overall=pl.DataFrame(overall),
-        reliability=pl.DataFrame(),
-        part=truth.part,
-        k=k,
-        interest_k=k,
-    )
+
+    def judge(ranker: NovelRanker, **_: str):
+        found = _judged(ranker, truth, features, k)
+        return [(TARGET, metric, value) for metric, value in found.items()], None
+
+    return gather(runs_of(rankers), judge, truth, k=k, interest_k=k)
 
 
 def _judged(ranker: NovelRanker, truth: HeldOut, features: Features, k: int) -> dict:

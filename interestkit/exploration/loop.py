@@ -17,6 +17,7 @@ from interestkit.exploration.planning import Exploring, LearnedPlanner, Plan, Pl
 from interestkit.exploration.world import Audience, World
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least, check_one_of
 from interestkit.neighbours import EASE
 from interestkit.progress import progress_bar
 from interestkit.reranking import Reranked
@@ -70,8 +71,7 @@ class Rounds:
             ValueError: If there is no such policy.
         """
         policies = self.table["policy"].unique(maintain_order=True).to_list()
-        if base not in policies:
-            raise ValueError(f"base must be one of {policies}, got {base!r}")
+        check_one_of(policies, base=base)
         total, now = self.table["round"].max(), pl.col("round")
         parts = {"first": now <= first, "last": now > total - last}
         keys = ["policy", "seed", "metric", "rounds"]
@@ -132,9 +132,7 @@ def simulate_rounds(
     """
     policies = default_policies() if policies is None else policies
     world, seeds = world or World(), list(seeds)
-    if min(rounds, k, refit_every) < 1:
-        got = f"{rounds}, {k} and {refit_every}"
-        raise ValueError(f"rounds, k and refit_every must be at least 1, got {got}")
+    check_at_least(1, rounds=rounds, k=k, refit_every=refit_every)
     if not policies or not seeds:
         raise ValueError("policies and seeds must hold at least one each")
     steps = [(s, name, n) for s in seeds for name in policies for n in range(rounds)]
@@ -203,11 +201,22 @@ def novel_places(
     """
 
     def policy(features: Features, log: Histories, seed: int) -> Ranker:
-        drawn = _Drawn(planner(features, log), seed)
-        ranker = fit(features, log)
-        return Exploring(ranker=ranker, planner=drawn, features=features, places=places)
+        plans, ranker = _drawn(planner(features, log), seed), fit(features, log)
+        return Exploring(ranker=ranker, planner=plans, features=features, places=places)
 
     return policy
+
+
+def _drawn(planner: Planner, seed: int) -> Planner:
+    """The plans of a planner in an order that is drawn."""
+
+    def plans(histories: Histories) -> list[list[Plan]]:
+        return [
+            [own[n] for n in np.argsort(rng.exponential(size=len(own)) * (1 + np.arange(len(own))))]
+            for own, rng in zip(planner(histories), draws(histories, seed), strict=True)
+        ]
+
+    return plans
 
 
 def similar_planner(features: Features, log: Histories) -> Planner:
@@ -218,24 +227,6 @@ def similar_planner(features: Features, log: Histories) -> Planner:
         steps=transitions(features, log),
         number=features.num_interests,
     )
-
-
-@dataclass(frozen=True, eq=False)
-class _Drawn:
-    """The plans of a planner in an order that is drawn."""
-
-    planner: Planner
-    seed: int
-
-    def __call__(self, histories: Histories) -> list[list[Plan]]:
-        plans = self.planner(histories)
-        return [
-            [
-                own[n]
-                for n in np.argsort(rng.exponential(size=len(own)) * np.arange(1, len(own) + 1))
-            ]
-            for own, rng in zip(plans, draws(histories, self.seed), strict=True)
-        ]
 
 
 class _Loop:

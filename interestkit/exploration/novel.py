@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float, Int
 
-from interestkit.counting import SECONDS_PER_DAY
+from interestkit.counting import SECONDS_PER_DAY, evenly
 from interestkit.exploration.counting import LabelCooccurrence, OfCrowd, Scores
 from interestkit.exploration.crowd import (
     Crowd,
@@ -22,6 +22,7 @@ from interestkit.exploration.crowd import (
 )
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_above_0, check_at_least
 from interestkit.progress import progress_bar
 from interestkit.similarity import ease_weights
 
@@ -40,8 +41,6 @@ class NovelInterests(OfCrowd):
     (`signals`), over all that are untouched.
 
     Args:
-        features: The catalogue.
-        log: Histories of those who are counted.
         days: How far ahead it looks.
         weights: Weight of each signal, in standard deviations.
         centre: Mean of each signal in training.
@@ -169,10 +168,9 @@ def fit_novel(
         McFadden (1974), Conditional logit analysis of qualitative choice behavior.
     """
     log.check_coded_by(features.fingerprint)
-    if not days > 0 or moments < 1 or penalty < 0:
-        came = f"days={days}, moments={moments}, penalty={penalty}"
-        allowed = "days must be above 0, moments at least 1 and penalty at least 0"
-        raise ValueError(f"{allowed}, got {came}")
+    check_above_0(days=days)
+    check_at_least(1, moments=moments)
+    check_at_least(0, penalty=penalty)
     end = int(log.seconds.max(initial=0)) + 1
     begins = [int(end - (1 + n / 2) * days * SECONDS_PER_DAY) for n in range(moments)]
     kept = [begin for begin in begins if begin > end / 2] or begins[:1]
@@ -197,7 +195,7 @@ def _examples(features: Features, log: Histories, begin: int, days: float, max_u
     is_open = ~labels_touched(features, known)
     came &= is_open
     has = np.flatnonzero((known.lengths > 0) & came.any(axis=1))
-    has = has[np.unique(np.linspace(0, len(has) - 1, min(len(has), max_users)).astype(int))]
+    has = has[evenly(len(has), max_users)]
     if not len(has):
         return tuple(part[:0] for part in (np.zeros((1, features.num_interests, 1)), came, came))
     crowd = Crowd(features=features, log=known)

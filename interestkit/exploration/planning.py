@@ -13,6 +13,7 @@ from interestkit.exploration.counting import NovelRanker
 from interestkit.exploration.crowd import NEVER, first_touches, label_counts, labels_touched
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.schema import ITEM, TITLE, USER
 
 _USERS = 128  # ranked at a time
@@ -200,8 +201,7 @@ def exploring_items(
     items: int,
 ) -> tuple[Int[np.ndarray, "users interests items"], list[list[Plan]]]:
     """Codes of the items of each proposed interest, -1 where there is none, and the plans."""
-    if min(interests, items) < 1:
-        raise ValueError(f"interests and items must be at least 1, got {interests} and {items}")
+    check_at_least(1, interests=interests, items=items)
     plans = _new_plans(planner, features, histories, interests)
     number = {name: code for code, name in enumerate(features.interests)}
     wanted = [[number[plan.interest] for plan in own] for own in plans]
@@ -279,9 +279,11 @@ def _new_plans(planner, features: Features, histories: Histories, number: int) -
     touched = labels_touched(features, histories)
     plans = []
     for own, offered in zip(touched, given, strict=True):
-        fits = {p[0]: Plan(*p) for p in reversed(offered) if p[0] in code and not own[code[p[0]]]}
-        order = dict.fromkeys(p[0] for p in offered if p[0] in fits)
-        plans.append([fits[name] for name in order][:number])
+        new = {}
+        for plan in offered:
+            if plan[0] in code and not own[code[plan[0]]]:
+                new.setdefault(plan[0], Plan(*plan))
+        plans.append(list(new.values())[:number])
     return plans
 
 

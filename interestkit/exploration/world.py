@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from interestkit.features import fit_features
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least, check_within
 from interestkit.schema import ITEM, SEARCH_PREFIX, USER
 from interestkit.simulation import planted_interests, simulate
 
@@ -50,12 +51,10 @@ class World:
     drift: float = 0.02
 
     def __post_init__(self) -> None:
-        if self.visits < 1:
-            raise ValueError(f"visits must be at least 1, got {self.visits}")
+        check_at_least(1, visits=self.visits)
         if not self.position_bias >= 0:
             raise ValueError(f"position_bias must be at least 0, got {self.position_bias}")
-        if not 0 <= self.drift <= 1:
-            raise ValueError(f"drift must be in [0, 1], got {self.drift}")
+        check_within("[0, 1]", drift=self.drift)
 
 
 class Audience:

@@ -13,62 +13,34 @@ What holds for all of them, and is not said again in each:
 `docs/metrics.md` says what other packages define otherwise.
 """
 
-from interestkit.metrics.lists import (
-    calibration,
-    catalogue_coverage,
-    gini,
-    interest_coverage,
-    intra_list_diversity,
-    novelty,
-    serendipity,
-    user_coverage,
-)
-from interestkit.metrics.probabilities import (
-    Reliability,
-    expected_calibration_error,
-    log_loss,
-    reliability,
-)
-from interestkit.metrics.relevance import (
-    accuracy,
-    alpha_dcg_at_k,
-    alpha_ndcg_at_k,
-    average_precision_at_k,
-    graded_ndcg_at_k,
-    hit_rate_at_k,
-    ideal_alpha_dcg_at_k,
-    ndcg_at_k,
-    novel_hits,
-    precision_at_k,
-    recall_at_k,
-    reciprocal_rank_at_k,
-)
+from interestkit.lazy import lazy_names
 from interestkit.ranking import top_k
 
-__all__ = [
-    "Reliability",
-    "accuracy",
-    "alpha_dcg_at_k",
-    "alpha_ndcg_at_k",
-    "average_precision_at_k",
-    "calibration",
-    "catalogue_coverage",
-    "expected_calibration_error",
-    "gini",
-    "graded_ndcg_at_k",
-    "hit_rate_at_k",
-    "ideal_alpha_dcg_at_k",
-    "interest_coverage",
-    "intra_list_diversity",
-    "log_loss",
-    "ndcg_at_k",
-    "novel_hits",
-    "novelty",
-    "precision_at_k",
-    "recall_at_k",
-    "reciprocal_rank_at_k",
-    "reliability",
-    "serendipity",
-    "top_k",
-    "user_coverage",
-]
+_MODULE_OF = {
+    "calibration": "lists",
+    "catalogue_coverage": "lists",
+    "gini": "lists",
+    "interest_coverage": "lists",
+    "intra_list_diversity": "lists",
+    "novelty": "lists",
+    "serendipity": "lists",
+    "user_coverage": "lists",
+    "Reliability": "probabilities",
+    "expected_calibration_error": "probabilities",
+    "log_loss": "probabilities",
+    "reliability": "probabilities",
+    "accuracy": "relevance",
+    "alpha_dcg_at_k": "relevance",
+    "alpha_ndcg_at_k": "relevance",
+    "average_precision_at_k": "relevance",
+    "graded_ndcg_at_k": "relevance",
+    "hit_rate_at_k": "relevance",
+    "ideal_alpha_dcg_at_k": "relevance",
+    "ndcg_at_k": "relevance",
+    "novel_hits": "relevance",
+    "precision_at_k": "relevance",
+    "recall_at_k": "relevance",
+    "reciprocal_rank_at_k": "relevance",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)
+__all__ += ["top_k"]

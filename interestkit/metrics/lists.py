@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Bool, Float, Int, Real
 
+from interestkit.limits import check_within
 from interestkit.metrics._checks import (
     Codes,
     Counts,
@@ -185,8 +186,7 @@ def calibration(
         >>> print(calibration(jnp.array([[0, 0], [0, 1]]), labels, half).round(3))
         [1.959 0.   ]
     """
-    if not 0 < alpha < 1:
-        raise ValueError(f"alpha must be in (0, 1), got {alpha}")
+    check_within("(0, 1)", alpha=alpha)
     item_labels = checked("item_labels", item_labels, Real, "items labels").astype(float)
     check_amounts("item_labels", item_labels)
     history = checked_shares("history_shares", history_shares, may_be_empty=True)

@@ -7,6 +7,7 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
+from interestkit.limits import check_at_least
 from interestkit.metrics._checks import PerUser, Shares, check_lengths, checked_shares, ratio
 
 
@@ -64,8 +65,7 @@ def reliability(probabilities: Shares, shares: Shares, *, num_bins: int = 15) ->
         [0 2] [ nan 0.85] [ nan 0.75]
     """
     probabilities, shares = _checked_pair(probabilities, shares)
-    if num_bins < 1:
-        raise ValueError(f"num_bins must be at least 1, got {num_bins}")
+    check_at_least(1, num_bins=num_bins)
     first = probabilities.argmax(axis=1)[:, None]
     confidence = jnp.take_along_axis(probabilities, first, axis=1)
     accuracy = jnp.take_along_axis(shares, first, axis=1)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Real
 
+from interestkit.limits import check_at_least, check_within
 from interestkit.metrics._checks import (
     Codes,
     Counts,
@@ -211,12 +212,7 @@ def alpha_ndcg_at_k(
 def alpha_dcg_at_k(
     topics: Bool[Array, "users ranks topics"], *, k: int, alpha: float = 0.5
 ) -> PerUser:
-    """The numerator of `alpha_ndcg_at_k`: discounted gain of each list, >= 0.
-
-    Args:
-        topics: As in `alpha_ndcg_at_k`.
-        k: Length of the list that is judged, 1 <= k <= ranks.
-        alpha: Weight of variety in [0, 1].
+    """The numerator of `alpha_ndcg_at_k`, whose arguments it takes: discounted gain, >= 0.
 
     Example:
         >>> same = jnp.array([[[True, False], [True, False]]])  # 1 + 0.5 / log2(3)
@@ -225,7 +221,7 @@ def alpha_dcg_at_k(
     """
     topics = checked("topics", topics, Bool, "users ranks topics")
     check_k(k, topics.shape[1])
-    _check_alpha(alpha)
+    check_within("[0, 1]", alpha=alpha)
     listed = topics[:, :k].astype(float)
     gains = (listed * (1.0 - alpha) ** (listed.cumsum(axis=1) - listed)).sum(axis=2)
     return _discounted(gains)
@@ -236,12 +232,8 @@ def ideal_alpha_dcg_at_k(
 ) -> PerUser:
     """The denominator of `alpha_ndcg_at_k`: 0 for a user without a topic to find.
 
-    It depends on no list, so whoever compares models computes it once.
-
-    Args:
-        ideal_topics: As in `alpha_ndcg_at_k`.
-        k: Length of the list that is judged, k >= 1.
-        alpha: Weight of variety in [0, 1].
+    It depends on no list, so whoever compares models computes it once, and k may be any from 1 on.
+    Arguments: as there.
 
     Example:
         >>> both = jnp.array([[[True, False], [False, True]]])  # 1 + 1.0 / log2(3)
@@ -249,15 +241,9 @@ def ideal_alpha_dcg_at_k(
         1.631
     """
     ideal_topics = checked("ideal_topics", ideal_topics, Bool, "users relevant topics")
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
-    _check_alpha(alpha)
+    check_at_least(1, k=k)
+    check_within("[0, 1]", alpha=alpha)
     return _discounted(_greedy_gains(ideal_topics, k, alpha))
-
-
-def _check_alpha(alpha: float) -> None:
-    if not 0 <= alpha <= 1:
-        raise ValueError(f"alpha must be in [0, 1], got {alpha}")
 
 
 def accuracy(labels: Codes, is_correct: Bool[Array, "users labels"], *, k: int = 1) -> PerUser:

@@ -1,67 +1,47 @@
-"""Figures from tidy tables: each function takes a table and an optional `ax`, and returns the Axes.
+"""Figures from tidy tables: each function takes a table and an `ax`, and returns the Axes.
 
-A table without rows gives Axes that say "nothing to show"; a missing column or an unknown name is a
+What holds for all of them, and is not said again in each: where `ax` is None it makes a figure. A
+table without rows gives Axes that say "nothing to show". A missing column, a target, metric or
+model that a table with rows does not have, and an option that is none of those named are a
 `ValueError`. Text from data is cut to 28 characters, never read as mathematics, and has a box in
 place of a letter that no font in use knows. A model has the same colour in all figures.
 """
 
-from interestkit.plots.compared import comparison, coverage, gains, reliability, tradeoff
-from interestkit.plots.drawing import STYLE, colour_of, use_style
-from interestkit.plots.explained import event_reasons, removal_curves, set_coverage
-from interestkit.plots.explored import interest_tree
-from interestkit.plots.logs import (
-    activity,
-    cleaning,
-    history_lengths,
-    interest_sizes,
-    long_tail,
-    sessions,
-    user_timeline,
-)
-from interestkit.plots.paths import (
-    feedback_rounds,
-    interest_points,
-    pareto_front,
-    tradeoff_path,
-    user_groups,
-)
-from interestkit.plots.privacy import membership, privacy_curve, reidentification
-from interestkit.plots.results import decay, interest_bars, training_curves
-from interestkit.plots.search import search_trials
-from interestkit.plots.updates import interest_drift, prequential_curve
+from interestkit.lazy import lazy_names
 
-__all__ = [
-    "STYLE",
-    "activity",
-    "cleaning",
-    "colour_of",
-    "comparison",
-    "coverage",
-    "decay",
-    "event_reasons",
-    "feedback_rounds",
-    "gains",
-    "history_lengths",
-    "interest_bars",
-    "interest_drift",
-    "interest_points",
-    "interest_sizes",
-    "interest_tree",
-    "long_tail",
-    "membership",
-    "pareto_front",
-    "prequential_curve",
-    "privacy_curve",
-    "reidentification",
-    "reliability",
-    "removal_curves",
-    "search_trials",
-    "sessions",
-    "set_coverage",
-    "tradeoff",
-    "tradeoff_path",
-    "training_curves",
-    "use_style",
-    "user_groups",
-    "user_timeline",
-]
+_MODULE_OF = {
+    "activity": "logs",
+    "cleaning": "logs",
+    "history_lengths": "logs",
+    "interest_sizes": "logs",
+    "long_tail": "logs",
+    "sessions": "logs",
+    "user_timeline": "logs",
+    "training_curves": "results",
+    "decay": "results",
+    "interest_bars": "results",
+    "search_trials": "search",
+    "comparison": "compared",
+    "gains": "compared",
+    "coverage": "compared",
+    "tradeoff": "compared",
+    "reliability": "compared",
+    "tradeoff_path": "paths",
+    "pareto_front": "paths",
+    "user_groups": "paths",
+    "interest_points": "paths",
+    "feedback_rounds": "paths",
+    "interest_tree": "explored",
+    "event_reasons": "explained",
+    "removal_curves": "explained",
+    "set_coverage": "explained",
+    "prequential_curve": "updates",
+    "interest_drift": "updates",
+    "privacy_curve": "privacy",
+    "membership": "privacy",
+    "reidentification": "privacy",
+    "STYLE": "drawing",
+    "colour_of": "drawing",
+    "use_style": "drawing",
+}
+__getattr__, __dir__, __all__ = lazy_names(__name__, _MODULE_OF)

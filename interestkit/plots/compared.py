@@ -11,16 +11,18 @@ from matplotlib.lines import Line2D
 from interestkit.comparison import is_lower_better
 from interestkit.plots.drawing import (
     GREY,
-    MARKERS,
     colour_of,
     finish,
     make_axes,
     name_rows,
+    names_in,
     need,
     need_one_of,
     nothing,
+    nth_marker,
     put_legend,
     put_legend_below,
+    rows_of,
     shown,
     styled,
 )
@@ -40,14 +42,11 @@ def comparison(table: pl.DataFrame, metric: str, target: str, *, ax: Axes | None
         metric: One of the table's metrics, such as "NDCG@10".
         target: "items", "new items" or "interests".
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of this target or metric.
     """
     need(table, "target", "model", "metric", "value", "low", "high", "seeds", "spread", "users")
     lower = is_lower_better(metric)
     xlabel = with_unit(metric, f", {'lower' if lower else 'higher'} is better")
-    rows = _rows_of(table, target, metric).with_columns(pl.col("value").fill_nan(None))
+    rows = rows_of(table, target=target, metric=metric).with_columns(pl.col("value").fill_nan(None))
     rows = rows.sort("value", descending=not lower, nulls_last=True)
     ax = make_axes(ax, rows=len(rows))
     if rows.is_empty():
@@ -72,18 +71,7 @@ def with_unit(metric: str, note: str = "") -> str:
     return f"{shown(metric)} ({_UNITS.get(metric.split('@')[0], '0 to 1')}{note})"
 
 
-def _rows_of(table: pl.DataFrame, target: str, metric: str) -> pl.DataFrame:
-    """Rows of one target and metric; both must occur in a table that has rows."""
-    if not table.is_empty():
-        need_one_of("target", target, table["target"].unique(maintain_order=True).to_list())
-        table = table.filter(pl.col("target") == target)
-        need_one_of("metric", metric, table["metric"].unique(maintain_order=True).to_list())
-    return table.filter(pl.col("target") == target, pl.col("metric") == metric)
-
-
-def _dot(
-    ax: Axes, place: float, value: float | None, row: dict, colour: str, marker: str, label="_"
-) -> None:
+def _dot(ax: Axes, place: float, value: float | None, row: dict, colour: str, marker: str) -> None:
     """A value on a row, with its interval as a line where it has one; nothing if not finite.
 
     The mark is hollow where the row has a corrected p-value that is not below `LEVEL`.
@@ -92,7 +80,7 @@ def _dot(
         value, row = np.nan, {}
     if row.get("low") is not None:
         ax.plot([row["low"], row["high"]], [place, place], color=colour, linewidth=1.8)
-    look = {"color": colour, "markersize": 6.5, "label": label, "linestyle": "none"}
+    look = {"color": colour, "markersize": 6.5, "label": "_", "linestyle": "none"}
     inside = "white" if _is_hollow(row) else colour
     ax.plot(value, place, marker, markerfacecolor=inside, **look)
 
@@ -103,21 +91,19 @@ def _is_hollow(row: dict) -> bool:
 
 def draw_dots(ax: Axes, table: pl.DataFrame, rows: str, series: str, scale: float = 1) -> None:
     """Dots in rows, one colour and mark per series; the legend names the series."""
-    names = table[series].unique(maintain_order=True).to_list()
-    places = table[rows].unique(maintain_order=True).to_list()
+    names, places = names_in(table, series), names_in(table, rows)
     step = 0.7 / max(len(names), 2)
     for row in table.iter_rows(named=True):
         name, number = row[series], names.index(row[series])
         place = places.index(row[rows]) + (number - (len(names) - 1) / 2) * step
         value = None if row["value"] is None else scale * row["value"]
-        _dot(ax, place, value, row, colour_of(name), MARKERS[number % len(MARKERS)])
+        _dot(ax, place, value, row, colour_of(name), nth_marker(number))
     name_rows(ax, [shown(place, 40) for place in places])
     for edge in range(1, len(places)):
         ax.axhline(edge - 0.5, color="#E4E4E4", linewidth=0.8, zorder=0)
     ax.xaxis.set_major_locator(ticker.MaxNLocator(6))
     handles = [
-        _mark(shown(name), colour_of(name), MARKERS[number % len(MARKERS)])
-        for number, name in enumerate(names)
+        _mark(shown(name), colour_of(name), nth_marker(number)) for number, name in enumerate(names)
     ]
     if any(map(_is_hollow, table.iter_rows(named=True))):
         handles.append(_mark(f"hollow: p ≥ {LEVEL:g} (Holm)", GREY, "o", "white"))
@@ -149,9 +135,6 @@ def gains(
         metric: Metrics to draw; None draws NDCG, recall, alpha-NDCG and accuracy. The sign is
             turned where lower is better.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of such a target or metric.
     """
     need(table, "target", "metric", "over", "gain", "low", "high", "users", "p_holm")
     rows = table.rename({"gain": "value"})
@@ -176,7 +159,7 @@ def _names(wanted: str | Sequence[str], column: str, table: pl.DataFrame) -> lis
     """The names as a list; each must occur in a table that has rows."""
     names = [wanted] if isinstance(wanted, str) else list(wanted)
     for name in names if len(table) else []:
-        need_one_of(column, name, table[column].unique(maintain_order=True).to_list())
+        need_one_of(column, name, names_in(table, column))
     return names
 
 
@@ -212,16 +195,13 @@ def tradeoff(
             relevance and diversity together.
         y: Metric of the y axis.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If the table has rows, but none of a target or of one of the metrics.
     """
     need(table, "target", "model", "metric", "value", "low", "high")
     targets, key = _names(target, "target", table), ["target", "model"]
     ax = make_axes(ax, rows=None if len(targets) == 1 else 12)
     labels = tuple(map(with_unit, (x, y)))
     across, up = (
-        pl.concat([_rows_of(table, name, m) for name in targets]).select(
+        pl.concat([rows_of(table, target=name, metric=m) for name in targets]).select(
             *key, "value", "low", "high"
         )
         for m in (x, y)
@@ -237,11 +217,11 @@ def tradeoff(
             ax.plot([low, high], [value_y, value_y], **look)
         if low_y is not None:
             ax.plot([value, value], [low_y, high_y], **look)
-        marker = MARKERS[targets.index(name)]
+        marker = nth_marker(targets.index(name))
         ax.plot(value, value_y, marker, color=look["color"], markersize=8)
     _label_points(ax, *(points[name].to_list() for name in ("model", "value", "value_y")))
     if len(targets) > 1:
-        marks = [_mark(shown(name), GREY, MARKERS[n]) for n, name in enumerate(targets)]
+        marks = [_mark(shown(name), GREY, nth_marker(n)) for n, name in enumerate(targets)]
         put_legend_below(ax, marks)
     best = "" if is_lower_better(x) or is_lower_better(y) else " (best: top right)"
     return finish(ax, f"Models by two metrics of {shown(' and '.join(targets))}{best}", *labels)
@@ -274,9 +254,7 @@ def _label_points(ax: Axes, names: list[str], x: Sequence[float], y: Sequence[fl
 def coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How much of the catalogue, the interests and the users each model's lists reach.
 
-    Args:
-        table: `Evaluation.table()`; its coverage metrics are drawn.
-        ax: Where to draw; None makes a figure.
+    `table` is `Evaluation.table()`; its coverage metrics are drawn.
     """
     need(table, "target", "model", "metric", "value")
     rows = table.filter(pl.col("metric").str.contains("coverage", literal=True))
@@ -307,25 +285,20 @@ def reliability(
         model: Models to draw; None draws all.
         ax: Where to draw; None makes a figure.
 
-    Raises:
-        ValueError: If the table has rows, but none of such a model.
-
     Source:
         Guo et al. (2017), ICML, PMLR 70; Wilson (1927), JASA 22(158),
         doi:10.1080/01621459.1927.10502953.
     """
     need(table, "model", "seed", "low", "high", "count", "confidence", "accuracy")
     labels = ("probability of the most probable interest (%)", "its share of what followed (%)")
-    ax = ax if ax is not None else make_axes(None, rows=14)
-    names = table["model"].unique(maintain_order=True).to_list()
-    names = names if model is None else _names(model, "model", table)
+    ax = make_axes(ax, rows=14)
+    names = names_in(table, "model") if model is None else _names(model, "model", table)
     rows = table.filter(pl.col("model").is_in(names), pl.col("count") > 0)
     if rows.is_empty():
         return nothing(ax, *labels)
     ax.plot([0, 100], [0, 100], "--", color=GREY, linewidth=1, label="said = came true")
     for number, name in enumerate(names):
-        marker = MARKERS[number % len(MARKERS)]
-        _reliability_of(ax, rows.filter(model=name), marker, has_counts=len(names) == 1)
+        _reliability_of(ax, rows.filter(model=name), nth_marker(number), has_counts=len(names) == 1)
     ax.set(xlim=(-2, 102), ylim=(-7 if len(names) == 1 else -2, 102))  # room for the numbers
     put_legend(ax)
     return finish(ax, "Does it come true? (size: users; line: 95 % interval)", *labels)

@@ -152,11 +152,18 @@ def need_one_of(what: str, name: object, allowed: Sequence) -> None:
         raise ValueError(f"{what} must be one of {list(allowed)}, got {name!r}")
 
 
-def need_positive(**numbers: int) -> None:
-    """Raise ValueError unless every number is 1 or more."""
-    for name, number in numbers.items():
-        if number < 1:
-            raise ValueError(f"{name} must be 1 or more, got {number}")
+def rows_of(table: pl.DataFrame, **wanted: str) -> pl.DataFrame:
+    """Rows with these values of columns; each must occur in a table that has rows."""
+    for column, value in wanted.items():
+        if not table.is_empty():
+            need_one_of(column, value, names_in(table, column))
+        table = table.filter(pl.col(column) == value)
+    return table
+
+
+def names_in(table: pl.DataFrame, column: str) -> list:
+    """The values of a column, in the order in which they first come."""
+    return table[column].unique(maintain_order=True).to_list()
 
 
 def make_axes(ax: Axes | None, *, rows: int | None = None) -> Axes:
@@ -237,8 +244,7 @@ def time_axis(ax: Axes) -> None:
 
 def put_legend(ax: Axes) -> None:
     """A legend to the right of the Axes, where it hides nothing."""
-    handles, labels = ax.get_legend_handles_labels()
-    ax.legend(handles, labels, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
 
 
 def put_legend_below(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
@@ -247,8 +253,7 @@ def put_legend_below(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
     labels = [handle.get_label() for handle in handles]
     below = ScaledTranslation(0, -36 / 72, ax.figure.dpi_scale_trans)
     ax.legend(
-        handles,
-        labels,
+        handles=handles,
         loc="upper right",
         bbox_to_anchor=(1.0, 0.0),
         bbox_transform=ax.transAxes + below,
@@ -259,3 +264,18 @@ def put_legend_below(ax: Axes, handles: Sequence[Artist] | None = None) -> None:
 def nth_colour(number: int) -> str:
     """The colour of the n-th of a few things, from 0."""
     return CYCLE[number % len(CYCLE)]
+
+
+def nth_marker(number: int) -> str:
+    """The mark of the n-th of a few things, from 0."""
+    return MARKERS[number % len(MARKERS)]
+
+
+def draw_intervals(
+    ax: Axes, place: Sequence[float], rows: pl.DataFrame, number: int, **look: object
+) -> None:
+    """The n-th of a few lines through `value`, with bars from `low` to `high`."""
+    value, low, high = (rows[name].to_numpy() for name in ("value", "low", "high"))
+    ends = np.maximum([value - low, high - value], 0)
+    style = {"color": nth_colour(number), "marker": nth_marker(number), "markersize": 5}
+    ax.errorbar(place, value, yerr=ends, capsize=2, **style | look)

@@ -5,6 +5,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLACK,
     BLUE,
@@ -17,7 +18,6 @@ from interestkit.plots.drawing import (
     name_rows,
     need,
     need_one_of,
-    need_positive,
     nothing,
     percent,
     put_legend,
@@ -57,14 +57,11 @@ def event_reasons(
             comes first, which are drawn first and hatched. None or no rows leave them out.
         top: Events to draw: those that change something, then those that count most.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If `way` is another word, or `top` is below 1.
     """
     need(events, "place", "item", TITLE, TIME)
     need_one_of("way", way, list(_WAYS))
     need(events, way)
-    need_positive(top=top)
+    check_at_least(1, top=top)
     best = _chosen(events, way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
     labels = ("times as probable for the event (log scale)", "event, time (UTC)")
@@ -113,13 +110,8 @@ def _times_axis(ax: Axes, reach: float) -> None:
 def removal_curves(table: pl.DataFrame, *, kind: str = "deletion", ax: Axes | None = None) -> Axes:
     """How probable the target stays as events are left out, or becomes as they are put in.
 
-    Args:
-        table: `Faithfulness.curves`: kind, order, share, value, low, high.
-        kind: "deletion", where a line should fall early, or "insertion", where it should rise.
-        ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If `kind` is another word.
+    `table` is `Faithfulness.curves`: kind, order, share, value, low, high. `kind` is "deletion",
+    where a line should fall early, or "insertion", where it should rise.
     """
     need(table, "kind", "order", "share", "value", "low", "high")
     need_one_of("kind", kind, ["deletion", "insertion"])
@@ -145,9 +137,7 @@ def removal_curves(table: pl.DataFrame, *, kind: str = "deletion", ax: Axes | No
 def set_coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """What sets of interests hold of what users did next, of all and by activity.
 
-    Args:
-        table: `InterestSets.check`: group, users, events, covered, low, high, size, nominal.
-        ax: Where to draw; None makes a figure.
+    `table` is `InterestSets.check`: group, users, events, covered, low, high, size, nominal.
     """
     need(table, "group", "users", "events", "covered", "low", "high", "size", "nominal")
     ax = make_axes(ax, rows=len(table) + 3)

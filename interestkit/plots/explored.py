@@ -27,9 +27,7 @@ def interest_tree(tree: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     The further to the left two clusters are joined, the less alike they are. The area of a mark
     is the cluster's share of all events, which the number beside it says.
 
-    Args:
-        tree: `InterestTree.table`: node, parent, height, name, events, is_cut.
-        ax: Where to draw; None makes a figure.
+    `tree` is `InterestTree.table`: node, parent, height, name, events, is_cut.
     """
     need(tree, "node", "parent", "height", "name", "events", "is_cut")
     labels = ("height at which they are joined (Ward's distance)", "interest")

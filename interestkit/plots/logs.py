@@ -9,10 +9,10 @@ import polars as pl
 from jaxtyping import Int
 from matplotlib.axes import Axes
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
-    MARKERS,
     ORANGE,
     VERMILION,
     count_axis,
@@ -22,9 +22,9 @@ from interestkit.plots.drawing import (
     make_axes,
     name_rows,
     need,
-    need_positive,
     nothing,
     nth_colour,
+    nth_marker,
     percent,
     plain_numbers,
     put_legend,
@@ -50,9 +50,7 @@ _BEHIND = {"facecolor": "white", "alpha": 0.7, "linewidth": 0, "pad": 1}
 def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Events that each cleaning rule dropped, in the order of the rules, on a logarithmic axis.
 
-    Args:
-        report: `CleaningReport.table`: rule, events_dropped, events_left.
-        ax: Where to draw; None makes a figure.
+    `report` is `CleaningReport.table`: rule, events_dropped, events_left.
     """
     need(report, "rule", "events_dropped", "events_left")
     rules = report.filter(pl.col("rule") != "read")
@@ -65,9 +63,8 @@ def cleaning(report: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.bar_label(bars, [f"{number:,} ({percent(number / read)})" for number in dropped], padding=4)
     ax.set_xscale("symlog", linthresh=1)
     limit = 1.4 * np.log10(max(*dropped, 10))
-    ax.set_xticks(
-        [0, *10.0 ** np.arange(0, limit, 1 if limit < 6 else 2)]
-    )  # long numbers need room
+    step = 1 if limit < 6 else 2  # long numbers need room
+    ax.set_xticks([0, *10.0 ** np.arange(0, limit, step)])
     plain_numbers(ax.xaxis)
     ax.set_xlim(0, 10**limit)
     name_rows(ax, [shown(rule.replace("_", " ")) for rule in rules["rule"]])
@@ -127,9 +124,7 @@ def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 
     The Gini coefficient is 0 where all have equally many events, near 1 where one has nearly all.
 
-    Args:
-        events: Events with columns user and item.
-        ax: Where to draw; None makes a figure.
+    `events` has columns user and item.
     """
     need(events, USER, ITEM)
     ax = make_axes(ax)
@@ -153,9 +148,7 @@ def long_tail(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
 def sessions(events: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """How many events a session has, in bins that double.
 
-    Args:
-        events: What `cleaning.add_sessions` returns: columns user and session.
-        ax: Where to draw; None makes a figure.
+    `events` is what `cleaning.add_sessions` returns: columns user and session.
     """
     need(events, USER, SESSION)
     sizes = events.group_by(USER, SESSION).len()["len"].to_numpy()
@@ -168,13 +161,10 @@ def history_lengths(lengths: Int[np.ndarray, " users"], *, ax: Axes | None = Non
 
     Users with none are counted in the title, and are not in the median.
 
-    Args:
-        lengths: One number per user (`histories.lengths`).
-        ax: Where to draw; None makes a figure.
+    `lengths` has one number per user (`histories.lengths`).
     """
-    return _sizes(
-        ax, np.asarray(lengths), "users", "known events of the user (number, doubling bins)"
-    )
+    xlabel = "known events of the user (number, doubling bins)"
+    return _sizes(ax, np.asarray(lengths), "users", xlabel)
 
 
 def _sizes(ax: Axes | None, sizes: Int[np.ndarray, " things"], things: str, xlabel: str) -> Axes:
@@ -230,7 +220,7 @@ def user_timeline(
     """
     need(events, USER, ITEM, TIME, KIND)
     need(items, ITEM, INTERESTS)
-    need_positive(max_interests=max_interests)
+    check_at_least(1, max_interests=max_interests)
     own = events.filter(pl.col(USER) == user)
     if own.is_empty() and not events.is_empty():
         raise ValueError(f"user must have an event in the table, got {user!r}")
@@ -263,7 +253,8 @@ def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) 
     for kind in kinds:
         part = labelled.filter(pl.col(KIND) == kind)
         code = KINDS.index(kind) if len(kinds) > 1 else 0
-        look = {"marker": MARKERS[code], "color": nth_colour(code), "alpha": 0.6, "linewidths": 0}
+        look = {"marker": nth_marker(code), "color": nth_colour(code)}
+        look |= {"alpha": 0.6, "linewidths": 0}
         height = [row_of[name] for name in part[INTERESTS]]
         ax.scatter(days(part[TIME]), height, s=30, label=kind, **look)
     if len(kinds) > 1:
@@ -275,13 +266,11 @@ def _scatter_kinds(ax: Axes, labelled: pl.DataFrame, row_of: Mapping[str, int]) 
 def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None) -> Axes:
     """Share of all events per interest; an item's events are divided among its interests.
 
-    Args:
-        items: `features.items`: columns interests and events.
-        top: Largest interests to draw; the title has their sum.
-        ax: Where to draw; None makes a figure.
+    `items` is `features.items`, with columns interests and events. So many (`top`) of the largest
+    interests are drawn; the title has their sum.
     """
     need(items, INTERESTS, "events")
-    need_positive(top=top)
+    check_at_least(1, top=top)
     share = 100 * pl.col("events") / items["events"].sum() / pl.col(INTERESTS).list.len()
     sizes = (
         items.filter(pl.col(INTERESTS).list.len() > 0)

@@ -13,16 +13,18 @@ from interestkit.plots.drawing import (
     BLUE,
     CYCLE,
     GREY,
-    MARKERS,
     VERMILION,
     count_axis,
     finish,
     make_axes,
+    names_in,
     need,
     need_one_of,
     nothing,
     nth_colour,
+    nth_marker,
     put_legend,
+    rows_of,
     shown,
     styled,
 )
@@ -91,9 +93,9 @@ def pareto_front(
     is_best = _on_front(points * [-1 if note else 1 for note in notes])
     front = points[is_best][np.argsort(points[is_best][:, 0], kind="stable")]
     ax.plot(*front.T, "-", color=BLACK, linewidth=1, label="front", zorder=1)
-    for number, goal in enumerate(rows["goal"].unique(maintain_order=True)):
+    for number, goal in enumerate(names_in(rows, "goal")):
         of_goal = (rows["goal"] == goal).to_numpy()
-        look = {"s": 30, "marker": MARKERS[number % len(MARKERS)], "zorder": 2}
+        look = {"s": 30, "marker": nth_marker(number), "zorder": 2}
         colour = nth_colour(number)
         ax.scatter(*points[of_goal & ~is_best].T, facecolors="none", edgecolors=colour, **look)
         ax.scatter(*points[of_goal & is_best].T, color=colour, **look)
@@ -113,23 +115,18 @@ def _on_front(points: Float[np.ndarray, "points metrics"]) -> Bool[np.ndarray, "
 def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None) -> Axes:
     """How a metric goes over the rounds of a feedback loop: a line for each policy.
 
-    The band is the 95 % interval over seeds, where there is one.
-
-    Args:
-        table: Columns policy, round, metric, value, low, high: `Rounds.curve()`.
-        metric: Which metric.
-        ax: Where to draw; None makes a figure.
+    The band is the 95 % interval over seeds, where there is one. `table` is `Rounds.curve()`:
+    policy, round, metric, value, low, high.
     """
     need(table, "policy", "round", "metric", "value", "low", "high")
     ax = make_axes(ax)
     if table.is_empty():
         return nothing(ax, "round", shown(metric))
-    need_one_of("metric", metric, table["metric"].unique(maintain_order=True).to_list())
-    rows = table.filter(pl.col("metric") == metric)
-    for number, (name,) in enumerate(rows.select("policy").unique(maintain_order=True).rows()):
+    rows = rows_of(table, metric=metric)
+    for number, name in enumerate(names_in(rows, "policy")):
         own = rows.filter(pl.col("policy") == name)
         x, value, low, high = own.select("round", "value", "low", "high").to_numpy().T
-        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
+        look = {"color": nth_colour(number), "marker": nth_marker(number)}
         look |= {"markevery": max(1, len(x) // 6), "markersize": 5}
         ax.plot(x, value, linewidth=1.4, label=shown(name), **look)
         ax.fill_between(x, low, high, color=nth_colour(number), alpha=0.15, linewidth=0)
@@ -144,10 +141,8 @@ def feedback_rounds(table: pl.DataFrame, metric: str, *, ax: Axes | None = None)
 def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = None) -> Axes:
     """A mean of each model in each group of users, with its 95 % interval as a line.
 
-    Args:
-        table: Columns group, model, value, low, high, in the order in which they are drawn.
-        what: Name of the value.
-        ax: Where to draw; None makes a figure.
+    `table` has columns group, model, value, low, high, in the order in which they are drawn, and
+    `what` is the name of the value.
     """
     need(table, "group", "model", "value", "low", "high")
     groups, models = table["group"].n_unique(), table["model"].n_unique()
@@ -163,9 +158,7 @@ def user_groups(table: pl.DataFrame, *, what: str = "value", ax: Axes | None = N
 def interest_points(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     """Items and users as points of a map, coloured by the most frequent interests among them.
 
-    Args:
-        table: Columns kind ("item" or "user"), interest (None where there is none), x, y.
-        ax: Where to draw; None makes a figure.
+    `table` has columns kind ("item" or "user"), interest (None where there is none), x, y.
     """
     need(table, "kind", "interest", "x", "y")
     ax = make_axes(ax, rows=18)

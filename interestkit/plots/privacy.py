@@ -11,23 +11,24 @@ from interestkit.plots.drawing import (
     BLACK,
     BLUE,
     GREY,
-    MARKERS,
     colour_of,
+    draw_intervals,
     finish,
     make_axes,
+    names_in,
     need,
-    need_one_of,
     nothing,
     nth_colour,
+    nth_marker,
     percent,
     plain_numbers,
     put_legend_below,
+    rows_of,
     shown,
     styled,
 )
 
 _LIMIT = 0.01  # below it the axis is linear, above it logarithmic
-_COLUMNS = ("time", "min_item_users", "rate", "low", "high")
 _DASHES = ("--", ":", "-.")
 
 
@@ -43,17 +44,12 @@ def privacy_curve(
         target: One of the table's targets, which must have one metric.
         model: Name of the private models; each other model is a level across the figure.
         ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If a column is missing, or no row has the target.
     """
     need(table, "target", "metric", "model", "epsilon", "value")
     xlabel = "epsilon of the promise (smaller hides more)"
-    if table.is_empty():
-        return nothing(make_axes(ax), xlabel, "value")
-    need_one_of("target", target, table["target"].unique(maintain_order=True).to_list())
-    rows = table.filter(pl.col("target") == target)
-    ax = make_axes(ax)
+    rows, ax = rows_of(table, target=target), make_axes(ax)
+    if rows.is_empty():
+        return nothing(ax, xlabel, "value")
     ends = [name for name in ("low", "high") if name in rows.columns]
     means = rows.group_by("model", "epsilon", maintain_order=True).agg(pl.mean("value", *ends))
     own = means.filter(pl.col("model") == model).sort("epsilon")
@@ -77,9 +73,7 @@ def privacy_curve(
 def membership(curves: Mapping[str, pl.DataFrame], *, ax: Axes | None = None) -> Axes:
     """How many members an attack finds, by how many others it takes for members.
 
-    Args:
-        curves: By model, columns false_positives and found (`MembershipAttack.roc()`).
-        ax: Where to draw; None makes a figure.
+    `curves` has for each model columns false_positives and found (`MembershipAttack.roc()`).
     """
     xlabel, ylabel = "others taken for members (share)", "members found (share)"
     ax = make_axes(ax)
@@ -89,7 +83,7 @@ def membership(curves: Mapping[str, pl.DataFrame], *, ax: Axes | None = None) ->
         need(curve, "false_positives", "found")
         x, y = (curve[column].to_numpy() for column in ("false_positives", "found"))
         every = max(len(x) // 8, 1)
-        style = {"marker": MARKERS[number % len(MARKERS)], "markevery": every, "markersize": 5}
+        style = {"marker": nth_marker(number), "markevery": every, "markersize": 5}
         ax.plot(x, np.maximum(y, 1e-4), color=nth_colour(number), label=shown(name), **style)
     ax.plot([1e-4, 1], [1e-4, 1], "--", color=GREY, label="a blind guess")
     ax.set(xscale="log", yscale="log", xlim=(3e-4, 1.1), ylim=(3e-4, 1.3))
@@ -106,26 +100,21 @@ def reidentification(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     A mark for each time, a line for each number of users that an item must have had, with 95 %
     intervals. The axis is logarithmic above 1 %, the limit of what may be called anonymised.
 
-    Args:
-        table: What `privacy.coarseness_curve` returns: time, min_item_users (null: items
-            are interests), rate, low, high.
-        ax: Where to draw; None makes a figure.
+    `table` is what `privacy.coarseness_curve` returns: time, min_item_users (null: items are
+    interests), rate, low, high.
     """
-    need(table, *_COLUMNS)
+    need(table, "time", "min_item_users", "rate", "low", "high")
     ax = make_axes(ax, rows=12)
     xlabel, ylabel = "what is left of the time of an event", "people found again (share)"
     if table.is_empty():
         return nothing(ax, xlabel, ylabel)
-    times = table["time"].unique(maintain_order=True).to_list()
-    groups = table["min_item_users"].unique(maintain_order=True).to_list()
+    times, groups = names_in(table, "time"), names_in(table, "min_item_users")
     for number, least in enumerate(groups):
         rows = table.filter(pl.col("min_item_users").eq_missing(least))
         place = np.array([times.index(time) for time in rows["time"]], float)
         place += 0.08 * (number - (len(groups) - 1) / 2)  # so that no interval hides another
-        rate, low, high = (rows[name].to_numpy() for name in ("rate", "low", "high"))
-        look = {"color": nth_colour(number), "marker": MARKERS[number % len(MARKERS)]}
-        look |= {"label": _items(least), "markersize": 5, "linewidth": 1.4, "capsize": 2}
-        ax.errorbar(place, rate, yerr=np.maximum([rate - low, high - rate], 0), **look)
+        rows = rows.rename({"rate": "value"})
+        draw_intervals(ax, place, rows, number, label=_items(least), linewidth=1.4)
     line = {"color": BLACK, "linewidth": 1, "linestyle": "--"}
     ax.axhline(_LIMIT, label="limit of “anonymised”", **line)
     ax.set_yscale("symlog", linthresh=_LIMIT)

@@ -7,6 +7,7 @@ import polars as pl
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
+from interestkit.limits import check_at_least
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
@@ -16,7 +17,6 @@ from interestkit.plots.drawing import (
     make_axes,
     name_rows,
     need,
-    need_positive,
     nothing,
     nth_colour,
     plain_numbers,
@@ -70,11 +70,11 @@ def decay(
         raise ValueError(f"scales_days and initial_days must be above 0, got {scales.tolist()}")
     ages = np.geomspace(scales.min() / 20, scales.max() * 4, 300)
     has_before = initial_days is not None or initial_weights is not None
-    for (days, mix), line, label in [(after, "-", "learned"), (before, "--", "at the start")]:
-        if line == "-" or has_before:
-            for number, (name, curve) in enumerate(_decay_curves(days, mix, ages)):
-                name = " ".join([label, name] if has_before else [name]).strip() or "mixture"
-                ax.plot(ages, curve, line, color=nth_colour(number), label=name)
+    drawn = [(*after, "-", "learned"), (*before, "--", "at the start")]
+    for days, mix, line, label in drawn if has_before else [(*after, "-", "")]:
+        for number, (name, curve) in enumerate(_decay_curves(days, mix, ages)):
+            name = f"{label} {name}".strip() or "mixture"
+            ax.plot(ages, curve, line, color=nth_colour(number), label=name)
     ax.set_xscale("log")
     plain_numbers(ax.xaxis)
     put_legend(ax)
@@ -161,7 +161,7 @@ def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None)
         ax: Where to draw; None makes a figure.
     """
     need(table, "interest", "probability")
-    need_positive(top=top)
+    check_at_least(1, top=top)
     if table["interest"].is_duplicated().any():
         raise ValueError("table must have one row per interest, those of one user; got more")
     best = table.sort("probability", descending=True, maintain_order=True).head(top)

@@ -8,18 +8,19 @@ from interestkit.plots.drawing import (
     BLACK,
     BLUE,
     GREY,
-    MARKERS,
     ORANGE,
     VERMILION,
     days,
+    draw_intervals,
     finish,
     make_axes,
     name_rows,
+    names_in,
     need,
-    need_one_of,
     nothing,
     nth_colour,
     put_legend_below,
+    rows_of,
     shown,
     styled,
     time_axis,
@@ -35,40 +36,27 @@ def prequential_curve(
 ) -> Axes:
     """Score of each model in each period, before it was shown the period, with 95 % intervals.
 
-    Args:
-        table: `Prequential.curve()`.
-        target: "items", "new items" or "interests".
-        ax: Where to draw; None makes a figure.
-
-    Raises:
-        ValueError: If a column is missing, or the table has rows but none of this target.
+    `table` is `Prequential.curve()`, `target` one of "items", "new items" and "interests".
     """
     need(table, "period", "model", "target", "value", "low", "high")
     xlabel, ylabel = "beginning of the period", "NDCG (0 to 1)"
     ax = make_axes(ax)
     if table.is_empty():
         return nothing(ax, xlabel, ylabel)
-    need_one_of("target", target, table["target"].unique(maintain_order=True).to_list())
-    rows = table.filter(pl.col("target") == target).sort("period")
-    models = rows["model"].unique(maintain_order=True).to_list()
+    rows = rows_of(table, target=target).sort("period")
+    models = names_in(rows, "model")
     times = days(rows["period"])
     gap = 0.02 * max(np.ptp(times), 1)  # so that no interval hides another
     for number, model in enumerate(models):
         own = rows.filter(pl.col("model") == model)
         place = days(own["period"]) + gap * (number - (len(models) - 1) / 2)
-        value, low, high = (own[name].to_numpy() for name in ("value", "low", "high"))
-        look = {"color": _WAYS.get(model, nth_colour(number)), "capsize": 2, "markersize": 5}
-        look |= {"marker": MARKERS[number % len(MARKERS)], "linewidth": 1.5, "label": shown(model)}
-        ax.errorbar(place, value, yerr=np.maximum([value - low, high - value], 0), **look)
+        look = {"color": _WAYS.get(model, nth_colour(number)), "label": shown(model)}
+        draw_intervals(ax, place, own, number, linewidth=1.5, **look)
     time_axis(ax)
     ax.margins(x=0.05, y=0.1)
     put_legend_below(ax)
-    return finish(
-        ax,
-        f"Coming period, {shown(target)}: higher is better (line: 95 % interval)",
-        xlabel,
-        ylabel,
-    )
+    title = f"Coming period, {shown(target)}: higher is better (line: 95 % interval)"
+    return finish(ax, title, xlabel, ylabel)
 
 
 @styled
@@ -78,9 +66,7 @@ def interest_drift(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     An arrow goes from before to after; the grey band is where 95 % of the later shares would be if
     nothing had changed. What drifted, corrected for the number of interests, is red.
 
-    Args:
-        table: `Drift.table`; rows that are no single interest are left out.
-        ax: Where to draw; None makes a figure.
+    `table` is `Drift.table`; rows that are no single interest are left out.
     """
     need(table, "aspect", "name", "before", "after", "low", "high", "is_drift")
     rows = table.filter(pl.col("aspect") == "interest")

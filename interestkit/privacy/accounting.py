@@ -5,7 +5,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from scipy.stats import binom
 
 from interestkit import reprs
@@ -56,9 +55,6 @@ class PrivacyCard:
         epsilon: Upper bound by privacy loss distributions; infinite without noise.
         epsilon_rdp: The same by Rényi divergences, a looser bound by another method.
         not_covered: What the promise does not cover, in words.
-        unit: Whose presence is hidden.
-        relation: Between which data sets.
-        sampler: How users are drawn.
     """
 
     num_users: int
@@ -73,9 +69,6 @@ class PrivacyCard:
     epsilon: float
     epsilon_rdp: float
     not_covered: tuple[str, ...] = ()
-    unit: str = "user: all events of one user together"
-    relation: str = "one user more or less"
-    sampler: str = "Poisson: each user by themselves in each step"
 
     def __repr__(self) -> str:
         lines = [f"  {name:<11}{text}" for name, text in self.facts.items()]
@@ -92,9 +85,10 @@ class PrivacyCard:
         released = [f"{p.what} (sigma {p.noise_multiplier:.3g})" for p in self.released]
         return {
             "promise": f"({self.epsilon:.3g}, {self.delta:.2g})-differential privacy",
-            "unit": self.unit,
-            "neighbours": self.relation,
-            "sampler": f"{self.sampler}, rate {self.rate:.4g} of {self.num_users:,} users",
+            "unit": "user: all events of one user together",
+            "neighbours": "one user more or less",
+            "sampler": "Poisson: each user by themselves in each step, "
+            f"rate {self.rate:.4g} of {self.num_users:,} users",
             "room": f"{self.room} places, more are needed with probability in delta of "
             f"{self.overflow_delta:.1g}",
             "noise": f"sigma {self.noise_multiplier:.3g} x clip norm {self.clip_norm:.3g}",
@@ -176,17 +170,10 @@ def make_card(
 def with_epsilon(card: PrivacyCard, target: float) -> PrivacyCard:
     """The card with epsilon and the part of delta that follow from its other numbers.
 
-    Args:
-        card: The card.
-        target: An epsilon that is not exceeded, by which the price of an overflow is counted.
+    The price of an overflow is counted by `target`, an epsilon that is not exceeded.
     """
-    overflow = overflow_delta(card, target)
-    with_overflow = replace(card, overflow_delta=overflow)
-    return replace(
-        with_overflow,
-        epsilon=epsilon_of(with_overflow),
-        epsilon_rdp=epsilon_of(with_overflow, method="rdp"),
-    )
+    card = replace(card, overflow_delta=overflow_delta(card, target))
+    return replace(card, epsilon=epsilon_of(card), epsilon_rdp=epsilon_of(card, method="rdp"))
 
 
 def overflow_delta(card: PrivacyCard, epsilon: float) -> float:
@@ -259,10 +246,15 @@ def _check(num_users, users_per_step, steps, clip_norm, epsilon, delta) -> None:
             f"users_per_step (batch_size) must be in 1..{num_users} (users with something to "
             f"learn from), got {users_per_step}"
         )
-    for name, value in {"steps": steps, "clip_norm": clip_norm, "epsilon": epsilon}.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")
-    if np.isinf(clip_norm):
+    check_positive(steps=steps, clip_norm=clip_norm, epsilon=epsilon)
+    if math.isinf(clip_norm):
         raise ValueError("clip_norm must be finite, got infinity")
     if not 0 < delta < 1 / num_users:
         raise ValueError(f"delta must be above 0 and below 1 / {num_users} users, got {delta}")
+
+
+def check_positive(**numbers: float) -> None:
+    """Raise ValueError unless each number is above 0."""
+    for name, number in numbers.items():
+        if not number > 0:
+            raise ValueError(f"{name} must be above 0, got {number}")

@@ -103,28 +103,18 @@ def audit_private(
     silent = np.zeros(_USERS, np.float32)
     loud = np.full(_USERS, _LOUD * card.clip_norm, np.float32)
     stddev = max(card.noise_multiplier * card.clip_norm, 1e-30)
-    empty, quiet, other = (
-        np.asarray(probe(gradients, who, key), float) / stddev
-        for gradients, who, key in (
-            (silent, nobody, keys[0]),
-            (silent, everybody, keys[1]),
-            (silent, nobody, keys[2]),
-        )
-    )
+    runs = zip((nobody, everybody, nobody), keys, strict=True)
+    noise = [np.asarray(probe(silent, who, key), float) / stddev for who, key in runs]
     exact = partial(_released, parts, jax.tree.map(jnp.float32, plan._replace(noise_multiplier=0)))
     bound = _lower_bound(card, probe, loud, keys[0], seed)
     checks = [
-        *_noise_checks(empty, quiet, other),
+        *_noise_checks(*noise),
         *_user_checks(card, exact, loud, everybody, keys[1]),
         *_number_checks(card, steps),
-        Check(
-            "lower bound on epsilon", bound, f"<= {card.epsilon:.4g}", None, bound <= card.epsilon
-        ),
+        _limit("lower bound on epsilon", bound, card.epsilon),
     ]
-    names = ("check", "seen", "expected", "p", "passed")
-    return PrivacyAudit(
-        table=pl.DataFrame(checks, schema=names, orient="row"), epsilon_at_least=bound
-    )
+    table = pl.DataFrame(checks, schema=("check", *Check._fields[1:]), orient="row")
+    return PrivacyAudit(table=table, epsilon_at_least=bound)
 
 
 @partial(jax.jit, static_argnums=0)

@@ -22,7 +22,7 @@ from pyarrow.parquet import encryption as pe
 from interestkit.events import EventLog
 from interestkit.files import write_atomically
 from interestkit.privacy.pseudonyms import read_key
-from interestkit.storage import LOCKSMITH
+from interestkit.storage import LOCKSMITH, Seal
 
 MASTER_KEY = "interestkit"
 _ENCRYPTED = b"PARE"  # how a Parquet file with an encrypted footer starts
@@ -175,23 +175,31 @@ def sealed(keys: pe.KmsClient, *, master_key: str = MASTER_KEY) -> Iterator[None
 
 @dataclass(frozen=True, kw_only=True)
 class _Locksmith:
-    """Makes a key for each folder; as `storage.Locksmith`."""
+    """As `storage.Locksmith`."""
 
     keys: pe.KmsClient
     master_key: str
 
-    def lock(self, kind: str) -> "_Lock":
+    def lock(self, kind: str) -> tuple[Seal, Callable[[Mapping], dict]]:
         key = os.urandom(32)
         wrapped = self.keys.wrap_key(key, self.master_key)
         wrapped = wrapped.decode() if isinstance(wrapped, bytes) else wrapped
-        return _Lock(key=key, kind=kind, note={"master_key": self.master_key, "key": wrapped})
 
-    def unlock(self, folder: Path, manifest: Mapping) -> tuple[Callable[[str, bytes], bytes], dict]:
+        def seal(name: str, content: bytes) -> bytes:
+            return _encrypt(key, content, _about(kind, name))
+
+        def sealed_manifest(manifest: Mapping) -> dict:
+            meta = _encrypt(key, json.dumps(manifest["meta"]).encode(), _about_files(manifest))
+            note = {"master_key": self.master_key, "key": wrapped, "meta": _text(meta)}
+            return {**manifest, "meta": {}, "sealed": note}
+
+        return seal, sealed_manifest
+
+    def unlock(self, folder: Path, manifest: Mapping) -> tuple[Seal, dict]:
         note, kind = manifest["sealed"], manifest["kind"]
         with _as_value_error(folder):
             key = self.keys.unwrap_key(note["key"], note["master_key"])
-            about = _about(kind, json.dumps(manifest["files"], sort_keys=True))
-            meta = _decrypt(key, base64.b64decode(note["meta"]), about)
+            meta = _decrypt(key, base64.b64decode(note["meta"]), _about_files(manifest))
 
         def unseal(name: str, content: bytes) -> bytes:
             with _as_value_error(folder / name):
@@ -200,21 +208,8 @@ class _Locksmith:
         return unseal, json.loads(meta)
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Lock:
-    """Encrypts the files of one folder; as `storage.Lock`."""
-
-    key: bytes
-    kind: str
-    note: Mapping[str, str]
-
-    def seal(self, name: str, content: bytes) -> bytes:
-        return _encrypt(self.key, content, _about(self.kind, name))
-
-    def sealed_manifest(self, manifest: Mapping) -> dict:
-        about = _about(self.kind, json.dumps(manifest["files"], sort_keys=True))
-        meta = _encrypt(self.key, json.dumps(manifest["meta"]).encode(), about)
-        return {**manifest, "meta": {}, "sealed": {**self.note, "meta": _text(meta)}}
+def _about_files(manifest: Mapping) -> bytes:
+    return _about(manifest["kind"], json.dumps(manifest["files"], sort_keys=True))
 
 
 def _about(kind: str, name: str) -> bytes:

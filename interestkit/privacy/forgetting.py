@@ -73,7 +73,7 @@ class PartedModel:
         check_k(k, self.features)
         everything = np.arange(self.features.num_items, dtype=np.int32)
         blocks = []
-        for first in range(0, len(histories), BLOCK):
+        for first in range(0, max(len(histories), 1), BLOCK):
             block = histories.rows(first, first + BLOCK)
             codes = np.tile(everything, (len(block), 1))
             parts = [m.score(block, codes, exclude_seen=exclude_seen) for m in self.models]
@@ -176,9 +176,8 @@ def train_parts(
     if num_parts < 1:
         raise ValueError(f"num_parts must be at least 1, got {num_parts}")
     _check_period(events, since, until)
-    settings = _Settings(
-        items, since, until, num_parts, config or TrainingConfig(), seed, tuple(shape.items())
-    )
+    config = config or TrainingConfig()
+    settings = _Settings(items, since, until, num_parts, config, seed, shape)
     settings.write(folder)
     names = events[USER].unique().sort()
     numbers = [part_of(user, key, num_parts) for user in names]
@@ -201,7 +200,7 @@ class _Settings:
     num_parts: int
     config: TrainingConfig
     seed: int
-    shape: tuple[tuple[str, object], ...]
+    shape: dict[str, object]
 
     @cached_property
     def features(self) -> Features:
@@ -215,7 +214,7 @@ class _Settings:
             "since": self.since.isoformat(),
             "until": self.until.isoformat(),
             "config": asdict(self.config),
-            "shape": dict(self.shape),
+            "shape": self.shape,
         }
         save_folder(folder / "settings", kind=_KIND, tables={"items": self.items}, meta=meta)
 
@@ -224,17 +223,16 @@ class _Settings:
         stored = load_folder(Path(folder) / "settings", kind=_KIND)
         meta = stored.meta
         since, until = (datetime.fromisoformat(meta[name]) for name in ("since", "until"))
-        shape = tuple((k, tuple(v) if isinstance(v, list) else v) for k, v in meta["shape"].items())
-        config = TrainingConfig(**meta["config"])
-        numbers = meta["num_parts"], config, meta["seed"], shape
+        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["shape"].items()}
+        numbers = meta["num_parts"], TrainingConfig(**meta["config"]), meta["seed"], shape
         return cls(stored.tables["items"], since, until, *numbers)
 
     def train(self, folder: Path, number: int, events: pl.DataFrame) -> Predictor:
         """The model of one part, written to the folder, and then its events."""
         features = _with_counts(self.features, events, self.until)
-        shape, numbers = dict(self.shape), {"config": self.config, "seed": self.seed + number}
+        settings = {"config": self.config, "seed": self.seed + number, **self.shape}
         try:
-            made = fit(features, features.histories(events), progress=False, **numbers, **shape)
+            made = fit(features, features.histories(events), progress=False, **settings)
         except ValueError as error:
             raise ValueError(f"part {number}: {error}") from error
         model = Predictor(features=features, model=made.model)

@@ -122,15 +122,8 @@ def generalise(log: EventLog, coarseness: Coarseness | None = None) -> EventLog:
 def generalised(log: EventLog, coarseness: Coarseness) -> tuple[EventLog, pl.DataFrame]:
     """What `generalise` returns, and the item that stands for each item.
 
-    Args:
-        log: As in `generalise`.
-        coarseness: As in `generalise`.
-
     Returns:
         The log, and a table item, released (null where the events of the item are dropped).
-
-    Raises:
-        ValueError: If an event lacks user, item or time.
     """
     check_clean(log, before="it is made coarser")
     log = with_interests(log)
@@ -142,9 +135,7 @@ def generalised(log: EventLog, coarseness: Coarseness) -> tuple[EventLog, pl.Dat
 def with_interests(log: EventLog, features: Features | None = None) -> EventLog:
     """The log, whose items have the interests that `fit_features` derives if none has a label.
 
-    Args:
-        log: A log without missing items.
-        features: Features that have derived them already; None fits them on the log.
+    Features that have derived them already save fitting new ones on the log.
     """
     if log.items[INTERESTS].list.len().sum():
         return log
@@ -157,13 +148,7 @@ def with_interests(log: EventLog, features: Features | None = None) -> EventLog:
 
 
 def coarse_events(events: pl.DataFrame, names: pl.DataFrame, time: str) -> pl.DataFrame:
-    """The events with other items and times, in their old order, without values and texts.
-
-    Args:
-        events: Events of a log.
-        names: What `folded_items` returned.
-        time: As `Coarseness.time`.
-    """
+    """The events with the items of `folded_items` and coarser times, without values and texts."""
     return (
         events.join(names, on=ITEM, maintain_order="left")
         .drop_nulls(RELEASED)
@@ -178,12 +163,7 @@ def coarse_events(events: pl.DataFrame, names: pl.DataFrame, time: str) -> pl.Da
 
 
 def floor_time(time: pl.Expr, coarseness: str) -> pl.Expr:
-    """Times as `generalise` leaves them.
-
-    Args:
-        time: Times of all events.
-        coarseness: A name of `BINS`.
-    """
+    """The times of all events as `generalise` leaves them."""
     if coarseness == "none":
         return time.min().dt.truncate("1mo")
     every = BINS[coarseness]
@@ -197,12 +177,7 @@ def in_order(events: pl.DataFrame) -> pl.DataFrame:
 
 
 def folded_items(log: EventLog, min_users: int | None) -> pl.DataFrame:
-    """The item that stands for each item of the events: columns item and released.
-
-    Args:
-        log: The log.
-        min_users: As `Coarseness.min_item_users`.
-    """
+    """The item that stands for each item of the events: columns item and released."""
     pairs = log.events.select(USER, ITEM).unique()
     kept = pl.lit(False) if min_users is None else pl.len() >= min_users
     is_search = pl.col(ITEM).str.starts_with(SEARCH_PREFIX)

@@ -25,7 +25,7 @@ from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.losses import total_loss
 from interestkit.model import PARTS, Catalogue, InterestModel, Log, ModelConfig, Moment, graphdef
-from interestkit.packing import by_name
+from interestkit.packing import from_leaves, leaves_of
 from interestkit.privacy.stepping import Parts, Plan, Problem, private_gradient
 from interestkit.training import interest_prior_of
 
@@ -73,11 +73,11 @@ def make_world(
     features: Features, histories: Histories, shape: ModelConfig, num_sampled: int
 ) -> World:
     """The arrays of a run; its weights that stay are drawn from a fixed key, as anybody can."""
-    model = InterestModel(shape, rngs=nnx.Rngs(0))
-    weights = {name: np.asarray(leaf) for name, leaf in _named(nnx.split(model)[1]).items()}
-    frozen = {name: leaf for name, leaf in weights.items() if name.startswith(FROZEN)}
-    nothing = [name for name in frozen if name.startswith(("item_vectors", "trend."))]
-    frozen |= {name: np.zeros_like(frozen[name]) for name in nothing}
+    weights = _first_weights(shape).items()
+    frozen = {name: np.asarray(leaf) for name, leaf in weights if name.startswith(FROZEN)}
+    for name in frozen:
+        if name.startswith(("item_vectors", "trend.")):
+            frozen[name] = np.zeros_like(frozen[name])
     frozen["interest_prior"] = interest_prior_of(features)
     arrays = (
         log_arrays(histories, features.scales_days, can_repeat=shape.can_repeat),
@@ -91,9 +91,8 @@ def make_world(
 
 def begin(setting: Setting, root: Array) -> State:
     """The state before the first step: weights from a fixed key, which say nothing of anybody."""
-    model = InterestModel(setting.shape, rngs=nnx.Rngs(0))
-    weights = _named(nnx.split(model)[1])
-    params = {name: leaf for name, leaf in weights.items() if not name.startswith(FROZEN)}
+    weights = _first_weights(setting.shape).items()
+    params = {name: leaf for name, leaf in weights if not name.startswith(FROZEN)}
     params |= {name: 0 * leaf for name, leaf in params.items() if name.startswith(_FROM_ZERO)}
     params = jax.tree.map(lambda leaf: leaf.astype(leaf.dtype), params)
     optimizer = _optimizer(setting.config, 1.0).init(params)
@@ -103,7 +102,7 @@ def begin(setting: Setting, root: Array) -> State:
 def finished(setting: Setting, params: Mapping[str, Array], world: World) -> InterestModel:
     """The model with the weights of a run, in NumPy."""
     weights = jax.tree.map(np.asarray, {**world.frozen, **params})
-    return nnx.merge(graphdef(setting.shape), _tree(setting.shape, weights))
+    return nnx.merge(graphdef(setting.shape), from_leaves(setting.shape, weights))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -118,14 +117,7 @@ def epoch(
 ) -> State:
     """The state after one more epoch, compiled as one scan over its steps.
 
-    Args:
-        parts: How a step is made.
-        setting: Sizes.
-        plan: Rate, clip norm, noise.
-        learning_rate: Start of the learning rate.
-        state: Where the run stands.
-        world: What it draws from.
-        included: Users who are there at all: shadow models leave some out.
+    Of the users those `included` are there at all: shadow models leave some out.
     """
     step = stepping(parts, setting, plan, learning_rate, world, included)
     return jax.lax.scan(lambda at, _: (step(at)[0], None), state, length=setting.config.steps)[0]
@@ -181,7 +173,7 @@ def draw_moments(world: World, user, bits):
 
 def loss_of(setting: Setting, world: World, params, batch, candidates, bits=None):
     """The mean loss of moments; dropout only with random bits."""
-    tree = _tree(setting.shape, world.frozen | params)
+    tree = from_leaves(setting.shape, world.frozen | params)
     hybrid = jnp.array(PARTS["hybrid"])
     of = (setting.shape, setting.config, world.log, world.catalogue, batch, candidates, hybrid)
     return total_loss(tree, *of, bits)[0]
@@ -191,11 +183,5 @@ def _optimizer(config: TrainingConfig, learning_rate: float) -> optax.GradientTr
     return optax.adam(optax.cosine_decay_schedule(learning_rate, config.epochs * config.steps))
 
 
-def _named(tree: nnx.State) -> dict[str, Array]:
-    return {name.removesuffix(".value"): leaf for name, leaf in by_name(tree).items()}
-
-
-def _tree(shape: ModelConfig, weights: Mapping[str, Array]) -> nnx.State:
-    abstract = nnx.split(nnx.eval_shape(lambda: InterestModel(shape, rngs=nnx.Rngs(0))))[1]
-    leaves = [weights[name] for name in _named(abstract)]
-    return jax.tree.unflatten(jax.tree.structure(abstract), leaves)
+def _first_weights(shape: ModelConfig) -> dict[str, Array]:
+    return leaves_of(nnx.split(InterestModel(shape, rngs=nnx.Rngs(0)))[1])

@@ -14,6 +14,7 @@ from interestkit.schema import ITEM, SEARCH_PREFIX, TIME, USER
 
 ATTACKS = ("items and times", "items")
 DAY = 86_400e6  # microseconds
+_MOST_DAYS = 36_500
 _BLOCK_NUMBERS = 2**22  # targets x released users that are scored at a time
 
 
@@ -24,14 +25,14 @@ class Attacker:
     Args:
         num_items: Different items that the person had, drawn at random from the whole log, at
             least 1; all of them where there are fewer. A search is no item.
-        days: The time of one event with each item is known within so many days, at least 0: the
+        days: The time of one event with each item is known within so many days, 0..36,500: the
             guess is off by a random amount up to that.
         num_targets: Persons who are looked for, drawn at random, at least 1; all where there are
             fewer.
         seed: Seed of all draws.
 
     Raises:
-        ValueError: If a number is below its limit.
+        ValueError: If a number is outside its limits.
     """
 
     num_items: int = 4
@@ -43,6 +44,8 @@ class Attacker:
         for name, least in (("num_items", 1), ("days", 0), ("num_targets", 1)):
             if not getattr(self, name) >= least:
                 raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
+        if self.days > _MOST_DAYS:
+            raise ValueError(f"days must be at most {_MOST_DAYS:,}, got {self.days}")
 
     def __str__(self) -> str:
         return f"{self.num_items} items, their times within {self.days:g} days"
@@ -83,7 +86,7 @@ def linkage_attack(
         bootstrap interval).
 
     Raises:
-        ValueError: If either log has no events.
+        ValueError: If either log has no events, or the true one has searches alone.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -105,10 +108,9 @@ def linkage_attack(
         raise ValueError("both logs must have events, got none")
     known = {"users": users, "items": items, "attacker": attacker, "progress": progress}
     facts = facts_of(events, attacker)
-    times = {ATTACKS[0]: time, ATTACKS[1]: "none"}
     rows = [
-        {"attack": attack} | attack_with(facts, released, time=time, label=attack, **known)
-        for attack, time in times.items()
+        {"attack": attack} | attack_with(facts, released, time=when, label=attack, **known)
+        for attack, when in zip(ATTACKS, (time, "none"), strict=True)
     ]
     return pl.DataFrame(rows)
 
@@ -124,21 +126,15 @@ def attack_with(
     label: str = "",
     progress: bool = False,
 ) -> dict[str, float]:
-    """A row of `linkage_attack`, but for its name.
+    """A row of `linkage_attack` but for its name, from what `facts_of` returned.
 
-    Args:
-        facts: What `facts_of` returned.
-        released: As in `linkage_attack`; so are the others.
-        users: As there.
-        items: As there.
-        time: As there; "none" makes no use of times.
-        attacker: As there.
-        label: What is known, for the progress bar.
-        progress: As there.
+    Time "none" makes no use of times; `label` says in the progress bar what is known.
     """
     facts = facts.join(items, on=ITEM, how="left", maintain_order="left")
     targets = facts.select("target", USER).unique(maintain_order=True)
     own = targets.join(users, on=USER, how="left", maintain_order="left")[RELEASED]
+    if released.is_empty():  # nobody is there to be found
+        return _rates(np.zeros((len(own), 2), int))
     board = _Scoreboard(released, time)
     known, number = board.runs(facts, attacker), board.numbers(own)
     blocks = range(0, len(number), board.block)
@@ -148,14 +144,11 @@ def attack_with(
 
 
 def facts_of(events: pl.DataFrame, attacker: Attacker) -> pl.DataFrame:
-    """What is known of each target: user, target (its number), slot, item, time, guess (of it).
-
-    Args:
-        events: The true events.
-        attacker: Whom it looks for, and how much of them it knows.
-    """
+    """What is known of each target: user, target (its number), slot, item, time, guess (of it)."""
     rng = np.random.default_rng(attacker.seed)
     had = events.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX)).select(USER, ITEM, TIME)
+    if had.is_empty():
+        raise ValueError(f"events must have an item that is no search, got {len(events)} searches")
     names = had[USER].unique().sort()
     drawn = np.sort(rng.permutation(len(names))[: attacker.num_targets])
     targets = names[drawn].to_frame().with_row_index("target")
@@ -239,17 +232,15 @@ class _Scoreboard:
 
 def _distinct(one: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The different pairs of two columns, in order."""
-    order = np.lexsort((other, one))
-    one, other = one[order], other[order]
-    is_new = np.ones(len(one), bool)
-    is_new[1:] = (one[1:] != one[:-1]) | (other[1:] != other[:-1])
-    return one[is_new], other[is_new]
+    pairs = pl.DataFrame({"one": one, "other": other}).unique().sort("one", "other")
+    return pairs["one"].to_numpy(), pairs["other"].to_numpy()
 
 
 def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:
     """Rates over targets, of the number of best scores and whether the target's own is one."""
     ties, is_own = found.T
     right, targets = int(((ties == 1) & is_own).sum()), len(found)
+    guess = is_own / np.maximum(ties, 1)
     low, high = rate_interval(right, targets)
     return {
         "targets": targets,
@@ -258,6 +249,6 @@ def _rates(found: Int[np.ndarray, "targets 2"]) -> dict[str, float]:
         "low": low,
         "high": high,
         "wrong": float(((ties == 1) & (is_own == 0)).mean()),
-        "guess": float((is_own / ties).mean()),
-        "guess_high": bootstrap_interval(is_own / ties)[1],
+        "guess": float(guess.mean()),
+        "guess_high": bootstrap_interval(guess)[1],
     }

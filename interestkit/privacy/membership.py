@@ -169,7 +169,17 @@ def attack_private(
         seed: Seed of the halves and of training.
     """
     halves = _halves(fit.card.num_users, num_models, seed)
-    return attack(np.stack(list(_private_losses(fit, histories, halves, seed))), halves)
+    setting = fit.setting
+    world = learning.make_world(fit.features, histories, setting.shape, setting.config.num_sampled)
+    losses = _losses_of(world, partial(_private_loss, setting, world))
+    run = partial(learning.epoch, Parts(), setting, fit.card.plan, fit.config.learning_rate)
+    found = []
+    for key, half in zip(jax.random.split(jax.random.key(seed), num_models), halves, strict=True):
+        state = learning.begin(setting, key)
+        for _ in range(fit.config.epochs):  # by the program of the fit: nothing is compiled again
+            state = run(state, world, half)
+        found.append(losses(state.params))
+    return attack(np.stack(found), halves)
 
 
 def bound_in_one_run(
@@ -246,23 +256,6 @@ def _watched_epoch(setting: Setting, plan, learning_rate, state, world: World, i
     return state, found.sum(axis=0)
 
 
-def _private_losses(fit: PrivateFit, histories: Histories, included, seed):
-    """Loss of each user under each of some models trained as `fit` was, on some users each.
-
-    The program is that of the fit, so that nothing is compiled again.
-    """
-    setting = fit.setting
-    world = learning.make_world(fit.features, histories, setting.shape, setting.config.num_sampled)
-    losses = _losses_of(world, partial(_private_loss, setting, world))
-    run = partial(learning.epoch, Parts(), setting, fit.card.plan, fit.config.learning_rate)
-    keys = jax.random.split(jax.random.key(seed), len(included))
-    for key, own in zip(keys, included, strict=True):
-        state = learning.begin(setting, key)
-        for _ in range(fit.config.epochs):
-            state = run(state, world, own)
-        yield losses(state.params)
-
-
 def _private_loss(setting: Setting, world: World, params, batch):
     return learning.loss_of(setting, world, params, batch, None)
 
@@ -281,13 +274,12 @@ def _losses_of(world: World, loss: Callable) -> Callable:
     users = len(world.examples.start)
     bits = np.random.default_rng(0).integers(0, 2**32, (users, _MOMENTS), np.uint32)
 
-    def of_user(params, user, bits):
-        return loss(params, learning.draw_moments(world, user, bits))
-
     @jax.jit
     def of_users(params):
-        own = (jnp.arange(users), bits)
-        return jax.lax.map(lambda user: of_user(params, *user), own, batch_size=64)
+        def of_user(own):
+            return loss(params, learning.draw_moments(world, *own))
+
+        return jax.lax.map(of_user, (jnp.arange(users), bits), batch_size=64)
 
     return lambda params: np.asarray(of_users(params), float)
 

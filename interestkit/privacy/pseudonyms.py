@@ -129,10 +129,7 @@ def pseudonymise(
 def pseudonyms(names: pl.Series, key: bytes, *, release: str) -> pl.DataFrame:
     """The pseudonym of each different name: a column called as the series, and "released".
 
-    Args:
-        names: Names; what the series is called is part of the hash.
-        key: 32 bytes.
-        release: As in `pseudonymise`.
+    What the series is called is part of the hash.
     """
     what = f"{names.name}\0{release}".encode()
     own = blake2b(what, key=key, digest_size=KEY_BYTES).digest()

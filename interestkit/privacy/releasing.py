@@ -84,11 +84,7 @@ class Release:
         return reprs.of_release(self)
 
     def save(self, folder: str | Path) -> Path:
-        """The folder, to which the log and the findings are written, but no key and no name.
-
-        Args:
-            folder: Where to write, as in `storage.save_folder`.
-        """
+        """The folder, made as by `save_folder`, with log and findings, but no key and no name."""
         tables = {"events": self.log.events, "items": self.log.items}
         tables |= {"attacks": self.attacks, "accuracy": self.accuracy}
         meta = {"name": self.log.name, "note": self.log.note, "verdict": self.verdict}
@@ -143,7 +139,8 @@ def release(
         progress: Show progress bars.
 
     Raises:
-        ValueError: If an event lacks user, item or time, or nothing is left to release.
+        ValueError: If an event lacks user, item or time, all events are searches, or nothing is
+            left to release.
 
     Example:
         >>> from interestkit import clean, simulate
@@ -204,7 +201,7 @@ def coarseness_curve(
         `linkage_attack`. `plots.reidentification` draws it.
 
     Raises:
-        ValueError: As `Coarseness` and `generalise`.
+        ValueError: As `Coarseness` and `generalise`, or if all events are searches.
 
     Example:
         >>> from interestkit import clean, simulate
@@ -226,5 +223,5 @@ def coarseness_curve(
         coarse = coarse_events(log.events, items, step.time)
         found = attack_with(facts, coarse, items=items, time=step.time, **known)
         about = {"time": step.time, "min_item_users": step.min_item_users}
-        rows.append(about | {"items": items[RELEASED].n_unique()} | found)
+        rows.append(about | {"items": coarse[ITEM].n_unique()} | found)
     return pl.DataFrame(rows, schema_overrides={"min_item_users": pl.Int64})

@@ -76,12 +76,8 @@ def select_users(
 ) -> tuple[Int[Array, " room"], Bool[Array, " room"]]:
     """Poisson sampling: each user takes part with probability `rate`, whoever else does.
 
-    Args:
-        key: Random key.
-        included: Users who are there at all; the others never take part.
-        room: Places of a step. Of more users than that the last ones are left out, which the
-            accountant covers (`accounting.overflow_delta`).
-        rate: The probability.
+    Of more users than there is room for the last ones are left out, which the accountant covers
+    (`accounting.overflow_delta`).
 
     Returns:
         Numbers of users, and True where a place is empty.
@@ -141,15 +137,7 @@ def private_gradient(
 ):
     """The released gradient of step `number`: all that later steps know of the users.
 
-    Args:
-        parts: How it is made.
-        problem: What is learnt.
-        room: Places of a step.
-        plan: Rate, clip norm, noise.
-        params: Tree of the parameters.
-        included: Users who are there at all.
-        root: Random key of the run, which must stay secret.
-        number: Number of the step.
+    Of the users those `included` are there at all; `root`, the key of the run, must stay secret.
     """
     keys = parts.keys(root, number)
     users, is_padding = parts.select(keys.select, included, room, plan.rate)

@@ -17,7 +17,12 @@ from interestkit.features import Features, fit_features
 from interestkit.feeding import check_histories
 from interestkit.histories import Histories
 from interestkit.model import InterestModel, ModelConfig
-from interestkit.privacy.accounting import GaussianMechanism, PrivacyCard, make_card
+from interestkit.privacy.accounting import (
+    GaussianMechanism,
+    PrivacyCard,
+    check_positive,
+    make_card,
+)
 from interestkit.privacy.learning import Setting, begin, epoch, finished, make_world
 from interestkit.privacy.stepping import Parts
 from interestkit.progress import progress_bar
@@ -35,6 +40,7 @@ PRIVATE = TrainingConfig(
 )
 # sizes that do not look at anybody's history, as those of `training.model_config` do
 SHAPE = {"item_dim": 32, "hidden": (32,), "dropout": 0.1, "repeat_length": 128}
+_LENGTHS = {name: getattr(ModelConfig, name) for name in ("history_length", "can_repeat")}
 _PUBLIC_USER = "public"
 _ALWAYS = (
     "what the model is given when it predicts: a user's history goes into their own predictions",
@@ -131,7 +137,7 @@ def private_features(
         >>> features.num_items, counts.noise_multiplier
         (20, 5.0)
     """
-    _check_positive(
+    check_positive(
         noise_multiplier=noise_multiplier, items_per_user=items_per_user, max_items=max_items
     )
     names = items[ITEM].unique().sort()
@@ -152,9 +158,8 @@ def private_features(
     public = {"kind_weights": kind_weights, "content_dim": content_dim}
     features = public_features(table, since=since, until=until, **public)
     what = f"counts of {len(names):,} items"
-    return _with_counts(features, noisy), GaussianMechanism(
-        what=what, noise_multiplier=noise_multiplier
-    )
+    released = GaussianMechanism(what=what, noise_multiplier=noise_multiplier)
+    return _with_counts(features, noisy), released
 
 
 def public_features(
@@ -167,18 +172,8 @@ def public_features(
 ) -> Features:
     """Features that know no user: the whole table of items, nothing popular, no event counted.
 
-    They are those of made-up events in which one user has each item twice.
-
-    Args:
-        items: The table of items, taken as public.
-        since: First instant of the period.
-        until: The first instant after it.
-        kind_weights: Weight of an event of each kind; None weighs all kinds the same.
-        content_dim: Largest number of content dimensions.
-
-    Raises:
-        ValueError: If the period is empty, or items have neither labels nor titles to take
-            interests from.
+    They are those of made-up events in which one user has each item twice. Arguments and errors
+    are those of `private_features`.
     """
     if not since < until:
         raise ValueError(f"until must be after since, {since}, got {until}")
@@ -262,7 +257,8 @@ def fit_private(
     _check_settings(histories, config, moments_per_user)
     check_histories(features, histories)
     use_compilation_cache()
-    shape_config = model_config(features, _nobody(histories), **(_LENGTHS | SHAPE | shape))
+    nobody = histories.rows(0, 0)  # of which sizes are the same whoever is there
+    shape_config = model_config(features, nobody, **(_LENGTHS | SHAPE | shape))
     card = make_card(
         num_users=len(find_examples(histories).start),
         users_per_step=config.batch_size,
@@ -294,21 +290,11 @@ def fit_private(
     )
 
 
-_LENGTHS = {
-    name: getattr(ModelConfig, name) for name in ("history_length", "repeat_length", "can_repeat")
-}
-
-
 def secret_key(seed: int | None) -> jax.Array:
     """A random key: of a seed, or of 64 bits from the operating system, which nobody can guess."""
     if seed is not None:
         return jax.random.key(seed)
     return jax.random.wrap_key_data(np.frombuffer(secrets.token_bytes(8), np.uint32))
-
-
-def _nobody(histories: Histories) -> Histories:
-    """No histories, of which sizes are the same whoever is there."""
-    return histories.rows(0, 0)
 
 
 def _not_covered(released: Sequence[GaussianMechanism], seed: int | None) -> tuple[str, ...]:
@@ -331,10 +317,4 @@ def _check_settings(histories: Histories, config: TrainingConfig, moments: int) 
     for name, value in wanted.items():
         if (came := getattr(config, name)) != value:
             raise ValueError(f"{name} must be {value!r} in private training, got {came!r}")
-    _check_positive(moments_per_user=moments)
-
-
-def _check_positive(**numbers: float) -> None:
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} must be above 0, got {number}")
+    check_positive(moments_per_user=moments)

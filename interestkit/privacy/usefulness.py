@@ -30,12 +30,7 @@ _COLUMNS = {
 
 
 def quick_ranker(features: Features, histories: Histories) -> Ranker:
-    """EASE that repeats one's own items as much as the log does, and forgets over a quarter of it.
-
-    Args:
-        features: The catalogue.
-        histories: Events to learn from.
-    """
+    """EASE that repeats own items as much as the log does, and forgets over a quarter of it."""
     repeats = histories.num_repeats / max(len(histories.item), 1)
     known = {"features": features, "log": histories}
     return EASE(**known, power=1.0, days=features.scales_days[-1] / 4, own_weight=10 * repeats)
@@ -151,11 +146,10 @@ def _learned(
     moments = pl.DataFrame({USER: pl.Series(truth.histories.users, dtype=pl.String)}).with_columns(
         (pl.lit(features.origin) + pl.duration(seconds=seconds)).alias(TIME)
     )
+    is_same = np.array(own.interests)[:, None] == np.array(features.interests)
     return _Learned(
         ranker=ranker(own, own.histories(log.events)),
         histories=own.histories(log.events, moments=moments),
         item_codes=np.where(own.is_candidate, features.codes(own.items[ITEM]), -1),
-        has_interest=(np.array(own.interests)[:, None] == np.array(features.interests)).astype(
-            float
-        ),
+        has_interest=is_same.astype(float),
     )

@@ -18,7 +18,7 @@ from interestkit.markup import words
 from interestkit.plots import user_groups
 from interestkit.schema import USER
 from interestkit.similarity import sums_by_user
-from interestkit.widgets.parts import Panel, picture, side_by_side, table
+from interestkit.widgets.parts import Panel, labelled, main_interest, picture, side_by_side, table
 
 EVERYBODY = "everybody"
 _USERS = 20  # of a group that are listed
@@ -67,28 +67,22 @@ class ModelComparison(Panel):
         self.groups = {EVERYBODY: pl.Series([EVERYBODY] * len(users)), **groups}
         self._means: dict[tuple, pl.DataFrame] = {}
         kinds = evaluation.per_user.select("target", "metric").unique(maintain_order=True)
-        self._metrics = {
-            name[0]: part["metric"].to_list()
-            for name, part in kinds.group_by("target", maintain_order=True)
-        }
+        self._metrics = dict(kinds.group_by("target", maintain_order=True).agg("metric").rows())
         self._make_controls()
         self._choose_target()
-        self._show()
 
     def _make_controls(self) -> None:
-        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="24em")}
         models = self.evaluation.models
         self.models = w.SelectMultiple(
             options=[(words(name, 40), name) for name in models],
             value=tuple(models),
-            description="Models",
             rows=min(len(models), 7),
-            **wide,
+            **labelled("Models", width=24),
         )
-        self.target = w.Dropdown(options=list(self._metrics), description="Target", **wide)
-        self.metric = w.Dropdown(description="Metric", **wide)
+        self.target = w.Dropdown(options=list(self._metrics), **labelled("Target", width=24))
+        self.metric = w.Dropdown(**labelled("Metric", width=24))
         divisions = [(words(name, 40), name) for name in self.groups]
-        self.by = w.Dropdown(options=divisions, description="Groups by", **wide)
+        self.by = w.Dropdown(options=divisions, **labelled("Groups by", width=24))
         self.figure, self._names = _Bands(), []
         self.values, self.listed = self.tables = w.HTML(), w.HTML()
         self._is_filling = False
@@ -113,7 +107,8 @@ class ModelComparison(Panel):
         if self._is_filling or not self.models.value:
             return
         chosen = self.group if self._names else None
-        self._names = names = self._group_names()
+        names = self.groups[self.by.value].drop_nulls().unique().sort().to_list()
+        self._names = names
         self.table = rows = self._rows()
         metric, places = f"{self.target.value}: {self.metric.value}", []
 
@@ -141,18 +136,11 @@ class ModelComparison(Panel):
         """The group whose users are listed."""
         return self._names[self.figure.chosen]
 
-    def _group_names(self) -> list[str]:
-        """Groups from the largest to the smallest, or as they are numbered."""
-        series = self.groups[self.by.value]
-        return series.drop_nulls().unique().sort().to_list()
-
     def _by_user(self) -> pl.DataFrame:
         """Users x models: the mean over seeds of the metric that is chosen."""
         key = (self.target.value, self.metric.value)
         if key not in self._means:
-            rows = self.evaluation.per_user.filter(
-                pl.col("target") == key[0], pl.col("metric") == key[1]
-            )
+            rows = self.evaluation.per_user.filter(target=key[0], metric=key[1])
             means = rows.group_by("model", USER, maintain_order=True).agg(pl.col("value").mean())
             wide = means.pivot("model", index=USER, values="value")
             self._means[key] = self.users.to_frame(USER).join(
@@ -230,10 +218,8 @@ def compare_models(
             history.
         groups: Further divisions: name -> (user -> group); a user without a group is left out.
 
-    Returns:
-        The widget; displayed, it has a figure and tables as its static copy. A click on a group
-        in the figure lists its users. Intervals are over the users of a group, of the mean over
-        seeds (`comparison.bootstrap_intervals`).
+    A click on a group in the figure lists its users. Intervals are over the users of a group, of
+    the mean over seeds (`comparison.bootstrap_intervals`).
 
     Raises:
         ValueError: If `truth` does not hold exactly the users of the evaluation.
@@ -284,15 +270,10 @@ def _by_interest(truth: HeldOut, features: Features) -> pl.Series:
     """The most frequent interest of each history; the rare ones share a group."""
     own = (truth.histories.user, truth.histories.item)
     sums = sums_by_user(*own, features.item_interests, num_users=len(truth))
-    main = np.where(sums.any(axis=1), sums.argmax(axis=1), -1)
-    names = pl.Series(main).replace_strict(
-        dict(enumerate(features.interests)), default="(none)", return_dtype=pl.String
-    )
-    common = names.value_counts().sort("count", names.name, descending=[True, False])
-    kept = common[names.name].head(_INTERESTS)
-    return pl.select(pl.when(names.is_in(kept.implode())).then(names).otherwise(pl.lit("other")))[
-        :, 0
-    ]
+    names = main_interest(sums, features).fill_null("(none)").alias("name")
+    common = names.value_counts().sort("count", "name", descending=[True, False])
+    kept = common["name"].head(_INTERESTS)
+    return names.replace_strict(kept, kept, default="other")
 
 
 def _value_table(rows: pl.DataFrame, metric: str) -> str:

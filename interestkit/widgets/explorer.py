@@ -10,16 +10,24 @@ from matplotlib.figure import Figure
 
 from interestkit.explanation.asking import Asked
 from interestkit.explanation.attributions import SHORTLIST, without_groups
-from interestkit.heldout import HeldOut, held_out
+from interestkit.heldout import HeldOut, held_out, history_shares
 from interestkit.histories import Histories
 from interestkit.markup import Markup, escaped, words
 from interestkit.plots import interest_bars, user_timeline
 from interestkit.plots.drawing import BLACK, day, finish, percent, shown
 from interestkit.prediction import Predictor
 from interestkit.schema import INTERESTS, ITEM, KIND, TIME, USER
-from interestkit.similarity import sums_by_user
 from interestkit.splitting import Split
-from interestkit.widgets.parts import Finder, Panel, bar, picture, side_by_side, table, titles_of
+from interestkit.widgets.parts import (
+    Finder,
+    Panel,
+    bar,
+    listed,
+    picture,
+    side_by_side,
+    table,
+    titles_of,
+)
 
 _TRIED_ITEMS, _TRIED_INTERESTS = 40, 20  # what is left out of a history, one after the other
 _LEAST = 1.01  # what makes an item less than so many times as probable is not worth a word
@@ -42,9 +50,7 @@ class UserExplorer(Panel):
         self.codes, self.scores = self._shortlist[:, :k], scores[:, :k]
         self._asked = Asked(predictor)
         self.probabilities = predictor.interests(histories)
-        own = (histories.user, histories.item)
-        sums = sums_by_user(*own, features.item_interests, num_users=len(histories))
-        self.own = sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)
+        self.own = history_shares(features, histories)
         has_labels = features.interest_source == "labels"
         self.items = split.items if has_labels else features.items
         self.titles = titles_of(features.items)
@@ -107,11 +113,13 @@ class UserExplorer(Panel):
 
     def _shares(self) -> pl.DataFrame:
         """Each interest: predicted probability, share of what followed, share of the history."""
-        columns = {"probability": self.probabilities, "share": self.truth.interest_shares}
-        columns |= {"own": self.own}
         return pl.DataFrame(
-            {"interest": self.features.interests}
-            | {name: array[self.number] for name, array in columns.items()}
+            {
+                "interest": self.features.interests,
+                "probability": self.probabilities[self.number],
+                "share": self.truth.interest_shares[self.number],
+                "own": self.own[self.number],
+            }
         )
 
     def _interest_table(self) -> str:
@@ -134,24 +142,19 @@ class UserExplorer(Panel):
 
     def _recommendation_table(self) -> str:
         codes = self.codes[self.number]
-        listed = codes[codes >= 0]
-        hits = self.truth.hits(self.number, listed[None])[0]
+        codes = codes[codes >= 0]
+        hits = self.truth.hits(self.number, codes[None])[0]
         return table(
             "Recommended: new items, what of the history speaks for each, and whether it came",
             {
-                "rank": list(range(1, len(listed) + 1)),
-                "item": [self.titles[int(code)] for code in listed],
-                "interests": [self._labels(code) for code in listed],
+                **listed(self.features.items[codes]),
                 "probability": [
-                    f"{100 * np.exp(s):.2f} %" for s in self.scores[self.number][: len(listed)]
+                    f"{100 * np.exp(s):.2f} %" for s in self.scores[self.number][: len(codes)]
                 ],
-                "speaks for it (× as likely as without it)": self._reasons(listed),
+                "speaks for it (× as likely as without it)": self._reasons(codes),
                 "came": ["✓ yes" if hit else "no" for hit in hits],
             },
         )
-
-    def _labels(self, code: int) -> str:
-        return ", ".join(self.features.items[INTERESTS][int(code)].to_list())
 
     def _reasons(self, codes: Int[np.ndarray, " items"]) -> list[Markup]:
         """For each item the two past items and the interest that speak most for it."""
@@ -216,9 +219,6 @@ def explore_users(
         part: "validation" or "test".
         user: Who is shown first; None takes one with a history of the median length.
         k: Recommendations, which are items new to the user.
-
-    Returns:
-        The widget; displayed, it has a figure and tables as its static copy.
 
     Raises:
         ValueError: As `held_out`, or if there is no such user.

@@ -9,16 +9,25 @@ import polars as pl
 import traitlets
 from jaxtyping import Int
 
+from interestkit.counting import evenly
 from interestkit.histories import Histories
 from interestkit.markup import Markup, escaped, words
 from interestkit.plots import interest_points
 from interestkit.plots.paths import OTHER_POINTS, POINT_COLOURS, frequent_interests
 from interestkit.prediction import Predictor
 from interestkit.projection import project
-from interestkit.schema import ITEM, TITLE
 from interestkit.similarity import sums_by_user
 from interestkit.trying import item_vectors
-from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table
+from interestkit.widgets.parts import (
+    Finder,
+    Panel,
+    labelled,
+    main_interest,
+    picture,
+    side_by_side,
+    table,
+    titles_of,
+)
 
 _LISTED = 30  # chosen points that are listed
 _CLOSE = 8.0  # zoom at which a point that was found is shown
@@ -71,9 +80,8 @@ class InterestMap(Panel):
             colours=list(POINT_COLOURS[: len(self.interests)]),
             label=self.label,
         )
-        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="26em")}
         options = [("all, by colour", -1), *((words(n, 40), i) for n, i in number.items())]
-        self.interest = w.Dropdown(options=options, description="Interest", **wide)
+        self.interest = w.Dropdown(options=options, **labelled("Interest"))
         self.finder = Finder(points["name"], what="point", on_pick=self.show_point, rows=4)
         (self.listed,) = self.tables = (w.HTML(),)
         self.interest.observe(self._highlight, "value")
@@ -112,9 +120,8 @@ class InterestMap(Panel):
             self.selected = (self.points["interest"] == name).arg_true().to_numpy()
 
     def _legend(self) -> str:
-        colours = [*POINT_COLOURS, OTHER_POINTS]
         names = [*self.interests[: len(POINT_COLOURS)], "other"]
-        colours = [*colours[: len(names) - 1], OTHER_POINTS]
+        colours = [*POINT_COLOURS[: len(names) - 1], OTHER_POINTS]
         parts = [
             f'<span style="display:inline-block;width:.8em;height:.8em;background-color:{colour};'
             f'border:1px solid #888" '
@@ -165,9 +172,6 @@ def interest_map(
         num_users: Users that are drawn, evenly taken from those with a history.
         seed: Seed of the projection.
 
-    Returns:
-        The widget; displayed, it has a figure as its static copy. `selected` are rows of `points`.
-
     Example:
         >>> from interestkit import fit, fit_features, simulate
         >>> log = simulate(num_users=40, num_items=30, num_bots=0, faults=0)
@@ -183,28 +187,23 @@ def interest_map(
     items = np.flatnonzero(features.is_candidate)[:num_items]  # codes go by frequency
     vectors, labels = item_vectors(predictor), features.item_interests
     frequent = features.items[items]
-    parts = [_points("item", frequent.select(pl.coalesce(TITLE, ITEM)), frequent["events"])]
+    parts = [_points("item", titles_of(frequent), frequent["events"])]
     everything = [(vectors[items], labels[items])]
     if histories is not None:
         own = (histories.user, histories.item)
         sums = [sums_by_user(*own, v, num_users=len(histories)) for v in (vectors, labels)]
         known = np.flatnonzero(histories.lengths)
-        some = known[np.unique(np.linspace(0, len(known) - 1, num_users).astype(int))]
-        names = pl.DataFrame({"name": histories.users[some]}, schema={"name": pl.String})
+        some = known[evenly(len(known), num_users)]
+        names = pl.Series(histories.users[some], dtype=pl.String)
         parts.append(_points("user", names, pl.Series(histories.lengths[some])))
         everything.append((sums[0][some], sums[1][some]))
     vectors, labels = (np.concatenate(arrays) for arrays in zip(*everything, strict=True))
     places = project(vectors, seed=seed)
-    number = np.where(labels.any(axis=1), labels.argmax(axis=1), -1)
-    names = pl.Series(number).replace_strict(
-        dict(enumerate(features.interests)), default=None, return_dtype=pl.String
-    )
+    names = main_interest(labels, features)
     points = pl.concat(parts).with_columns(interest=names, x=places[:, 0], y=places[:, 1])
     return InterestMap(points)
 
 
-def _points(kind: str, names: pl.DataFrame, events: pl.Series) -> pl.DataFrame:
-    name = names.to_series().alias("name")
-    return pl.DataFrame([name, events.cast(pl.Int64).alias("events")]).with_columns(
-        kind=pl.lit(kind)
-    )
+def _points(kind: str, names: pl.Series, events: pl.Series) -> pl.DataFrame:
+    table = pl.DataFrame({"name": names, "events": events.cast(pl.Int64)})
+    return table.with_columns(kind=pl.lit(kind))

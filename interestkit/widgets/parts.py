@@ -8,13 +8,16 @@ from io import BytesIO
 import anywidget
 import ipywidgets as w
 import matplotlib as mpl
+import numpy as np
 import polars as pl
+from jaxtyping import Float
 from matplotlib.figure import Figure
 
+from interestkit.features import Features
 from interestkit.markup import TABLES, Markup, escaped, html_table, words
 from interestkit.plots import use_style
 from interestkit.plots.drawing import percent
-from interestkit.schema import ITEM, TITLE
+from interestkit.schema import INTERESTS, ITEM, TITLE
 
 MATCHES = 50  # names that a search shows
 _BAR = 7.0  # width of a full bar, in letters
@@ -50,12 +53,7 @@ def table(caption: str, columns: Mapping[str, Sequence[object]]) -> Markup:
 
 
 def picture(paint: Callable[[Figure], None], *, size: tuple[float, float] = (7, 3.2)) -> bytes:
-    """A figure in the house style as PNG, drawn without a window.
-
-    Args:
-        paint: Draws on the figure.
-        size: Width and height in inches.
-    """
+    """A figure that `paint` draws on, in the house style, of a size in inches, as PNG."""
     with mpl.rc_context():
         use_style()
         figure, file = Figure(figsize=size, layout="constrained"), BytesIO()
@@ -67,6 +65,25 @@ def picture(paint: Callable[[Figure], None], *, size: tuple[float, float] = (7, 
 def titles_of(items: pl.DataFrame) -> pl.Series:
     """The title of each item, or its name where it has none."""
     return items.select(pl.coalesce(TITLE, ITEM)).to_series()
+
+
+def listed(items: pl.DataFrame) -> dict[str, list]:
+    """Columns of a table of items of the catalogue in their order: rank, item, interests."""
+    labels = items[INTERESTS].list.join(", ").to_list()
+    return {"rank": list(range(1, len(items) + 1)), "item": titles_of(items), "interests": labels}
+
+
+def main_interest(shares: Float[np.ndarray, "rows interests"], features: Features) -> pl.Series:
+    """Name of the largest interest of each row; None where there is none."""
+    code = pl.Series(np.where(shares.any(axis=1), shares.argmax(axis=1), -1))
+    names = dict(enumerate(features.interests))
+    return code.replace_strict(names, default=None, return_dtype=pl.String)
+
+
+def labelled(description: str, *, width: int = 26) -> dict[str, object]:
+    """What controls with a label beside them are made with; their width is in letters."""
+    style = {"description_width": "6em"}
+    return {"description": description, "layout": w.Layout(width=f"{width}em"), "style": style}
 
 
 def side_by_side(*widgets: w.Widget) -> w.Box:
@@ -98,12 +115,8 @@ class Finder:
         self.names = pl.Series(names, dtype=pl.String)
         self._lower = self.names.str.to_lowercase()
         self._on_pick, self._is_searching = on_pick, False
-        wide = w.Layout(width="26em")
-        style = {"description_width": "6em"}
-        self.text = w.Text(description=f"Find {what}", layout=wide, style=style)
-        self.list = w.Select(
-            description=f"{what.capitalize()}s", rows=rows, layout=wide, style=style
-        )
+        self.text = w.Text(**labelled(f"Find {what}"))
+        self.list = w.Select(rows=rows, **labelled(f"{what.capitalize()}s"))
         self.box = w.VBox([self.text, self.list])
         self.text.observe(self._search, "value")
         self.list.observe(self._pick, "value")
@@ -116,9 +129,7 @@ class Finder:
 
     def _search(self, _=None) -> None:
         typed = " ".join(self.text.value.lower().split())
-        holds = (
-            self._lower.str.contains(typed, literal=True) if typed else self._lower.is_not_null()
-        )
+        holds = self._lower.str.contains(typed, literal=True)  # all hold "", but a missing one
         found, is_sure = holds.arg_true(), False
         if typed:  # the very name comes first
             is_same = (self._lower.gather(found) == typed).fill_null(False)

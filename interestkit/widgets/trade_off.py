@@ -13,8 +13,7 @@ from interestkit.markup import words
 from interestkit.plots import tradeoff_path
 from interestkit.plots.compared import with_unit
 from interestkit.reranking import GOALS, MEASURED_BY, TradeOffs, trade_offs
-from interestkit.schema import INTERESTS
-from interestkit.widgets.parts import Finder, Panel, picture, side_by_side, table, titles_of
+from interestkit.widgets.parts import Finder, Panel, labelled, listed, picture, side_by_side, table
 
 
 class TradeOff(Panel):
@@ -23,16 +22,12 @@ class TradeOff(Panel):
     def __init__(self, found: TradeOffs, features: Features) -> None:
         super().__init__("What does relevance cost?")
         self.found, self.features = found, features
-        self.titles = titles_of(features.items)
         self._pictures: dict[tuple[str, float], bytes] = {}
         self.user = 0
-        wide = {"style": {"description_width": "6em"}, "layout": w.Layout(width="26em")}
-        self.goal = w.Dropdown(options=GOALS, description="Towards", **wide)
+        self.goal = w.Dropdown(options=GOALS, **labelled("Towards"))
         self.slider = w.SelectionSlider(
             options=[(f"{100 * strength:.0f} %", strength) for strength in found.strengths],
-            description="Weight",
-            continuous_update=True,
-            **wide,
+            **labelled("Weight"),
         )
         self.finder = Finder(found.histories.users, what="user", on_pick=self._choose, rows=5)
         self.metrics, self.list = self.tables = w.HTML(), w.HTML()
@@ -115,15 +110,14 @@ class TradeOff(Panel):
         strength = self.found.strengths.index(self.slider.value)
         start, codes = (self.found.codes[goal, n, self.user] for n in (0, strength))
         places = {int(code): place for place, code in enumerate(start, 1)}
-        listed = [int(code) for code in codes if code >= 0]
+        codes = codes[codes >= 0]
+        items = self.features.items[codes]
         return table(
             f"The list of user {words(self.found.histories.users[self.user], 30)}",
             {
-                "rank": list(range(1, len(listed) + 1)),
-                "item": [self.titles[code] for code in listed],
-                "interests": [", ".join(self.features.items[INTERESTS][c]) for c in listed],
-                "events": [f"{self.features.items['events'][code]:,}" for code in listed],
-                "rank of the model": [str(places.get(code, "below")) for code in listed],
+                **listed(items),
+                "events": [f"{number:,}" for number in items["events"]],
+                "rank of the model": [str(places.get(code, "below")) for code in codes.tolist()],
             },
         )
 
@@ -139,21 +133,8 @@ def trade_off(
 ) -> TradeOff:
     """A slider from relevance to diversity, novelty, coverage, calibration; metrics follow.
 
-    All lists and metrics are computed once, by `reranking.trade_offs`, which defines them.
-
-    Args:
-        ranker: The model.
-        truth: Held-out users.
-        features: The catalogue.
-        k: As in `trade_offs`.
-        candidates: As in `trade_offs`.
-        max_users: As in `trade_offs`.
-
-    Returns:
-        The widget; displayed, it has a figure and tables as its static copy.
-
-    Raises:
-        ValueError: As `trade_offs`.
+    All lists and metrics are computed once, by `reranking.trade_offs`, which defines them, the
+    arguments and the errors.
 
     Example:
         >>> from interestkit import clean, fit_features, held_out, Popular, simulate, temporal_split

@@ -1,9 +1,8 @@
 """What if this person had done something else: a history to change, and what a model says of it."""
 
 import time
-from collections.abc import Callable
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 
 import ipywidgets as w
 import numpy as np
@@ -15,7 +14,16 @@ from interestkit.markup import words
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM
 from interestkit.trying import OneUser
-from interestkit.widgets.parts import Finder, Panel, bar, side_by_side, table, titles_of
+from interestkit.widgets.parts import (
+    Finder,
+    Panel,
+    bar,
+    labelled,
+    listed,
+    side_by_side,
+    table,
+    titles_of,
+)
 
 LISTED = 100  # newest events that the list shows
 _ROOM = 256  # events that can be added before another program is compiled
@@ -45,7 +53,6 @@ class WhatIf(Panel):
         self.start = _nobody(predictor.features) if history is None else history
         self._room = power_of_two(len(self.start.item) + _ROOM)
         self.titles = titles_of(self.features.items)
-        self._labels = self.features.items["interests"]
         self._make_controls()
         self.restore()
         self._before = self._answer
@@ -53,9 +60,8 @@ class WhatIf(Panel):
 
     def _make_controls(self) -> None:
         self.finder = Finder(self.titles, what="item")
-        look = {"layout": w.Layout(width="30em"), "style": {"description_width": "6em"}}
-        self.list = w.Select(description="History", rows=9, **look)
-        self.typed = w.Textarea(description="Type one", rows=3, **look)
+        self.list = w.Select(rows=9, **labelled("History", width=30))
+        self.typed = w.Textarea(rows=3, **labelled("Type one", width=30))
         names = {
             "add": ("Add item", "Add the item chosen on the left as the newest event"),
             "remove": ("Remove", "Remove the event chosen in the history"),
@@ -70,7 +76,7 @@ class WhatIf(Panel):
             for name, (text, tip) in names.items()
         }
         for name, button in self.buttons.items():
-            button.on_click(partial(_press, getattr(self, name)))
+            button.on_click(lambda _, name=name: getattr(self, name)())
         self.interests, self.items = self.tables = w.HTML(), w.HTML()
         some = [self.buttons[name] for name in ("remove", "earlier", "later", "clear", "restore")]
         left = w.VBox([self.finder.box, self.buttons["add"]])
@@ -194,7 +200,8 @@ class WhatIf(Panel):
     @property
     def is_start(self) -> bool:
         """Whether nothing is changed."""
-        return np.array_equal(self.item, self.start.item)
+        names = ("item", "seconds", "weight")
+        return all(np.array_equal(getattr(self, n), getattr(self.start, n)) for n in names)
 
     def _tables(self) -> tuple[str, str]:
         """Interests and items, each with what it was at the start."""
@@ -209,17 +216,15 @@ class WhatIf(Panel):
                 "change": [f"{100 * (interests[n] - old_interests[n]):+.1f} points" for n in best],
             },
         )
-        listed = [int(code) for code in codes if code >= 0]
+        codes = codes[codes >= 0]
         places = {int(code): place for place, code in enumerate(old_codes)}
         second = table(
             "Most probable next items" + (" that are new to them" if self.exclude_seen else ""),
             {
-                "rank": list(range(1, len(listed) + 1)),
-                "item": [self.titles[code] for code in listed],
-                "interests": [", ".join(self._labels[code].to_list()) for code in listed],
-                "probability": [f"{100 * np.exp(score):.2f} %" for score in scores[: len(listed)]],
+                **listed(self.features.items[codes]),
+                "probability": [f"{100 * np.exp(score):.2f} %" for score in scores[: len(codes)]],
                 "at the start": [
-                    _moved(places.get(code), place) for place, code in enumerate(listed)
+                    _moved(places.get(int(code)), place) for place, code in enumerate(codes)
                 ],
             },
         )
@@ -245,9 +250,6 @@ def what_if(
         k: Recommendations.
         top: Most probable interests that are shown.
         exclude_seen: As in `Predictor.rank`.
-
-    Returns:
-        The widget; displayed, it has a table as its static copy.
 
     Raises:
         ValueError: If the history is not of one user, or coded by other features.
@@ -280,10 +282,6 @@ def _nobody(features) -> Histories:
         moment=np.array([end], np.int32),
         coded_by=features.fingerprint,
     )
-
-
-def _press(act: Callable[[], None], _button: w.Button) -> None:
-    act()
 
 
 def _moved(before: int | None, now: int) -> str:

@@ -1,19 +1,20 @@
 """What every model must beat: popularity, recent popularity, and the user's own habits."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Protocol
 
 import numpy as np
 from jaxtyping import Float, Int
+from scipy.sparse import csr_matrix
 
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
-from interestkit.similarity import sums_by_user
+from interestkit.similarity import pair_matrix, sums_by_user
 
 
 class Ranker(Protocol):
@@ -24,6 +25,28 @@ class Ranker(Protocol):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest."""
+
+
+def user_blocks(pairs: csr_matrix) -> Iterator[csr_matrix]:
+    """Rows of users x items, some at a time, in one block or more of one shape."""
+    for first in range(0, max(pairs.shape[0], 1), BLOCK):
+        own = pairs[first : first + BLOCK]
+        own.resize(BLOCK, pairs.shape[1])
+        yield own
+
+
+def best_items(
+    scores_of: Callable[[csr_matrix], np.ndarray], pairs: csr_matrix, *, k: int, exclude_seen: bool
+) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
+    """Codes and scores of each user's best items, by the scores of a block of rows of `pairs`."""
+    found = []
+    for own in user_blocks(pairs):
+        scores = scores_of(own)
+        if exclude_seen:
+            scores[own.nonzero()] = -np.inf
+        found.append(top_k(scores, k))
+    best, codes = (np.concatenate(parts)[: pairs.shape[0]] for parts in zip(*found, strict=True))
+    return codes, best
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -58,33 +81,18 @@ class Popular:
         smooth = sums + 1 / max(len(sums), 1)
         return smooth / smooth.sum()
 
-    def _scores(self, own: Float[np.ndarray, "users items"]) -> Float[np.ndarray, "users items"]:
+    def _scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
         """Scores from each user's own number of events with each item: here the same for all."""
-        return np.tile(self.counts, (len(own), 1))
+        return np.tile(self.counts.astype(np.float32), (own.shape[0], 1))
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes and scores of the k best items, as `Predictor.rank`; scores are counts."""
         check_k(k, self.features)
-        blocks = []
-        for own in self._own_counts(histories):
-            scores = self._scores(own).astype(np.float32)
-            if exclude_seen:
-                scores[own > 0] = -np.inf
-            best, codes = top_k(scores, k)
-            blocks.append((np.asarray(codes), np.asarray(best)))
-        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-        return codes[: len(histories)], best[: len(histories)]
-
-    def _own_counts(self, histories: Histories) -> Iterator[Float[np.ndarray, "users items"]]:
-        """Each user's own number of events with each item, in blocks of one shape."""
-        for first in range(0, max(len(histories), 1), BLOCK):
-            offsets = histories.offsets[first : first + BLOCK + 1]
-            events = slice(offsets[0], offsets[-1])
-            own = np.zeros((BLOCK, self.features.num_items), np.float32)
-            np.add.at(own, (histories.user[events] - first, histories.item[events]), 1.0)
-            yield own
+        shape = {"num_users": len(histories), "num_items": self.features.num_items}
+        counts = pair_matrix(histories.user, histories.item, power=1.0, **shape)
+        return best_items(self._scores, counts, k=k, exclude_seen=exclude_seen)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest: here its share of all events."""
@@ -94,8 +102,9 @@ class Popular:
 class MostFrequent(Popular):
     """The user's own most frequent items and interests; popularity breaks ties and fills up."""
 
-    def _scores(self, own: Float[np.ndarray, "users items"]) -> Float[np.ndarray, "users items"]:
-        return own + (self.counts / (max(self.counts.max(), 1) + 1))[None, :]
+    def _scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
+        popular = self.counts / (max(self.counts.max(), 1) + 1)
+        return (own.toarray() + popular[None, :]).astype(np.float32)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Share of each interest in the user's events, with one event spread as everybody's."""

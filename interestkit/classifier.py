@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from interestkit.devices import use_compilation_cache
+from interestkit.layers import in_shapes
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -104,9 +105,8 @@ def _layers(widths: tuple[int, ...], params: Array) -> list[tuple[Array, Array]]
     """The layers that `_flat` took apart."""
     *shapes, (inputs, labels) = pairwise(widths)
     shapes = [*shapes, (labels, inputs)]
-    sizes = [a * b for a, b in shapes] + list(widths[1:])
-    parts = jnp.split(params, np.cumsum(sizes)[:-1])
-    *weights, last = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
+    parts = in_shapes(params, [*shapes, *((width,) for width in widths[1:])])
+    *weights, last = parts[: len(shapes)]
     return list(zip([*weights, last.T], parts[len(shapes) :], strict=True))
 
 

@@ -60,9 +60,7 @@ def with_new_items(
     packed = resized(pack(nnx.split(predictor.model)[1]), features.num_items)
     packed.tables["item_bias"][-new:] = _bias_of_rare(predictor) + lift
     model = nnx.merge(graphdef(shape), unpack(shape, packed))
-    linear = predictor.linear
-    if linear is not None:
-        linear = np.pad(linear, ((0, new), (0, new)))
+    linear = None if predictor.linear is None else np.pad(predictor.linear, (0, new))
     return replace(predictor, features=features, model=model, linear=linear)
 
 

@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 from interestkit.baselines import Ranker
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.metrics import ndcg_at_k
 
 
@@ -74,8 +75,7 @@ def cold_start(
         >>> cold_start(own, popular, ik.held_out(features, split, "validation")).min_events
         0
     """
-    if most_events < 1:
-        raise ValueError(f"most_events must be at least 1, got {most_events}")
+    check_at_least(1, most_events=most_events)
     found = ColdStart(model=model, fallback=fallback, min_events=0)
     for count in range(most_events):
         known = replace(truth, histories=truth.histories.newest(count))

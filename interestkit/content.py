@@ -3,12 +3,13 @@
 import re
 import warnings
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from interestkit.limits import check_at_least
 from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
 # Words that say how a thing looks or comes, not what it is; themes are never named after them.
@@ -24,9 +25,6 @@ WORD = r"[^\W\d_]{2,}"  # a run of letters of any script, two or longer
 
 def words_of(text: str | None) -> list[str]:
     """Lower-case words of a text, in order: runs of letters of any script, two or longer.
-
-    Args:
-        text: A title or query; None has no words.
 
     Example:
         >>> words_of("RED Heart T-Light, 12 cm")
@@ -63,8 +61,7 @@ def themes_from_titles(
         Nemhauser, Wolsey and Fisher (1978), Mathematical Programming 14: greedy coverage
         reaches at least 1 - 1/e of the best possible.
     """
-    if num_themes < 1:
-        raise ValueError(f"num_themes must be at least 1, got {num_themes}")
+    check_at_least(1, num_themes=num_themes)
     words = [{w for w in words_of(t) if len(w) > 2 and w not in NOT_A_THEME} for t in titles]
     themes: list[str] = []
     open_titles = list(range(len(words)))
@@ -84,7 +81,6 @@ def clusters_from_behaviour(
     *,
     num_items: int,
     num_clusters: int = 20,
-    seed: int = 0,
 ) -> Int[np.ndarray, " items"]:
     """Cluster of each item, from which users touch it: for logs without labels and titles.
 
@@ -96,7 +92,6 @@ def clusters_from_behaviour(
         item: Item code of each event, in 0..num_items-1.
         num_items: Size of the catalogue.
         num_clusters: Number of clusters asked for, at least 1; smaller catalogues get fewer.
-        seed: Seed of the k-means start.
 
     Returns:
         Cluster code of each item, 0 being the cluster with the most events.
@@ -116,8 +111,7 @@ def clusters_from_behaviour(
     from scipy.cluster.vq import kmeans2
     from scipy.sparse import csr_matrix
 
-    if num_clusters < 1:
-        raise ValueError(f"num_clusters must be at least 1, got {num_clusters}")
+    check_at_least(1, num_clusters=num_clusters)
     num_clusters = max(1, min(num_clusters, num_items // 3, len(np.unique(user)) - 1))
     touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
     touched.resize(num_items, touched.shape[1])
@@ -126,11 +120,9 @@ def clusters_from_behaviour(
     num_clusters = min(num_clusters, len(np.unique(reduced.round(6), axis=0)))
     with warnings.catch_warnings():  # an empty cluster only makes one fewer
         warnings.filterwarnings("ignore", "One of the clusters is empty")
-        _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(seed), minit="++")
+        _, cluster = kmeans2(reduced, num_clusters, seed=np.random.default_rng(0), minit="++")
     events = np.bincount(cluster[item], minlength=num_clusters)
-    rank = np.empty(num_clusters, int)
-    rank[np.lexsort((np.arange(num_clusters), -events))] = np.arange(num_clusters)
-    return rank[cluster]
+    return np.argsort(np.argsort(-events, kind="stable"))[cluster]  # its place among them
 
 
 def content_vectors(
@@ -228,11 +220,6 @@ def interests_of(
 ) -> tuple[list[tuple[str, ...]], str]:
     """Interests of each item of the catalogue, and where they come from.
 
-    Args:
-        catalogue: Columns item, title, interests and is_candidate, in order of code.
-        events: Training events.
-        num_themes: Largest number of interests where they must be derived.
-
     Returns:
         Labels of each item, and "labels", "titles" or "behaviour".
     """
@@ -251,6 +238,25 @@ def interests_of(
         num_clusters=num_themes,
     )
     return [(f"cluster {number + 1:02d}",) for number in cluster], "behaviour"
+
+
+def label_shares(
+    labels: Iterable[Iterable[str]], names: Sequence[str]
+) -> Float[np.ndarray, "items names"]:
+    """Share of each name in the labels of each item, each once; labels without a name say nothing.
+
+    Example:
+        >>> label_shares([["a", "b"], ["b", "?"], []], ["a", "b"])
+        array([[0.5, 0.5],
+               [0. , 1. ],
+               [0. , 0. ]], dtype=float32)
+    """
+    code = {name: number for number, name in enumerate(names)}
+    codes = [[code[label] for label in set(own) if label in code] for own in labels]
+    shares = np.zeros((len(codes), len(names)), np.float32)
+    for row, own in zip(shares, codes, strict=True):
+        row[own] = 1 / max(len(own), 1)
+    return shares
 
 
 def unit_rows(matrix):

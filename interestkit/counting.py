@@ -26,7 +26,9 @@ def running_counts(
         scales_days: Time constants in days: an event of age a counts exp(-a / scale).
 
     Returns:
-        As `Histories.running_counts`.
+        The position of the user's next event with the same item (a very large number where there
+        is none), and the decayed sum of weights of the user's events with this item up to and
+        including each event.
 
     Example:
         >>> one, item = np.zeros(3, int), np.array([5, 7, 5])

@@ -8,9 +8,8 @@ from pathlib import Path
 
 import polars as pl
 
-from interestkit import events as event_logs
 from interestkit import schema
-from interestkit.events import EventLog
+from interestkit.events import EventLog, read_log
 from interestkit.files import sha256_of
 from interestkit.simulation import simulate
 from interestkit.sources import DATASETS, Dataset
@@ -50,8 +49,8 @@ def load(
     """
     if str(name_or_path) not in DATASETS:
         _check_is_path(name_or_path)
-        _check_options(event_logs.read_log, options, what=str(name_or_path))
-        return event_logs.read_log(name_or_path, columns=columns, kinds=kinds, **options)
+        _check_options(read_log, options, what=str(name_or_path))
+        return read_log(name_or_path, columns=columns, kinds=kinds, **options)
     dataset = DATASETS[str(name_or_path)]
     if columns or kinds:
         raise ValueError(f"columns and kinds are for files of your own, not for {dataset.name!r}")

@@ -17,6 +17,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from interestkit.counting import pad
+
 DATA, MODEL = "data", "model"
 # Arrays with a row per item: weights, and of the catalogue. Parts of optimizer states have these
 # names too.
@@ -140,10 +142,7 @@ def place(tree, mesh: Mesh | None = None, num_items: int = 0):
 
         def part(index):
             found = np.asarray(array[index], dtype)
-            if not divided:
-                return found
-            missing = len(range(num_items)[index[0]]) - len(found)
-            return np.pad(found, [(0, missing), *[(0, 0)] * (array.ndim - 1)])
+            return pad(found, len(range(num_items)[index[0]])) if divided else found
 
         sharding = NamedSharding(mesh, _where(path))
         return jax.make_array_from_callback(shape, sharding, part)

@@ -5,20 +5,19 @@ are when they are, for all users at random, says which distances are no more tha
 whole users keeps what their events have to do with one another, so that busy users raise no alarm.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
 from interestkit.comparison import holm
 from interestkit.features import Features, as_events
+from interestkit.limits import check_at_least
 from interestkit.schema import ITEM, KIND, TIME, USER
 
-POPULATION = ("items", "interests", "kinds", "activity", "unknown items", "unknown users")
 MODERATE, LARGE = 0.1, 0.25  # PSI, above what chance gives
 LEVEL = 0.05
 _MOST_ITEMS = 200  # that are looked at one by one; the others count together
@@ -130,18 +129,18 @@ def drift(
     windows, edges = _windows(reference, events)
     users = pl.concat(windows).select(pl.col(USER).unique().sort())
     places = users.with_row_index("row")
-    if swaps < 1:
-        raise ValueError(f"swaps must be at least 1, got {swaps}")
-    signs = np.random.default_rng(seed).integers(0, 2, (swaps, len(users)), dtype=np.int8)
+    check_at_least(1, swaps=swaps)
+    signs = _signs(swaps, len(users), seed)
     counts = _counts(windows, reference, features, places)
     rows = [_compared(aspect, *pair, signs) for aspect, pair in counts]
     if scores is not None:
         rows.append(_of_scores(scores, swaps, seed))
-    whole = _corrected(rows)
+    corrected = holm(np.array([row["p"] for row in rows]))
+    whole = [row | {"p_corrected": p} for row, p in zip(rows, corrected, strict=True)]
     own = [_interests(window, features, places) for window in windows]
     single = _single_interests(*own, features.interests, signs)
     return Drift(
-        table=pl.concat([whole, single]),
+        table=_as_table(whole + single),
         since=edges[0],
         between=edges[1],
         until=edges[2],
@@ -218,6 +217,11 @@ def _unknown(window, reference: pl.DataFrame, column: str, places: pl.DataFrame)
     return _matrix(window, places, is_known.cast(pl.Int32).to_numpy(), 2)
 
 
+def _signs(swaps: int, users: int, seed: int) -> Int[np.ndarray, "swaps users"]:
+    """1 where the windows of a user are swapped."""
+    return np.random.default_rng(seed).integers(0, 2, (swaps, users), dtype=np.int8)
+
+
 def _swapped(before: csr_matrix, after: csr_matrix, signs) -> tuple[np.ndarray, np.ndarray]:
     """Counts of both windows: as they are in row 0, then with users swapped."""
     total, own = np.asarray((before + after).sum(axis=0)), np.asarray(before.sum(axis=0))
@@ -266,21 +270,19 @@ def _tested(psi, js, statistic, shown) -> dict:
 def _of_scores(scores: tuple[pl.DataFrame, pl.DataFrame], swaps: int, seed: int) -> dict:
     """The row of the model's score: hits and misses as two categories."""
     means = [t.drop_nans("value").group_by(USER).agg(pl.col("value").mean()) for t in scores]
-    places = pl.concat(means).select(pl.col(USER).unique().sort()).with_row_index("row")
-    signs = np.random.default_rng(seed).integers(0, 2, (swaps, len(places)), dtype=np.int8)
+    users = pl.concat(means).select(pl.col(USER).unique().sort())
+    signs = _signs(swaps, len(users), seed)
     counts = []
     for table in means:
-        row = table.join(places, on=USER, maintain_order="left")["row"].to_numpy()
-        value = table["value"].to_numpy()
-        cells = (np.append(value, 1 - value), (np.tile(row, 2), np.repeat([0, 1], len(row))))
-        counts.append(csr_matrix(cells, shape=(len(places), 2)))
+        value = users.join(table, on=USER, how="left", maintain_order="left")["value"].to_numpy()
+        counts.append(csr_matrix(np.nan_to_num(np.stack([value, 1 - value], axis=1))))
     p, q = (_shares(c) for c in _swapped(*counts, signs))
     fall = p[:, 0] - q[:, 0]
     row = {"aspect": "score", "name": "", "before": p[0, 0], "after": q[0, 0]}
     return row | _tested(*_distances(p, q), fall, -fall)
 
 
-def _single_interests(before, after, names, signs) -> pl.DataFrame:
+def _single_interests(before, after, names, signs) -> list[dict]:
     """A row for each interest: its share before and after."""
     p, q = (_shares(c) for c in _swapped(before, after, signs))
     change = np.abs(q - p)
@@ -291,7 +293,7 @@ def _single_interests(before, after, names, signs) -> pl.DataFrame:
         row = {"aspect": "interest", "name": name, "before": own[0, 0], "after": new[0, 0]}
         row |= _tested(*_distances(own, new), change[:, number], new[:, 0] - own[:, 0])
         rows.append(row | {"p_corrected": _p(largest, change[0, number])})
-    return _as_table(rows)
+    return rows
 
 
 def _p(statistics: np.ndarray, seen: float) -> float:
@@ -299,14 +301,8 @@ def _p(statistics: np.ndarray, seen: float) -> float:
     return float((statistics >= seen - 1e-12).mean())
 
 
-def _corrected(rows: list[dict]) -> pl.DataFrame:
-    """The table of all aspects, with Holm's correction."""
-    corrected = holm(np.array([row["p"] for row in rows]))
-    return _as_table(row | {"p_corrected": p} for row, p in zip(rows, corrected, strict=True))
-
-
-def _as_table(rows: Iterable[dict]) -> pl.DataFrame:
+def _as_table(rows: list[dict]) -> pl.DataFrame:
     numbers = ("before", "after", "psi", "chance", "js", "low", "high", "p", "p_corrected")
     schema = dict.fromkeys(("aspect", "name"), pl.String) | dict.fromkeys(numbers, pl.Float64)
-    table = pl.DataFrame(list(rows), schema=schema)
+    table = pl.DataFrame(rows, schema=schema)
     return table.with_columns(is_drift=pl.col("p_corrected") <= LEVEL)

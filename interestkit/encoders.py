@@ -59,7 +59,8 @@ def text_vectors(
     check_columns(items, {ITEM: pl.String, TITLE: pl.String}, what="items")
     has_words = [bool(words_of(title)) for title in items[TITLE]]
     items = items.filter(pl.Series(has_words, dtype=pl.Boolean)).unique(ITEM, maintain_order=True)
-    made_by, encode = _chosen(encoder, {"wordllama": _wordllama}, _sentences, dim=dim)
+    loaders = {"wordllama": partial(_wordllama, dim), "sentence-transformers/MODEL": _sentences}
+    made_by, encode = _chosen(encoder, loaders)
     vectors = _in_batches(encode, items[TITLE].to_list(), "texts", progress)
     return Modality(name=name, items=items[ITEM], vectors=vectors, encoder=made_by)
 
@@ -85,7 +86,7 @@ def image_vectors(
         ValueError: If there is no such encoder.
         ModuleNotFoundError: If its package is not installed; the message says how.
     """
-    made_by, encode = _chosen(encoder, {}, _images)
+    made_by, encode = _chosen(encoder, {"timm/MODEL": _images})
     return _of_files(paths, encode, made_by, name, progress)
 
 
@@ -114,7 +115,7 @@ def audio_vectors(
     Source:
         McFee et al. (2015), librosa, Proc. 14th Python in Science Conf.
     """
-    made_by, encode = _chosen(encoder, {"librosa": _librosa}, None)
+    made_by, encode = _chosen(encoder, {"librosa": _librosa})
     return _of_files(paths, encode, made_by, name, progress)
 
 
@@ -127,18 +128,17 @@ def _of_files(paths: Mapping, encode: Encode, made_by: str, name: str, progress:
     return Modality(name=name, items=list(paths), vectors=vectors, encoder=made_by)
 
 
-def _chosen(encoder, named: Mapping[str, Callable], of_models: Callable | None, **options):
-    """Name of an encoder, and the function that it is."""
+def _chosen(encoder, loaders: Mapping[str, Callable]) -> tuple[str, Encode]:
+    """Name of an encoder, and the function that it is; PACKAGE/MODEL stands for any model."""
     if callable(encoder):
         return getattr(encoder, "__qualname__", type(encoder).__qualname__), encoder
-    if encoder in named:
-        return named[encoder](**options)
     package, _, model = str(encoder).partition("/")
-    wanted = {_sentences: "sentence-transformers", _images: "timm"}.get(of_models)
-    if wanted and package == wanted and model:
-        return encoder, of_models(model)
-    allowed = [*named, *([f"{wanted}/MODEL"] if wanted else []), "a function"]
-    raise ValueError(f"encoder must be one of {', '.join(allowed)}, got {encoder!r}")
+    if model and (load := loaders.get(f"{package}/MODEL")):
+        return encoder, load(model)
+    if not model and encoder in loaders:
+        return loaders[encoder]()
+    allowed = ", ".join([*loaders, "a function"])
+    raise ValueError(f"encoder must be one of {allowed}, got {encoder!r}")
 
 
 def _in_batches(encode: Encode, things: Sequence, unit: str, progress: bool) -> np.ndarray:
@@ -164,7 +164,7 @@ def _package(module: str, extra: str) -> ModuleType:
 
 
 @lru_cache(maxsize=2)
-def _wordllama(*, dim: int) -> tuple[str, Encode]:
+def _wordllama(dim: int) -> tuple[str, Encode]:
     """The encoder whose weights come inside its package: nothing is downloaded."""
     if dim not in (allowed := (64, 128, 256)):
         raise ValueError(f"dim must be one of {', '.join(map(str, allowed))}, got {dim}")
@@ -197,7 +197,7 @@ def _images(model: str) -> Encode:
     return encode
 
 
-def _librosa(**_: object) -> tuple[str, Encode]:
+def _librosa() -> tuple[str, Encode]:
     librosa = _package("librosa", "audio")
 
     def encode(paths: Sequence[Path]) -> np.ndarray:

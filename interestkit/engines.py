@@ -4,36 +4,18 @@ import os
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import narwhals as nw
 import polars as pl
 
 from interestkit.bounded import check_parquet
 from interestkit.reading import check_begin
-from interestkit.rules import (
-    ORDER,
-    STAGE,
-    Rules,
-    in_place,
-    numbered,
-    windows,
-    with_sessions,
-)
-from interestkit.schema import (
-    ITEM,
-    KIND,
-    KINDS,
-    SESSION,
-    TIME,
-    USER,
-    VALUE,
-    check_kinds,
-)
-from interestkit.shards import part_name
+from interestkit.rules import ORDER, STAGE, Rules, in_place, numbered, windows, with_sessions
+from interestkit.schema import ITEM, KIND, KINDS, SESSION, TIME, USER, VALUE, check_kinds
+from interestkit.shards import files_by, part_name
 
 _SHARD = "shard"
 _CODE = "code"
@@ -41,53 +23,28 @@ COLUMNS = (USER, ITEM, TIME, KIND, VALUE, SESSION)  # of the files
 
 
 class Done(NamedTuple):
-    """What an engine leaves beside the files part-00000.parquet and so on.
+    """What an engine leaves beside the files part-00000.parquet and so on."""
 
-    Args:
-        report: What each rule dropped.
-        users: Users with their number of events, in order of code.
-        items: Items with their number of events, in order of code.
-        times: Time of each event that is left.
-    """
-
-    report: pl.DataFrame
-    users: pl.DataFrame
-    items: pl.DataFrame
-    times: nw.LazyFrame
+    report: pl.DataFrame  # what each rule dropped
+    users: pl.DataFrame  # with their number of events, in order of code
+    items: pl.DataFrame  # with theirs
+    times: nw.LazyFrame  # of each event that is left
 
 
-@dataclass(frozen=True)
-class Job:
-    """What is to be done with canonical rows.
+class Job(NamedTuple):
+    """What is to be done with canonical rows."""
 
-    Args:
-        rules: Which events go.
-        folder: Where the files are written.
-        num_shards: Number of files.
-        gap_minutes: Longest pause within a session.
-    """
-
-    rules: Rules
-    folder: Path
+    rules: Rules  # which events go
+    folder: Path  # where the files are written
     num_shards: int
-    gap_minutes: float
-
-
-class Engine(Protocol):
-    """A place to compute."""
-
-    def scan(self, events: object) -> nw.LazyFrame:
-        """The log as it is; ValueError if it is nothing that can be read here."""
-
-    def run(self, rows: nw.LazyFrame, job: Job) -> Done:
-        """Do the job."""
+    gap_minutes: float  # longest pause within a session
 
 
 class OnPolars:
     """One machine: names become numbers in one pass, then shard after shard is done."""
 
     def scan(self, events: object) -> nw.LazyFrame:
-        """The log as it is."""
+        """The log as it is; ValueError if it is nothing that can be read here."""
         if isinstance(events, str | Path):
             events = _scan_files(str(events))
         if not isinstance(events, pl.DataFrame | pl.LazyFrame):
@@ -100,7 +57,8 @@ class OnPolars:
         names = self._partition(rows, job)
         paths = sorted(job.folder.iterdir())
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ranks = {column: _ranks(own) for column, own in names.items()}
+            # place of each name in their order
+            ranks = {c: own.rank("ordinal").cast(pl.UInt32) - 1 for c, own in names.items()}
             cleaned = list(pool.map(partial(self._clean, job=job, ranks=ranks), paths))
             pairs, dropped = (pl.concat(tables).lazy() for tables in zip(*cleaned, strict=True))
             del cleaned
@@ -134,16 +92,9 @@ class OnPolars:
         codes = [pl.col(column).cast(own).to_physical() for column, own in types.items()]
         shard = (pl.col(USER).hash(seed=0) % job.num_shards).fill_null(0).alias(_SHARD)
         staged = rows.with_columns(job.rules.stage()).to_native()
-        staged.select(shard, *codes, TIME, VALUE, STAGE).sink_ipc(
-            pl.PartitionBy(
-                job.folder,
-                key=_SHARD,
-                include_key=False,
-                approximate_bytes_per_file=None,
-                file_path_provider=lambda part: f"{part.partition_keys.item():05d}.arrow",
-            ),
-            compression="uncompressed",
-        )
+        files = files_by(_SHARD, job.folder, "{:05d}.arrow".format)
+        rows = staged.select(shard, *codes, TIME, VALUE, STAGE)
+        rows.sink_ipc(files, compression="uncompressed")
         if not any(job.folder.iterdir()):
             raise ValueError("events must hold at least one event, got none")
         coded = pl.scan_ipc(job.folder / "*.arrow").select(
@@ -188,7 +139,7 @@ class OnSpark:
     """The cluster of a Spark session; names stay names until the rows are written."""
 
     def scan(self, events: object) -> nw.LazyFrame:
-        """The log as it is."""
+        """The log as it is; ValueError if it is nothing that can be read here."""
         from pyspark.sql import DataFrame
 
         if isinstance(events, str | Path):
@@ -243,7 +194,7 @@ class OnSpark:
         shutil.rmtree(job.folder / "spark")
 
 
-ENGINES: dict[str, Engine] = {"polars": OnPolars(), "spark": OnSpark()}
+ENGINES = {"polars": OnPolars(), "spark": OnSpark()}
 
 
 def _session():
@@ -280,11 +231,6 @@ def _scan_files(pattern: str) -> pl.LazyFrame:
 
 def _in_order(codes: nw.LazyFrame) -> pl.DataFrame:
     return codes.collect("polars").to_native().sort(_CODE)
-
-
-def _ranks(names: pl.Series) -> pl.Series:
-    """Place of each name in their order."""
-    return names.rank("ordinal").cast(pl.UInt32) - 1
 
 
 def _lookup(codes: pl.Series, keys: pl.Series, length: int) -> pl.Series:

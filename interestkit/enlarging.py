@@ -13,8 +13,8 @@ from interestkit.counting import pad, power_of_two
 from interestkit.devices import ITEM_TABLES
 from interestkit.examples import item_content
 from interestkit.features import Features
-from interestkit.model import ModelConfig, abstract_params
-from interestkit.packing import Packed, by_name, pack, unpack
+from interestkit.model import ModelConfig
+from interestkit.packing import Packed, from_leaves, leaves_of, pack, unpack
 from interestkit.prediction import Predictor
 from interestkit.training import interest_prior_of
 
@@ -31,15 +31,12 @@ def resized(params: Packed, rows: int) -> Packed:
 
 def packed_weights(shape: ModelConfig, weights: Weights) -> Packed:
     """The weights of a model of this shape, by name, in few arrays."""
-    like = abstract_params(shape)
-    leaves = [weights[name.removesuffix(".value")] for name in by_name(like)]
-    return jax.tree.map(np.asarray, pack(jax.tree.unflatten(jax.tree.structure(like), leaves)))
+    return jax.tree.map(np.asarray, pack(from_leaves(shape, weights)))
 
 
 def weights_by_name(shape: ModelConfig, packed: Packed) -> Weights:
     """The weights of a model of this shape by name, in NumPy."""
-    found = by_name(unpack(shape, packed))
-    return {name.removesuffix(".value"): np.asarray(leaf) for name, leaf in found.items()}
+    return jax.tree.map(np.asarray, leaves_of(unpack(shape, packed)))
 
 
 def grown_weights(predictor: Predictor, features: Features) -> Weights:

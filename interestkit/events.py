@@ -80,15 +80,11 @@ class EventLog:
         """Number of different items that have an event; a missing item is none."""
         return self.events[ITEM].drop_nulls().n_unique()
 
-    def _summary(self) -> str:
-        counts = f"{self.num_events:,} events, {self.num_users:,} users, {self.num_items:,} items"
-        times = self.events[TIME].drop_nulls()
-        if len(times) == 0:
-            return counts
-        return f"{counts}, {times.min():%Y-%m-%d} to {times.max():%Y-%m-%d}"
-
     def __repr__(self) -> str:
-        return f"EventLog({self.name!r}: {self._summary()})"
+        counts = f"{self.num_events:,} events, {self.num_users:,} users, {self.num_items:,} items"
+        first, last = self.events[TIME].min(), self.events[TIME].max()
+        span = f", {first:%Y-%m-%d} to {last:%Y-%m-%d}" if first else ""
+        return f"EventLog({self.name!r}: {counts}{span})"
 
     def _repr_html_(self) -> str:
         return reprs.of_log(self)
@@ -138,19 +134,19 @@ def read_log(
         >>> read_log("visits.csv", columns={"user": "who"})  # doctest: +SKIP
         EventLog('visits': 3 events, 2 users, 3 items, 2024-05-01 to 2024-05-03)
     """
-    path = Path(path)
-    table = read_table(path, columns or {})
-    found = find_columns(table.columns, columns or {}, source=path.name)
-    default = default_kind or _KIND_OF_VALUE.get(schema.plain_name(found.get(VALUE, "")), "view")
-    schema.check_kinds([default, *(kinds or {}).values()], what=path.name)
-    source, is_rating = path.name, schema.plain_name(found.get(VALUE, "")) == "rating"
-    lowest = 0.0 if is_rating and VALUE not in (columns or {}) else None
+    path, columns, kinds = Path(path), columns or {}, kinds or {}
+    source, table = path.name, read_table(path, columns)
+    found = find_columns(table.columns, columns, source=source)
+    value_name = schema.plain_name(found.get(VALUE, ""))
+    default = default_kind or _KIND_OF_VALUE.get(value_name, "view")
+    schema.check_kinds([default, *kinds.values()], what=source)
+    lowest = 0.0 if value_name == "rating" and VALUE not in columns else None
     ours = pl.DataFrame(
         {
             USER: _read_name(table, found.get(USER), source=source),
             ITEM: _read_name(table, found.get(ITEM), source=source),
             TIME: _read_time(table, found[TIME], source=source),
-            KIND: _read_kind(table, found.get(KIND), kinds or {}, source=source),
+            KIND: _read_kind(table, found.get(KIND), kinds, source=source),
             VALUE: _read_value(table, found.get(VALUE), lowest=lowest, source=source),
             TEXT: _read_text(table, found.get(TEXT), source=source),
             TITLE: _read_text(table, found.get(TITLE), source=source),
@@ -167,7 +163,7 @@ def read_log(
         events=ours.select(list(schema.EVENT_COLUMNS)),
         items=_collect_items(ours),
         name=name or path.stem,
-        note=f"read from {path.name}{_kinds_note(table, found.get(KIND), ours[KIND])}",
+        note=f"read from {source}{_kinds_note(table, found.get(KIND), ours[KIND])}",
     )
 
 
@@ -248,10 +244,10 @@ def _check_read(before: pl.Series, after: pl.Series, *, allowed: str, source: st
 def _read_name(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Series:
     """A column as names of users or items: no list or object that JSON had in some rows."""
     text = _read_text(table, column, source=source)
-    nested = text.str.contains(_NESTED) if source.lower().endswith(("jsonl", "ndjson")) else None
-    for row in [] if nested is None else nested.arg_true():
-        if _is_json(text[row]):
-            _raise_at(text, row, allowed="text or a number", source=source)
+    if source.lower().endswith(("jsonl", "ndjson")):
+        for row in text.str.contains(_NESTED).arg_true():
+            if _is_json(text[row]):
+                _raise_at(text, row, allowed="text or a number", source=source)
     return text
 
 

@@ -1,6 +1,8 @@
 """What training draws from: the log and the catalogue as arrays, moments, candidates."""
 
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -8,9 +10,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
+from interestkit.counting import pad
+from interestkit.devices import spread
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.layers import grown, is_kept
+from interestkit.layers import grown, in_shapes, is_kept
+from interestkit.limits import check_above_0, check_at_least, check_one_of, check_within
 from interestkit.model import PARTS, Catalogue, Log, Moment
 
 
@@ -64,36 +69,26 @@ class TrainingConfig:
     validation_users: int = 2_000
 
     def __post_init__(self) -> None:
-        for name, allowed in (("task", ("next", "hidden")), ("draw", ("users", "moments"))):
-            if getattr(self, name) not in allowed:
-                came = getattr(self, name)
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {came!r}")
-        for name in (
-            "epochs",
-            "examples_per_epoch",
-            "shards_at_once",
-            "batch_size",
-            "num_sampled",
-            "num_targets",
-            "patience",
-            "validation_users",
-        ):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if not 0 < self.learning_rate < np.inf:
-            raise ValueError(f"learning_rate must be above 0, got {self.learning_rate}")
-        for name in ("weight_decay", "interest_weight", "sequence_weight"):
-            if not 0 <= getattr(self, name) < np.inf:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        check_one_of(("next", "hidden"), task=self.task)
+        check_one_of(("users", "moments"), draw=self.draw)
+        check_at_least(1, **{name: getattr(self, name) for name in _COUNTS})
+        check_above_0(learning_rate=self.learning_rate)
+        check_at_least(0, weight_decay=self.weight_decay, interest_weight=self.interest_weight)
+        check_at_least(0, sequence_weight=self.sequence_weight)
         if not 0 <= self.single_part_share <= 0.5:
             raise ValueError(f"single_part_share must be in 0..0.5, got {self.single_part_share}")
-        if not 0 <= self.modality_dropout < 1:
-            raise ValueError(f"modality_dropout must be in [0, 1), got {self.modality_dropout}")
+        check_within("[0, 1)", modality_dropout=self.modality_dropout)
 
     @property
     def steps(self) -> int:
         """Steps in one epoch."""
         return -(-self.examples_per_epoch // self.batch_size)
+
+
+_COUNTS = (
+    *("epochs", "examples_per_epoch", "shards_at_once", "batch_size"),
+    *("num_sampled", "num_targets", "patience", "validation_users"),
+)
 
 
 class Examples(NamedTuple):
@@ -115,10 +110,7 @@ def log_arrays(
 ) -> Log:
     """Histories as the model reads them, in NumPy: `devices.place` brings them to devices.
 
-    Args:
-        histories: The histories.
-        scales_days: Time scales of decay.
-        can_repeat: `ModelConfig.can_repeat`; a model without repeats needs less of the log.
+    A model without repeats (`ModelConfig.can_repeat`) needs less of the log.
     """
     counts = histories.running_counts(scales_days) if can_repeat else (None, None)
     log = Log(histories.item, histories.seconds, histories.weight, *counts)
@@ -190,7 +182,7 @@ def find_examples(
     starts, stops = histories.offsets[users], histories.offsets[users + 1]
     owner = histories.user if is_hidden else histories.user[:0]
     arrays = (position, starts, stops, first, count, histories.moment[users], owner)
-    arrays = (*arrays, [len(users)], [len(position)])
+    arrays += ([len(users)], [len(position)])
     return Examples(*(np.asarray(array, dtype=np.int32) for array in arrays))
 
 
@@ -201,20 +193,17 @@ def padded(log: Log, examples: Examples, *, num_users: int, num_events: int):
     """
     sizes = Examples(num_events, *[num_users] * 5, num_events if len(examples.user) else 0, 1, 1)
     fills = Examples(0, 0, 0, num_events, 0, 0, user=num_users, num_users=0, num_positions=0)
-
-    def longer(array, size, fill):
-        width = [(0, size - len(array)), *[(0, 0)] * (array.ndim - 1)]
-        return np.pad(array, width, constant_values=fill)
-
-    log = jax.tree.map(lambda array: longer(array, num_events, 0), log)
-    return log, Examples(*map(longer, examples, sizes, fills))
+    log = jax.tree.map(lambda array: pad(array, num_events), log)
+    return log, Examples(*map(pad, examples, sizes, fills))
 
 
+@partial(jax.jit, static_argnums=0)
 def room_for(slots: int, part: tuple[Log, Examples]) -> tuple[Log, Examples]:
     """Zeros in the shape of so many padded shards side by side."""
-    return jax.tree.map(lambda a: jnp.zeros((slots * len(a), *a.shape[1:]), a.dtype), part)
+    return spread(jax.tree.map(lambda a: jnp.zeros((slots * len(a), *a.shape[1:]), a.dtype), part))
 
 
+@partial(jax.jit, donate_argnums=0)
 def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
     """The shards, the one in a slot (counted from 0) replaced by another that is padded."""
     log, examples = part
@@ -229,11 +218,11 @@ def put_in(shards: tuple[Log, Examples], part: tuple[Log, Examples], slot):
         first_moment=examples.first_moment + event,
         user=examples.user + user + slot,  # padding has a number of its own
     )
-    return jax.tree.map(
-        lambda all_of, own: jax.lax.dynamic_update_slice_in_dim(all_of, own, slot * len(own), 0),
-        shards,
-        (log, examples),
-    )
+
+    def placed(all_of, own):
+        return jax.lax.dynamic_update_slice_in_dim(all_of, own, slot * len(own), 0)
+
+    return spread(jax.tree.map(placed, shards, (log, examples)))
 
 
 def _check_distinct(histories: Histories) -> None:
@@ -262,14 +251,7 @@ def draw(config: TrainingConfig, key, *, num_events: int, num_items: int) -> Dra
     words, steps = jax.random.key_data(key).shape, (config.steps,)
     batches = (*steps, config.batch_size)
     shapes = (words, steps + words, steps, steps, batches, batches, (num_events,), (num_items,))
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes])
-    parts = jnp.split(jax.random.bits(key, (int(ends[-1]),)), ends[:-1])
-    return Draws(*(part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)))
-
-
-def _share(bits: UInt32[Array, "*places"]) -> Float[Array, "*places"]:
-    """Random bits as numbers in [0, 1)."""
-    return (bits >> 8).astype(jnp.float32) / 2**24
+    return Draws(*in_shapes(jax.random.bits(key, (sum(map(math.prod, shapes)),)), shapes))
 
 
 def _below(bits: UInt32[Array, "*places"], limit) -> Int[Array, "*places"]:
@@ -316,7 +298,8 @@ def _draw_real(bits, num_real, padded) -> Int[Array, "steps batch"]:
 def draw_parts(config: TrainingConfig, draws: Draws, num_blocks: int = 0):
     """Which parts of item vectors count in each step, mostly both, and which blocks of content."""
     choices = jnp.array([PARTS["content"], PARTS["collaborative"], PARTS["hybrid"]])
-    share = _share(draws.parts) / max(config.single_part_share, 1e-9)
+    share = (draws.parts >> 8).astype(jnp.float32) / 2**24  # in [0, 1)
+    share /= max(config.single_part_share, 1e-9)
     parts = choices[jnp.minimum(share, 2.0).astype(int)]
     if not num_blocks:
         return parts

@@ -67,22 +67,20 @@ def export(
         came = int(histories.moment.min())
         raise ValueError(f"histories must have moments from {since} s on, got {came} s")
     programs = {f"program.{name}": _program(predictor, given, name, platforms) for name in PROGRAMS}
-    items = np.asarray(_item_vectors(*_arguments(predictor, given)))
-    tables = {"items": features.items.with_columns(vector=_column(items))}
+    model, catalogue, _, parts = _arguments(predictor, given)
+    items = np.asarray(item_side(model, catalogue, parts))
+    tables = {"items": features.items.with_columns(vector=pl.Series(items))}
     arrays = {"item_vectors": items, **given, **programs}
     if histories is not None:
         users = predictor.by_chunk(_user_vectors, histories)
         rows = np.repeat(histories.users, 1 if users.ndim == 2 else users.shape[1])
         users = users.reshape(len(rows), -1)
         arrays["user_vectors"] = users
-        tables["users"] = pl.DataFrame(
-            {USER: pl.Series(rows, dtype=pl.String), "vector": _column(users)}
-        )
+        tables["users"] = pl.DataFrame({USER: pl.Series(rows, dtype=pl.String), "vector": users})
     for name, values in (("items", features.items[ITEM]), ("interests", features.interests)):
-        arrays[f"{name}.json"] = _text(list(values))
-    return save_folder(
-        folder, kind=KIND, tables=tables, arrays=arrays, meta=_meta(predictor, since)
-    )
+        arrays[f"{name}.json"] = np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
+    meta = _meta(predictor, since)
+    return save_folder(folder, kind=KIND, tables=tables, arrays=arrays, meta=meta)
 
 
 def _meta(predictor: Predictor, since: int) -> dict[str, object]:
@@ -105,18 +103,9 @@ def _meta(predictor: Predictor, since: int) -> dict[str, object]:
     }
 
 
-def _text(names: list[str]) -> np.ndarray:
-    return np.frombuffer(json.dumps(names).encode(), np.uint8)
-
-
-def _column(vectors: np.ndarray) -> pl.Series:
-    return pl.Series(vectors, dtype=pl.Array(pl.Float32, vectors.shape[1]))
-
-
 def _given(predictor: Predictor) -> dict[str, np.ndarray]:
     """Weights and catalogue by name, popularity of the last snapshot alone."""
-    graph, state, catalogue = predictor.newest
-    del graph
+    _, state, catalogue = predictor.newest
     weights = {f"weights.{name}": leaf for name, leaf in by_name(state).items()}
     arrays = {f"catalogue.{name}": array for name, array in catalogue._asdict().items()}
     arrays["catalogue.linear"] = predictor.linear_part
@@ -168,11 +157,6 @@ def _says(name: str, model, catalogue, linear, parts, chunk: Chunk) -> Callable:
         return scores - total[:, None]
 
     return score
-
-
-def _item_vectors(model, catalogue, linear, parts):
-    del linear
-    return item_side(model, catalogue, parts)
 
 
 @partial(jax.jit, static_argnums=0, static_argnames="block_events")

@@ -14,9 +14,10 @@ from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
 from interestkit.bounded import check_arrays, read_back
-from interestkit.content import content_vectors, interests_of
+from interestkit.content import content_vectors, interests_of, label_shares
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.modalities import Modality, fitted, packed, unpacked
 from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
@@ -31,6 +32,7 @@ from interestkit.schema import (
     TITLE,
     USER,
     check_columns,
+    check_kinds,
     did_you_mean,
 )
 from interestkit.storage import load_folder, save_folder
@@ -119,6 +121,10 @@ class Features:
         """Whole seconds from `origin` to each time."""
         return (times.dt.epoch("s") - math.floor(self.origin.timestamp())).cast(pl.Int32).to_numpy()
 
+    def second(self, moment: datetime) -> int:
+        """The same for one moment."""
+        return math.floor(moment.timestamp()) - math.floor(self.origin.timestamp())
+
     def histories(
         self,
         events: pl.DataFrame | Iterable[Mapping[str, object]],
@@ -144,7 +150,7 @@ class Features:
             ValueError: If a column is missing, or a kind has no weight.
         """
         events = as_events(events)
-        check_kinds(events, self.kind_weights)
+        check_kinds(events[KIND], what="events", allowed=self.kind_weights)
         if moments is None:
             moments = events.group_by(USER, maintain_order=True).agg(
                 pl.col(TIME).max() + pl.duration(seconds=1)
@@ -293,30 +299,23 @@ def fit_features(
     events = as_events(events)
     if events.is_empty():
         raise ValueError("events must hold at least one event to fit features on, got none")
-    check_kinds(events, kind_weights)
+    check_kinds(events[KIND], what="events", allowed=kind_weights)
     check_columns(items, ITEM_COLUMNS, what="items")
     last = events[TIME].max()
-    until = until or last + timedelta(seconds=1)
-    if until <= last:
-        raise ValueError(f"until must be after the last event, at {last}, got {until}")
-    if num_snapshots < 0:
-        raise ValueError(f"num_snapshots must be at least 0, got {num_snapshots}")
+    until = end_after(last, until)
+    check_at_least(0, num_snapshots=num_snapshots)
     catalogue = catalogue_of(events, items, min_item_events)
     if catalogue.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")
     labels, source = interests_of(catalogue, events, num_themes)
     catalogue = catalogue.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
     names = tuple(sorted({label for row in labels for label in row}))
-    code = {name: i for i, name in enumerate(names)}
-    item_interests = np.zeros((len(catalogue), len(names)), np.float32)
-    for row, own in enumerate(labels):
-        item_interests[row, [code[label] for label in own]] = 1 / max(len(own), 1)
     origin = events[TIME].min()
     scales_days = time_scales(scales_days, (until - origin).total_seconds() / SECONDS_PER_DAY)
     unfinished = Features(
         items=catalogue,
         interests=names,
-        item_interests=item_interests,
+        item_interests=label_shares(labels, names),
         content=content_vectors(catalogue[TITLE].to_list(), labels, dim=content_dim),
         popularity=np.zeros((1, len(scales_days), len(catalogue)), np.float32),
         snapshot_seconds=np.zeros(1, np.int32),
@@ -345,11 +344,12 @@ def as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataF
     return table.select(*wanted)
 
 
-def check_kinds(events: pl.DataFrame, kind_weights: Mapping[str, float]) -> None:
-    """Raise ValueError if a kind has no weight."""
-    if strange := set(events[KIND].unique()) - set(kind_weights):
-        allowed, came = sorted(kind_weights), sorted(map(str, strange))
-        raise ValueError(f"kind must be one of {allowed}, got {came}")
+def end_after(last: datetime, until: datetime | None) -> datetime:
+    """`until`, or the second after the last event; ValueError if it is not after that."""
+    until = until or last + timedelta(seconds=1)
+    if until <= last:
+        raise ValueError(f"until must be after the last event, at {last}, got {until}")
+    return until
 
 
 def catalogue_of(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:
@@ -375,12 +375,23 @@ def with_popularity(
     features: Features, events: pl.DataFrame, until: datetime, num_snapshots: int
 ) -> Features:
     """The features with popularity at so many even steps and at the end of training."""
-    code, seconds = features.codes(events[ITEM]), features.seconds(events[TIME])
-    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
-    is_known = (code >= 0) & (seconds < end)  # not of the last, half second
-    weight = events[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
-    counted = (a[is_known] for a in (code, seconds, weight.to_numpy()))
-    edges = np.linspace(0, end, num_snapshots + 1).astype(np.int32)
-    sizes = {"scales_days": features.scales_days, "num_items": features.num_items}
-    popularity = popularity_at(edges, *counted, **sizes)
+    edges = np.linspace(0, features.second(until), num_snapshots + 1).astype(np.int32)
+    popularity = counted(features, events, edges, range(features.num_items))
     return replace(features, popularity=popularity, snapshot_seconds=edges)
+
+
+def counted(
+    features: Features,
+    events: pl.DataFrame,
+    edges: Int[np.ndarray, " snapshots"],
+    codes: range,
+    before: Float[np.ndarray, "scales items"] | float = 0.0,
+) -> Float[np.ndarray, "snapshots scales items"]:
+    """Popularity of the items with these codes at some seconds, as `popularity_at`."""
+    code, seconds = features.codes(events[ITEM]), features.seconds(events[TIME])
+    own = (code >= codes.start) & (code < codes.stop)
+    own &= seconds < edges[-1]  # not of the last, half second
+    weight = events[KIND].replace_strict(dict(features.kind_weights), return_dtype=pl.Float64)
+    given = (code[own] - codes.start, seconds[own], weight.to_numpy()[own])
+    sizes = {"scales_days": features.scales_days, "num_items": len(codes)}
+    return popularity_at(edges, *given, **sizes, before=before)

@@ -1,17 +1,14 @@
 """What each epoch trains on: a log in memory, or some shards of a larger one, changed by and by."""
 
 from collections.abc import Iterator
-from functools import partial
 from itertools import chain, islice, repeat
 from typing import NamedTuple
 
-import jax
 import numpy as np
-import polars as pl
 from jax.sharding import Mesh
 
 from interestkit.counting import power_of_two
-from interestkit.devices import on_mesh, place, spread
+from interestkit.devices import on_mesh, place
 from interestkit.examples import (
     Examples,
     TrainingConfig,
@@ -31,21 +28,13 @@ _SMALL_LOG = 2**19  # events
 
 
 class Source(NamedTuple):
-    """What training learns from, and where it runs.
-
-    Args:
-        features: The catalogue.
-        histories: Histories of all users, or shards of a larger log.
-        config: Settings of training.
-        mesh: Devices; None takes the first one.
-        can_repeat: `ModelConfig.can_repeat`.
-    """
+    """What training learns from, and where it runs."""
 
     features: Features
     histories: Histories | Shards
     config: TrainingConfig
-    mesh: Mesh | None = None
-    can_repeat: bool = True
+    mesh: Mesh | None = None  # None takes the first device
+    can_repeat: bool = True  # `ModelConfig.can_repeat`
 
     def arrays(self, own: Histories) -> tuple[Log, Examples]:
         """Some of the histories as training reads them, in NumPy.
@@ -118,7 +107,7 @@ def can_repeat(histories: Histories | Shards, task: str) -> bool:
 def check_histories(features: Features, histories: Histories) -> Histories:
     """The same histories; ValueError if one goes on after the features, or weighs no number."""
     histories.check_coded_by(features.fingerprint)
-    last = features.seconds(pl.Series([features.fitted_until]))[0]
+    last = features.second(features.fitted_until)
     if later := int((histories.seconds > last).sum()):
         raise ValueError(
             f"histories must end by {features.fitted_until}, until which the features were "
@@ -191,16 +180,6 @@ def _from_shards(source: Source, seed: int, first_epoch: int):
             there[nth % slots] = number
             with on_mesh(mesh):  # not in the thread: several hosts do so in step
                 part = place(part, mesh)
-                held = _room_for(slots, part) if held is None else held
-                held = _put_in(held, part, np.int32(nth % slots))
+                held = room_for(slots, part) if held is None else held
+                held = put_in(held, part, np.int32(nth % slots))
         yield Fed(*held, waited, tuple(there))
-
-
-@partial(jax.jit, static_argnums=0)
-def _room_for(slots: int, part):
-    return spread(room_for(slots, part))
-
-
-@partial(jax.jit, donate_argnums=0)
-def _put_in(shards, part, slot):
-    return spread(put_in(shards, part, slot))

@@ -1,19 +1,27 @@
 """Features that grow with new events: what was known keeps its place, what is new stands behind."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import numpy as np
 import polars as pl
-from jaxtyping import Float, Int
+from jaxtyping import Int
 
-from interestkit.content import fold_in, words_of
-from interestkit.features import Features, as_events, catalogue_of, check_kinds
+from interestkit.content import fold_in, label_shares, words_of
+from interestkit.features import Features, as_events, catalogue_of, counted, end_after
 from interestkit.modalities import Modality, larger
-from interestkit.popularity import popularity_at
-from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, KIND, TIME, TITLE, USER, check_columns
+from interestkit.schema import (
+    INTERESTS,
+    ITEM,
+    ITEM_COLUMNS,
+    KIND,
+    TIME,
+    TITLE,
+    USER,
+    check_columns,
+    check_kinds,
+)
 
 
 def grow_features(
@@ -62,22 +70,21 @@ def grow_features(
     new, past = checked(features, new_events, past)
     check_columns(items, ITEM_COLUMNS, what="items")
     last = new[TIME].max()
-    until = until or last + timedelta(seconds=1)
-    if until <= last:
-        raise ValueError(f"until must be after the last event, at {last}, got {until}")
+    until = end_after(last, until)
     events = pl.concat([past, new])
     strange = events.join(features.items.select(ITEM), on=ITEM, how="anti", maintain_order="left")
     added = catalogue_of(strange, items, min_item_events)
     labels = _labels(features, added, events)
     added = added.with_columns(pl.Series(INTERESTS, labels, pl.List(pl.String)))
-    names = _names(features, labels)
-    seen = features.items.select(ITEM).join(new[ITEM].value_counts(), on=ITEM, how="left")
+    fresh = {label for row in labels for label in row} - set(features.interests)
+    names = (*features.interests, *sorted(fresh))
+    counts = new[ITEM].value_counts()
+    seen = features.items.select(ITEM).join(counts, on=ITEM, how="left", maintain_order="left")
     more = seen["count"].fill_null(0).cast(pl.Int32)
     old = features.items.with_columns(pl.col("events") + more)
     grown = with_rows(replace(features, items=old), added, names, modalities)
     grown = replace(grown, fitted_until=last)
-    end = math.floor(until.timestamp()) - math.floor(features.origin.timestamp())
-    popularity, edges = _popularity(features, grown, new, strange, end)
+    popularity, edges = _popularity(features, grown, new, strange, features.second(until))
     return replace(grown, popularity=popularity, snapshot_seconds=edges)
 
 
@@ -99,11 +106,13 @@ def with_rows(
         return features
     catalogue = pl.concat([features.items, added.select(features.items.columns)])
     words = (catalogue[TITLE].to_list(), catalogue[INTERESTS].to_list())
+    old = np.pad(features.item_interests, ((0, 0), (0, len(interests) - features.num_interests)))
+    new = label_shares(added[INTERESTS].to_list(), interests)
     return replace(
         features,
         items=catalogue,
         interests=interests,
-        item_interests=_shares(features, added[INTERESTS].to_list(), interests),
+        item_interests=np.concatenate([old, new]),
         content=np.concatenate([features.content, fold_in(features.content, *words)]),
         modalities=larger(features.modalities, modalities, added[ITEM]),
     )
@@ -125,7 +134,7 @@ def checked(
         ("new_events must be after", new, pl.col(TIME) > limit),
         ("past must end by", past, pl.col(TIME) <= limit),
     ):
-        check_kinds(table, features.kind_weights)
+        check_kinds(table[KIND], what="events", allowed=features.kind_weights)
         if len(wrong := table.filter(~side.fill_null(False))):
             user, item, time, _ = wrong.row(0)
             raise ValueError(
@@ -157,21 +166,6 @@ def _cluster_of_users(features: Features, added: pl.DataFrame, events: pl.DataFr
     return [() if name is None else (name,) for name in found]
 
 
-def _names(features: Features, labels: list[tuple[str, ...]]) -> tuple[str, ...]:
-    fresh = {label for row in labels for label in row} - set(features.interests)
-    return (*features.interests, *sorted(fresh))
-
-
-def _shares(features: Features, labels, names) -> Float[np.ndarray, "items interests"]:
-    """Shares of the known items, and of new ones below them."""
-    shares = np.zeros((features.num_items + len(labels), len(names)), np.float32)
-    shares[: features.num_items, : features.num_interests] = features.item_interests
-    code = {name: number for number, name in enumerate(names)}
-    for row, own in enumerate(labels, start=features.num_items):
-        shares[row, [code[label] for label in own]] = 1 / max(len(own), 1)
-    return shares
-
-
 def _popularity(features: Features, grown: Features, new, strange, end: int):
     """Snapshots, as many as before, and their times: known items go on, new ones are counted."""
     edges, num_known = features.snapshot_seconds, features.num_items
@@ -183,22 +177,12 @@ def _popularity(features: Features, grown: Features, new, strange, end: int):
     steps = min(max(round((end - edges[-1]) / step), 1), int(end - edges[-1]))
     later = np.linspace(edges[-1], end, steps + 1).astype(np.int32)
     before = np.expm1(features.popularity[-1].astype(np.float64))
-    going_on = _counted(grown, new, later, range(num_known), before)[1:]
+    going_on = counted(grown, new, later, range(num_known), before)[1:]
     known = np.concatenate([features.popularity, going_on])
     edges = np.concatenate([edges, later[1:]])
-    fresh = _counted(grown, strange, edges, range(num_known, grown.num_items), 0.0)
+    fresh = counted(grown, strange, edges, range(num_known, grown.num_items))
     kept = _spread_out(edges, len(features.snapshot_seconds))
     return np.concatenate([known, fresh], axis=2)[kept], edges[kept]
-
-
-def _counted(grown: Features, events: pl.DataFrame, edges, codes: range, before):
-    """Popularity of some items at the edges."""
-    code, seconds = grown.codes(events[ITEM]), grown.seconds(events[TIME])
-    own = (code >= codes.start) & (code < codes.stop) & (seconds < edges[-1])
-    weight = events[KIND].replace_strict(dict(grown.kind_weights), return_dtype=pl.Float64)
-    sizes = {"scales_days": grown.scales_days, "num_items": len(codes), "before": before}
-    counted = (code[own] - codes.start, seconds[own], weight.to_numpy()[own])
-    return popularity_at(edges, *counted, **sizes)
 
 
 def _spread_out(edges: Int[np.ndarray, " edges"], count: int) -> Int[np.ndarray, " kept"]:

@@ -8,7 +8,7 @@ import polars as pl
 from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
-from interestkit.content import words_of
+from interestkit.content import label_shares, words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, SEARCH_PREFIX, TIME, TITLE, USER
@@ -57,13 +57,8 @@ class HeldOut:
     def _keys(self) -> dict[bool, Int[np.ndarray, " pairs"]]:
         """Numbers that stand for user and item: of all later items, and (True) of new ones."""
         known = self.relevant.filter(pl.col("code") >= 0)
-        tables = {False: known, True: known.filter(~pl.col("is_seen"))}
-        key = self._key("user_code", "code")
-        return {new: np.sort(rows.select(key).to_series()) for new, rows in tables.items()}
-
-    @staticmethod
-    def _key(user: str, code: str) -> pl.Expr:
-        return pl.col(user).cast(pl.Int64) * 2**32 + pl.col(code)
+        keys = known["user_code"].cast(pl.Int64) * 2**32 + known["code"]
+        return {False: np.sort(keys), True: np.sort(keys.filter(~known["is_seen"]))}
 
     def hits(
         self, first_user: int, codes: Int[np.ndarray, "users ranks"], *, new_only: bool = False
@@ -112,7 +107,7 @@ def held_out(features: Features, split: Split, part: str = "test") -> HeldOut:
     before, judged = split.before(part), split.judged_users(part)
     if judged.is_empty():
         raise ValueError(f"{part} has no user with an event before the moment of prediction")
-    all_moments = split.moments_test if part == "test" else split.moments_validation
+    all_moments = getattr(split, f"moments_{part}")
     moments = judged.to_frame(USER).join(all_moments, on=USER, maintain_order="left")
     if split.method == "temporal" and features.fitted_until >= moments[TIME].min():
         raise ValueError(
@@ -145,15 +140,9 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     events = later.join(row, on=ITEM, maintain_order="left").with_columns(
         is_first=pl.col(TIME) == pl.col(TIME).min().over(USER)
     )
-    shares = _sum_by_user(events, vectors, num_users)
-    first = _sum_by_user(events.filter("is_first"), vectors, num_users)
-    return shares / np.maximum(shares.sum(axis=1, keepdims=True), 1e-12), first > 0
-
-
-def _sum_by_user(events: pl.DataFrame, vectors, num_users: int):
-    """Sum of the label vectors of each user's events."""
-    place = (events["user_code"].to_numpy(), events["row"].to_numpy())
-    return sums_by_user(*place, vectors, num_users=num_users)
+    both = (part.select("user_code", "row") for part in (events, events.filter("is_first")))
+    sums, first = (sums_by_user(*part.to_numpy().T, vectors, num_users=num_users) for part in both)
+    return row_shares(sums), first > 0
 
 
 def history_shares(
@@ -170,11 +159,9 @@ def label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, 
     vectors = np.where((codes >= 0)[:, None], features.item_interests[codes], np.float32(0))
     if features.interest_source == "behaviour":
         return vectors
-    number = {name: i for i, name in enumerate(features.interests)}
-    column = INTERESTS if features.interest_source == "labels" else TITLE
-    for row in np.flatnonzero(codes < 0):
-        labels = table[column][int(row)]
-        labels = words_of(labels) if column == TITLE else (labels if labels is not None else [])
-        own = [number[label] for label in dict.fromkeys(labels) if label in number]
-        vectors[row, own] = 1 / max(len(own), 1)
+    unknown = table.filter(pl.Series(codes < 0, dtype=pl.Boolean))
+    labels = unknown[INTERESTS].fill_null([]).to_list()
+    if features.interest_source == "titles":
+        labels = map(words_of, unknown[TITLE])
+    vectors[codes < 0] = label_shares(labels, features.interests)
     return vectors

@@ -106,11 +106,7 @@ class Histories:
         return replace(self, offsets=offsets, **parts, **own)
 
     def newest(self, count: int) -> "Histories":
-        """The same with no more than the newest `count` events of each user.
-
-        Args:
-            count: 0 or more.
-        """
+        """The same with no more than the newest `count` events of each user."""
         starts = self.offsets[1:] - np.minimum(self.lengths, count)
         return self.only(np.arange(len(self.item)) >= starts[self.user])
 
@@ -159,14 +155,5 @@ class Histories:
     def running_counts(
         self, scales_days: Iterable[float]
     ) -> tuple[Int[np.ndarray, " events"], Float[np.ndarray, "events scales"]]:
-        """How often a user had touched an item at each event, and when they do so next.
-
-        Args:
-            scales_days: Time constants in days: an event of age a counts exp(-a / scale).
-
-        Returns:
-            The position of the user's next event with the same item (a very large number
-            where there is none), and the decayed sum of weights of the user's events with
-            this item up to and including each event.
-        """
+        """How often a user had touched an item at each event: `counting.running_counts`."""
         return running_counts(self.user, self.item, self.seconds, self.weight, scales_days)

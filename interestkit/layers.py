@@ -5,6 +5,7 @@ twenty kernels of the generator. So all weights come from one draw, and so do al
 step of training drops units by.
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
@@ -34,10 +35,17 @@ def draw_weights(layers: Iterable[nnx.Linear], key) -> None:
     """
     layers = list(layers)
     shapes = [layer.kernel.shape for layer in layers]
-    sizes = [a * b for a, b in shapes]
-    parts = jnp.split(jax.random.normal(key, (sum(sizes),)), np.cumsum(sizes)[:-1])
-    for layer, shape, part in zip(layers, shapes, parts, strict=True):
-        layer.kernel[...] = part.reshape(shape) * shape[0] ** -0.5
+    drawn = in_shapes(jax.random.normal(key, (sum(map(math.prod, shapes)),)), shapes)
+    for layer, part in zip(layers, drawn, strict=True):
+        layer.kernel[...] = part * len(part) ** -0.5
+
+
+def in_shapes(flat: Array, shapes: Iterable[Sequence[int]]) -> list[Array]:
+    """Parts of a flat array, one after the other, in these shapes; of a NumPy array in NumPy."""
+    shapes = list(shapes)
+    split = np.split if isinstance(flat, np.ndarray) else jnp.split
+    parts = split(flat, np.cumsum([math.prod(shape) for shape in shapes])[:-1])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def drop(x: Float[Array, "batch units"], share: float, bits: Bits | None):

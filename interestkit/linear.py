@@ -8,6 +8,7 @@ import numpy as np
 
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
 from interestkit.searching import measure_of
@@ -60,8 +61,7 @@ def add_linear_part(
         Cheng et al. (2016), Wide and deep learning, doi:10.1145/2988450.2988454; Steck (2019),
         doi:10.1145/3308558.3313710.
     """
-    if weight < 0:
-        raise ValueError(f"weight must be at least 0, got {weight}")
+    check_at_least(0, weight=weight)
     if weight == 0:
         return replace(model, linear=None)
     weights = ease_weights(

@@ -89,8 +89,7 @@ def _loss_of_steps(model, steps, catalogue: Catalogue, candidates, parts) -> Flo
     candidates. An event at the time of the one before it is left out: it was not the next moment.
     """
     num_items, user = len(catalogue.is_candidate), steps.user[:, 1:]
-    snapshot = jnp.searchsorted(catalogue.snapshot_seconds, steps.seconds[:, :-1], side="right") - 1
-    snapshot = jnp.maximum(snapshot, 0)
+    snapshot = catalogue.snapshot_at(steps.seconds[:, :-1])
     tables = (catalogue.is_candidate, catalogue.popularity, model.item_bias[...])
     codes, log_drawn = (None, jnp.zeros(num_items)) if candidates is None else candidates
     if codes is not None:

@@ -14,8 +14,8 @@ def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
 
 def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch length"]:
     """Items of the newest `length` events before the moment; -1 before the first."""
-    at = moment.end[:, None] - 1 - jnp.arange(length)[None, :]
-    return jnp.where(at >= moment.start[:, None], log.item[jnp.maximum(at, 0)], -1)
+    at, is_real = moment.newest(length)
+    return jnp.where(is_real, log.item[at], -1)
 
 
 def hide_seen(

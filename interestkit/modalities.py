@@ -107,11 +107,7 @@ class Modality:
 
 
 def fitted(modalities: Sequence[Modality], items: pl.Series) -> tuple[Modality, ...]:
-    """Modalities of a catalogue, their vectors centred on its mean and of length one.
-
-    Args:
-        modalities: With any items.
-        items: Names of the items of the catalogue.
+    """Modalities of the items of a catalogue, vectors centred on their mean and of length one.
 
     Raises:
         ValueError: If two have one name, or one has no vector of any of these items.
@@ -170,8 +166,7 @@ def write_vectors(modality: Modality, path: str | Path) -> Path:
     """
     path = _checked_path(path)
     if path.suffix == ".parquet":
-        vectors = pl.Series(modality.vectors, dtype=pl.Array(pl.Float32, modality.vectors.shape[1]))
-        table = pl.DataFrame({ITEM: modality.items, VECTOR: vectors})
+        table = pl.DataFrame({ITEM: modality.items, VECTOR: modality.vectors})
         write_atomically(path, lambda to: table.write_parquet(to))
     else:
         items = {"items": json.dumps(modality.items.to_list())}

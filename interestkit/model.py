@@ -20,6 +20,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Bool, Float, Int
 
+from interestkit.counting import SECONDS_PER_DAY
 from interestkit.devices import MODEL, spread
 from interestkit.devices import rows as rows_of
 from interestkit.layers import MLP, Bits, draw_weights, drop, fused, is_kept, linear
@@ -27,7 +28,6 @@ from interestkit.records import Catalogue, Log, Moment, Prediction, Said, Steps,
 from interestkit.sequence import SequenceEncoder, Window, draw_layers, tastes
 from interestkit.shapes import ModelConfig
 
-SECONDS_PER_DAY = 86_400.0
 # Which parts of the item vectors count: learned per item, and projected from content.
 PARTS = {"hybrid": (1.0, 1.0), "collaborative": (1.0, 0.0), "content": (0.0, 1.0)}
 HIDDEN = -1e9  # score of what cannot be; finite, so that gradients stay numbers
@@ -117,17 +117,16 @@ class InterestModel(nnx.Module):
         said = self.say(summary, bits[1 : len(config.hidden) + 2])
         can_repeat = repeats.is_real & rows_of(catalogue.is_candidate, repeats.item)
         repeats = repeats._replace(is_real=can_repeat)
-        snapshot = jnp.searchsorted(catalogue.snapshot_seconds, moment.seconds, side="right") - 1
-        snapshot = jnp.maximum(snapshot, 0)  # before the log began nothing was popular
+        snapshot = catalogue.snapshot_at(moment.seconds)
         score, odds = jnp.zeros(can_repeat.shape), jnp.full(len(can_repeat), HIDDEN)
-        if self.config.can_repeat:
+        if config.can_repeat:
             score = self._score_repeats(catalogue, snapshot, repeats, summary.totals)
             odds = jnp.where(can_repeat.any(axis=1), said.repeat_logit, HIDDEN)
         return Prediction(
             user=said.user,
             popularity_weight=said.popularity_weight,
             repeat=jax.nn.log_softmax(jnp.where(can_repeat, score, HIDDEN), axis=1),
-            repeat_items=jnp.where(can_repeat, repeats.item, self.config.num_items),
+            repeat_items=jnp.where(can_repeat, repeats.item, config.num_items),
             repeat_logit=odds,
             interests=said.interests,
             snapshot=snapshot,
@@ -251,9 +250,7 @@ class InterestModel(nnx.Module):
 
         Without repeats all of these events, with their decayed weights.
         """
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.repeat_length)[None, :]
-        is_real = at >= moment.start[:, None]
-        at = jnp.maximum(at, 0)
+        at, is_real = moment.newest(self.config.repeat_length)
         counts = log.weight[at][..., None]
         if self.config.can_repeat:
             is_real &= log.following[at] >= moment.end[:, None]  # the last event with its item
@@ -282,10 +279,8 @@ class InterestModel(nnx.Module):
 
     def _pool(self, log, catalogue, moment, parts, bits):
         """Mean item vectors of the newest events on each time scale, the last one, and weights."""
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.history_length)[None, :]
-        is_real = at >= moment.start[:, None]
+        at, is_real = moment.newest(self.config.history_length)
         is_last = is_real & (jnp.arange(self.config.history_length) == 0)[None, :]
-        at = jnp.maximum(at, 0)
         if bits is not None:
             is_real &= is_kept(self.config.event_dropout, bits)
         age = _days(moment.seconds[:, None] - log.seconds[at])
@@ -302,9 +297,7 @@ class InterestModel(nnx.Module):
 
     def _window(self, log, catalogue, moment, parts, bits) -> Window:
         """The newest events as a Transformer reads them."""
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
-        is_real = at >= moment.start[:, None]
-        at = jnp.maximum(at, 0)
+        at, is_real = moment.newest(self.config.num_window)
         is_seen = is_real
         if bits is not None:
             is_seen &= is_kept(self.config.event_dropout, bits[:, : at.shape[1]])
@@ -319,8 +312,7 @@ class InterestModel(nnx.Module):
         mix = jnp.append(self.pooled_weight[:scales], self.pooled_weight[-1])
         how = {"power": self.config.pool_power, "least": LEAST_WEIGHT}
         taste = tastes(window, jnp.exp(self.log_decay_days[...]), mix, **how)
-        at = moment.end[:, None] - 1 - jnp.arange(self.config.num_window)[None, :]
-        at = jnp.maximum(at, 0)
+        at, _ = moment.newest(self.config.num_window)
         item = jnp.where(window.is_real, log.item[at], self.config.num_items)
         return Steps(self.sequence.say(states) + taste, item, log.seconds[at])
 

@@ -13,12 +13,12 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from interestkit.baselines import Popular
+from interestkit.baselines import Popular, best_items, user_blocks
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.metrics import top_k
-from interestkit.prediction import BLOCK, check_k
+from interestkit.limits import check_above_0, check_at_least
+from interestkit.prediction import check_k
 from interestkit.similarity import (
     MAX_ITEMS,
     check_ease_size,
@@ -26,6 +26,7 @@ from interestkit.similarity import (
     ease_weights,
     pair_matrix,
     regularised_inverse,
+    row_shares,
     sums_by_user,
 )
 
@@ -93,15 +94,8 @@ class ItemBased:
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes and scores of the k best items, as `Predictor.rank`; scores have no unit."""
         check_k(k, self.features)
-        blocks, candidates = [], self.features.is_candidate
-        for own in self._blocks(histories):
-            scores = np.where(candidates[None, :], self._filled_scores(own), np.float32(-np.inf))
-            if exclude_seen:
-                scores[own.nonzero()] = -np.inf
-            best, codes = top_k(scores, k)
-            blocks.append((np.asarray(codes), np.asarray(best)))
-        codes, best = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-        return codes[: len(histories)], best[: len(histories)]
+        profiles = self.profiles(histories)
+        return best_items(self._filled_scores, profiles, k=k, exclude_seen=exclude_seen)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest: its share of the user's own events and of the scores.
@@ -110,28 +104,21 @@ class ItemBased:
         above 0 of all candidates, and one spread like everybody's events.
         """
         labels, blocks = self.features.item_interests, []
-        for own in self._blocks(histories):
+        for own in user_blocks(self.profiles(histories)):
             liked = np.maximum(self._scores(own), 0) * self.features.is_candidate[None, :]
-            blocks.append(_shares(liked @ labels))
+            blocks.append(row_shares(liked @ labels))
         expected = np.concatenate(blocks)[: len(histories)]
         sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
         everybody = self.popular.interest_shares[None, :]
-        return _shares(sums + PRIOR_EVENTS * expected + everybody)
-
-    def _blocks(self, histories: Histories):
-        """Profiles of one block of users after the other; all have one shape."""
-        profiles = self.profiles(histories)
-        for first in range(0, max(len(histories), 1), BLOCK):
-            own = profiles[first : first + BLOCK]
-            own.resize(BLOCK, self.features.num_items)
-            yield own
+        return row_shares(sums + PRIOR_EVENTS * expected + everybody)
 
     def _filled_scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
-        """Scores, own items included; what has none gets -1..0 by its popularity."""
+        """Scores, own items included; -1..0 by popularity for none, -inf for no candidate."""
         scores = self._scores(own) + np.float32(self.own_weight) * own.toarray()
         counts = np.maximum(self.popular.counts, 0)
         popular = counts / (counts.max(initial=0) + 1) - 1
-        return np.where(scores == 0, popular.astype(np.float32)[None, :], scores)
+        scores = np.where(scores == 0, popular.astype(np.float32)[None, :], scores)
+        return np.where(self.features.is_candidate[None, :], scores, np.float32(-np.inf))
 
     def _scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
         raise NotImplementedError
@@ -253,11 +240,9 @@ class ALS(ItemBased):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for name, lowest in (("factors", 1), ("regularisation", 0), ("iterations", 1)):
-            if getattr(self, name) < lowest:
-                raise ValueError(f"{name} must be at least {lowest}, got {getattr(self, name)}")
-        if not self.alpha > 0:
-            raise ValueError(f"alpha must be above 0, got {self.alpha}")
+        check_at_least(1, factors=self.factors, iterations=self.iterations)
+        check_at_least(0, regularisation=self.regularisation)
+        check_above_0(alpha=self.alpha)
 
     @cached_property
     def _model(self):
@@ -291,7 +276,3 @@ class ALS(ItemBased):
 
     def _scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
         return self.user_vectors(own) @ self._model.item_factors.T
-
-
-def _shares(sums: Float[np.ndarray, "users interests"]) -> Float[np.ndarray, "users interests"]:
-    return sums / np.maximum(sums.sum(axis=1, keepdims=True), 1e-12)

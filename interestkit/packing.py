@@ -9,24 +9,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from interestkit.devices import ITEM_TABLES, LAYERS
+from interestkit.layers import in_shapes
 from interestkit.model import ModelConfig, abstract_params
 
 
 class Packed(NamedTuple):
-    """Weights of a model, or what an optimiser keeps of each.
+    """Weights of a model, or what an optimiser keeps of each."""
 
-    Args:
-        tables: Arrays with a row per item or with weights of all layers, by name.
-        others: All other weights, one after the other, in the order of their names.
-    """
-
-    tables: dict[str, Array]
-    others: Float[Array, " weights"]
+    tables: dict[str, Array]  # with a row per item or with weights of all layers, by name
+    others: Float[Array, " weights"]  # one after the other, in the order of their names
 
 
 def pack(params: nnx.State) -> Packed:
@@ -51,12 +46,10 @@ def unpack(shape: ModelConfig, packed: Packed) -> nnx.State:
         >>> jax.tree.all(jax.tree.map(jnp.array_equal, unpack(shape, packed), params))
         True
     """
-    params = abstract_params(shape)
-    shapes = {name: leaf.shape for name, leaf in leaves_of(params).items() if not _is_table(name)}
-    ends = np.cumsum([np.prod(shape, dtype=int) for shape in shapes.values()])
-    split = np.split if isinstance(packed.others, np.ndarray) else jnp.split
-    parts = zip(shapes.items(), split(packed.others, ends[:-1]), strict=True)
-    found = packed.tables | {name: part.reshape(shape) for (name, shape), part in parts}
+    leaves = leaves_of(abstract_params(shape))
+    shapes = {name: leaf.shape for name, leaf in leaves.items() if not _is_table(name)}
+    others = zip(shapes, in_shapes(packed.others, shapes.values()), strict=True)
+    found = packed.tables | dict(others)
     return from_leaves(shape, found)
 
 

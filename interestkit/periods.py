@@ -4,10 +4,10 @@ Source: Dawid (1984), The prequential approach, JRSS A 147(2), doi:10.2307/29816
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 import polars as pl
@@ -140,7 +140,8 @@ def prequential(
     first = train(events.filter(pl.col(TIME) < cuts[0]), cuts[0])
     models = {NEVER: first, UPDATED: first} | ({RETRAINED: first} if retrain else {})
     for n in progress_bar(range(len(cuts) - 1), label="periods", unit="period", enabled=progress):
-        before, coming = (events.filter(part) for part in _parts(cuts, n))
+        within = pl.col(TIME).is_between(cuts[n], cuts[n + 1], closed="left")
+        before, coming = events.filter(pl.col(TIME) < cuts[n]), events.filter(within)
         if n:
             made, spent = _timed(_go_on, models[UPDATED], before, items, cuts[n], options)
             updates.append(made)
@@ -150,13 +151,10 @@ def prequential(
                 models[RETRAINED], spent = _timed(train, before, cuts[n])
                 times.append((cuts[n], RETRAINED, spent))
         split = _split(before, coming, items, cuts[n])
-        judge = partial(_judged, split=split, since=cuts[0], k=k, interest_k=interest_k)
-        if n:
-            found = {name: judge(model) for name, model in models.items()}
-        else:
-            found = dict.fromkeys(models, judge(first))
+        judge = lru_cache(partial(_judged, split=split, since=cuts[0], k=k, interest_k=interest_k))
         period = pl.lit(cuts[n]).cast(_COLUMNS["period"])
-        scores += [t.with_columns(period=period, model=pl.lit(m)) for m, t in found.items()]
+        for name, model in models.items():  # in the first period all are one
+            scores.append(judge(model).with_columns(period=period, model=pl.lit(name)))
     return Prequential(
         scores=pl.concat(scores).select("period", "model", "target", USER, "value", *_GROUPS),
         times=pl.DataFrame(times, schema=_COLUMNS, orient="row"),
@@ -169,12 +167,6 @@ def _go_on(model: Predictor, before, items, until: datetime, options) -> Update:
     is_new = pl.col(TIME) > model.features.fitted_until
     past, new = before.filter(~is_new), before.filter(is_new)
     return update(model, new, items, past=past, until=until, progress=False, **options)
-
-
-def _parts(cuts: Sequence[datetime], n: int) -> Iterator[pl.Expr]:
-    """Events before a period, and in it."""
-    yield pl.col(TIME) < cuts[n]
-    yield (pl.col(TIME) >= cuts[n]) & (pl.col(TIME) < cuts[n + 1])
 
 
 def _timed(work: Callable, *given: object):

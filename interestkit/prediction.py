@@ -20,6 +20,7 @@ from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_one_of
 from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import (
     HIDDEN,
@@ -30,16 +31,17 @@ from interestkit.model import (
     ModelConfig,
     Moment,
     Prediction,
+    abstract_params,
+    graphdef,
     nearest,
 )
 from interestkit.packing import by_name
 from interestkit.ranking import top_k
 from interestkit.schema import USER
+from interestkit.serving import BLOCK, SMALLEST_LOG
 from interestkit.storage import Stored, load_folder, save_folder
 
-BLOCK = 128  # users scored at a time
 _CHUNK = 32  # blocks that one call of a program goes through, at most
-_SMALLEST_LOG = 4096  # events of a chunk and of a block are padded to a power of two, at least this
 
 
 class Chunk(NamedTuple):
@@ -74,8 +76,7 @@ class Predictor:
     linear: Float[np.ndarray, "items items"] | None = None
 
     def __post_init__(self) -> None:
-        if self.mode not in PARTS:
-            raise ValueError(f"mode must be one of {', '.join(PARTS)}, got {self.mode!r}")
+        check_one_of(PARTS, mode=self.mode)
         square = (self.features.num_items,) * 2
         if self.linear is not None and self.linear.shape != square:
             raise ValueError(f"linear must have shape {square}, got {self.linear.shape}")
@@ -159,9 +160,7 @@ class Predictor:
     def save(self, folder: str | Path) -> Path:
         """The folder, to which model and features are written together."""
         packed = self.features.pack()
-        weights = {
-            f"weights.{name}": np.asarray(array) for name, array in by_name(self._split[1]).items()
-        }
+        weights = {f"weights.{name}": leaf for name, leaf in by_name(self._split[1]).items()}
         linear = {} if self.linear is None else {"linear": self.linear}
         return save_folder(
             folder,
@@ -194,18 +193,16 @@ class Predictor:
         )
         if config.num_items != features.num_items or config.num_interests != features.num_interests:
             raise ValueError("model and features must be of one catalogue")
-        model = nnx.eval_shape(lambda: InterestModel(config, rngs=nnx.Rngs(0)))
-        graph, state = nnx.split(model)
+        state = abstract_params(config)
         shapes = {f"weights.{name}": leaf.shape for name, leaf in by_name(state).items()}
-        check_arrays(stored.arrays, "f", **shapes)
         linear = {"linear": (features.num_items,) * 2} if "linear" in stored.arrays else {}
-        check_arrays(stored.arrays, "f", **linear)
+        check_arrays(stored.arrays, "f", **shapes, **linear)
         state = jax.tree.unflatten(
             jax.tree.structure(state), place([stored.arrays[name] for name in shapes])
         )
         return cls(
             features=features,
-            model=nnx.merge(graph, state),
+            model=nnx.merge(graphdef(config), state),
             mode=stored.meta["mode"],
             linear=stored.arrays.get("linear"),
         )
@@ -244,7 +241,7 @@ class Predictor:
         most = min(_CHUNK, power_of_two(-(-len(histories) // BLOCK)))
         users = most * BLOCK
         chunk_events, block_events = (
-            power_of_two(max(_SMALLEST_LOG, _most_events(histories, size)))
+            power_of_two(max(SMALLEST_LOG, _most_events(histories, size)))
             for size in (users, BLOCK)
         )
         for first in range(0, max(len(histories), 1), users):

@@ -14,6 +14,7 @@ from interestkit.bounded import naming, read_back
 from interestkit.engines import ENGINES, Done, Job
 from interestkit.events import find_columns
 from interestkit.files import read_checked, sha256_of, write_checked
+from interestkit.limits import check_at_least, check_one_of
 from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
 from interestkit.shards import Shards, checked_counts, part_name
@@ -69,7 +70,8 @@ class Prepared:
 
     def num_events_of(self, part: str) -> int:
         """Events of a part: "train", "validation" or "test"."""
-        return sum(events for _, events in self.counts[_check_part(part)])
+        check_one_of(_PARTS, part=part)
+        return sum(events for _, events in self.counts[part])
 
     def shards(self, part: str = "train") -> Shards:
         """The events of a part in shards, with names for codes, for `fit` to read.
@@ -77,8 +79,8 @@ class Prepared:
         Raises:
             ValueError: If the part is another one.
         """
-        counts = self.counts[_check_part(part)]
-        number = _PARTS.index(part)
+        check_one_of(_PARTS, part=part)
+        counts, number = self.counts[part], _PARTS.index(part)
         there = [n for n, (_, events) in enumerate(counts) if events > 0]
         return Shards(
             folder=self.folder,
@@ -181,10 +183,8 @@ def prepare(
 
 
 def _check_settings(engine: str, num_shards: int, gap_minutes: float, rules: Rules) -> None:
-    if engine not in ENGINES:
-        raise ValueError(f"engine must be one of {', '.join(ENGINES)}, got {engine!r}")
-    if num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+    check_one_of(ENGINES, engine=engine)
+    check_at_least(1, num_shards=num_shards)
     if gap_minutes < 0:
         raise ValueError(f"gap_minutes must be 0 or more, got {gap_minutes}")
     if not rules.missing:
@@ -269,9 +269,3 @@ def _count(path: Path, cuts: tuple[datetime, datetime]) -> tuple:
     last = rows.select(is_last=pl.col(USER).shift(-1).ne_missing(pl.col(USER)))["is_last"]
     sessions = rows[SESSION].filter(last).sum() + last.sum()
     return (*((own.rle_id().n_unique(), len(own)) for own in parts), sessions)
-
-
-def _check_part(part: str) -> str:
-    if part not in _PARTS:
-        raise ValueError(f"part must be one of {', '.join(_PARTS)}, got {part!r}")
-    return part

@@ -12,7 +12,7 @@ _GRID = 5_000  # with more points forces are faster to compute on a grid
 
 
 def project(
-    vectors: Float[np.ndarray, "points dim"], *, seed: int = 0, jobs: int = 1
+    vectors: Float[np.ndarray, "points dim"], *, seed: int = 0
 ) -> Float[np.ndarray, "points 2"]:
     """Places in the plane by t-SNE on cosine distances: neighbourhoods mean something, axes do not.
 
@@ -22,7 +22,6 @@ def project(
     Args:
         vectors: A row per point; only directions count, and a row of zeros has none.
         seed: Seed of the search for neighbours.
-        jobs: Threads; -1 takes all cores. On a busy machine more of them are slower.
 
     Returns:
         Two coordinates per point, in -1..1.
@@ -53,7 +52,7 @@ def project(
         negative_gradient_method="fft" if len(vectors) > _GRID else "bh",
         neighbors="annoy" if len(vectors) > _EXACT else "exact",
         random_state=seed,
-        n_jobs=jobs,
+        n_jobs=1,  # on a busy machine more of them are slower
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # its own use of scikit-learn

@@ -5,7 +5,6 @@ import csv
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import NoReturn
 
 import polars as pl
 
@@ -133,7 +132,8 @@ def _read_csv(path: Path, suffix: str) -> pl.DataFrame:
     if table.width and table.to_series(-1).null_count():  # as at the end of a row that is too short
         for number, row in enumerate(rows, start=1):
             if 0 < len(row) < len(names):
-                _raise_width(path, number, len(names), len(row))
+                what = f"{len(names)} fields, got {len(row)}"
+                raise ValueError(f"{path}, row {number}: must have {what}")
     return table
 
 
@@ -148,10 +148,6 @@ def _rows(path: Path, suffix: str) -> Iterator[list[str]]:
         except csv.Error as error:
             where = f"row {done}" if done else "header"
             raise ValueError(f"{path}, {where}: cannot be read as {suffix}: {error}") from error
-
-
-def _raise_width(path: Path, row: int, width: int, came: int) -> NoReturn:
-    raise ValueError(f"{path}, row {row}: must have {width} fields, got {came}")
 
 
 def _read_json(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -27,6 +28,11 @@ class Catalogue(NamedTuple):
     popularity: Float[Array, "items snapshots scales"]
     snapshot_seconds: Int[Array, " snapshots"]
 
+    def snapshot_at(self, seconds: Int[Array, "*times"]) -> Int[Array, "*times"]:
+        """The last snapshot not after each time; the first, of nothing popular, before all."""
+        after = jnp.searchsorted(self.snapshot_seconds, seconds, side="right")
+        return jnp.maximum(after - 1, 0)
+
 
 class Moment(NamedTuple):
     """Whom to predict, and when: a history is the events start..end - 1 of the log."""
@@ -34,6 +40,11 @@ class Moment(NamedTuple):
     start: Int[Array, " batch"]
     end: Int[Array, " batch"]
     seconds: Int[Array, " batch"]
+
+    def newest(self, length: int) -> tuple[Int[Array, "batch length"], Bool[Array, "batch length"]]:
+        """Places of the newest events in the log, the newest first, and False for padding."""
+        at = self.end[:, None] - 1 - jnp.arange(length)[None, :]
+        return jnp.maximum(at, 0), at >= self.start[:, None]
 
 
 class Steps(NamedTuple):

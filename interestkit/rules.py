@@ -67,16 +67,13 @@ class Rules:
     Args:
         missing: Apply the three missing rules. Without them a missing user or item counts as
             one user or item in the rule rare.
-        impossible_time: Apply the rule of that name.
+        impossible_time, cancelled, duplicates, bots, kcore: Apply the rules impossible_time,
+            cancelled, duplicate, bot and rare.
         earliest: First possible moment, ISO 8601; UTC where it names no zone.
         latest: Last possible moment; None is the present.
         value_range: Lowest and highest possible value; None applies no such rule.
-        cancelled: Apply the rule of that name.
-        duplicates: Apply the rule duplicate.
-        bots: Apply the rule bot.
         max_moments_per_hour: Different moments of one user in a clock hour, 1 or more.
         max_hours_per_day: Clock hours with events of one user in a UTC day, 1 to 24.
-        kcore: Apply the rule rare.
         min_user_events: Events that each user must have, 1 or more.
         min_item_events: Events that each item must have, 1 or more.
 
@@ -162,12 +159,9 @@ class Rules:
         return stage.alias(STAGE)
 
     def divide(self, rows: Frame, by: By, keep: Keep = lambda rows: rows) -> tuple[Frame, Frame]:
-        """The rows that no rule but rare drops, and those that are dropped, with their stage.
+        """The rows (with `STAGE`) that no rule but rare drops, and those dropped, with their stage.
 
-        Args:
-            rows: Columns user, item, time, kind, value and `STAGE`, and others.
-            by: How to look at the events of a user.
-            keep: Called with a table that is used more than once.
+        `keep` is called with a table that is used more than once.
         """
         names = list(self.reasons)
         is_left = nw.col(STAGE) == len(names)
@@ -190,9 +184,6 @@ class Rules:
         Args:
             pairs: User and item of each event, none missing.
             keep: What makes a lazy table real.
-
-        Returns:
-            Tables by column name, user and item; and the dropped pairs, with their stage.
         """
         counts = {
             column: keep(pairs.group_by(column).agg(nw.len().alias(EVENTS)))
@@ -204,12 +195,7 @@ class Rules:
         return counts, nw.concat([pairs.head(0), *dropped]).with_columns(stage)
 
     def report(self, dropped: nw.LazyFrame, left: Mapping[str, nw.LazyFrame]) -> pl.DataFrame:
-        """One row per rule: what it dropped, and what it left.
-
-        Args:
-            dropped: User, item and stage of what `divide` and `core` dropped.
-            left: Users and items that are left, as `core` has them.
-        """
+        """One row per rule: what `divide` and `core` dropped, and what `core` left."""
         gone = [_by_stage(dropped)]
         for column in (USER, ITEM):
             last = dropped.select(column, STAGE).drop_nulls().group_by(column)
@@ -225,13 +211,7 @@ class Rules:
 
 
 def with_sessions(rows: Frame, by: By, gap_minutes: float) -> Frame:
-    """The rows with a column session: the number of the user's visit, from 0.
-
-    Args:
-        rows: Events with user and time.
-        by: How to look at the events of a user.
-        gap_minutes: Longest pause within a session.
-    """
+    """The rows with a column session: the number of the user's visit, from 0."""
     run = by(*ORDER)
     follows, count = nw.col("follows"), nw.col("count")
     pause = nw.col(TIME) - run(nw.col(TIME).shift(1))

@@ -16,8 +16,6 @@ TITLE = "title"
 INTERESTS = "interests"
 SESSION = "session"
 
-KINDS = ("view", "search", "click", "like", "share", "follow", "purchase", "rating")
-
 # How much one event of a kind says about interest, relative to a view. The order (looking,
 # then reacting, then telling others or paying) is a convention, not a measurement: a log
 # with one kind is not affected, and any other log may bring weights of its own.
@@ -31,6 +29,7 @@ KIND_WEIGHTS = {
     "purchase": 4.0,
     "rating": 2.0,
 }
+KINDS = tuple(KIND_WEIGHTS)
 
 # Names under which columns and kinds are known elsewhere, in lower case, without "_", "-", " ".
 COLUMN_ALIASES = {
@@ -68,15 +67,9 @@ ITEM_COLUMNS = {ITEM: pl.String, TITLE: pl.String, INTERESTS: pl.List(pl.String)
 
 
 def check_columns(table: pl.DataFrame, columns: Mapping[str, pl.DataType], *, what: str) -> None:
-    """Check that a table has every named column with its type; more columns are fine.
+    """Raise ValueError unless a table has these columns and types; it may have more.
 
-    Args:
-        table: The table to check.
-        columns: Column name -> Polars type, such as `EVENT_COLUMNS`.
-        what: Name of the table in the message, such as "events".
-
-    Raises:
-        ValueError: If a column is missing or has another type.
+    `what` is the name of the table in the message.
 
     Example:
         >>> check_columns(pl.DataFrame({"user": [1]}), {"user": pl.String}, what="events")
@@ -91,26 +84,15 @@ def check_columns(table: pl.DataFrame, columns: Mapping[str, pl.DataType], *, wh
             raise ValueError(f"{what}: column {name!r} must be {dtype}, got {table.schema[name]}")
 
 
-def check_kinds(kinds: Iterable[str | None], *, what: str) -> None:
-    """Check that every event kind is one of `KINDS`.
-
-    Args:
-        kinds: Kinds that occur in a table.
-        what: Name of the table in the message, such as "events".
-
-    Raises:
-        ValueError: If a kind is not one of `KINDS`.
-    """
-    strange = sorted({str(kind) for kind in kinds} - set(KINDS))
-    if strange:
-        raise ValueError(f"{what}: kind must be one of {', '.join(KINDS)}, got {strange}")
+def check_kinds(kinds: Iterable[str | None], *, what: str, allowed: Iterable[str] = KINDS) -> None:
+    """Raise ValueError if a kind of a table, named as in `check_columns`, is not allowed."""
+    kinds = kinds.unique() if isinstance(kinds, pl.Series) else kinds
+    if strange := sorted({str(kind) for kind in kinds} - set(allowed)):
+        raise ValueError(f"{what}: kind must be one of {', '.join(allowed)}, got {strange}")
 
 
 def plain_name(name: str) -> str:
     """A name in lower case, with letters and digits only.
-
-    Args:
-        name: A name as a file has it.
 
     Example:
         >>> plain_name("Event_Type")
@@ -120,21 +102,13 @@ def plain_name(name: str) -> str:
 
 
 def alias_of(name: str) -> str | None:
-    """Our name for a column of theirs by `COLUMN_ALIASES`, None if it is not known.
-
-    Args:
-        name: Their name.
-    """
+    """Our name for a column of theirs by `COLUMN_ALIASES`, None if it is not known."""
     plain = plain_name(name)
     return next((ours for ours, names in COLUMN_ALIASES.items() if plain in names), None)
 
 
 def did_you_mean(name: object, known: Iterable[object]) -> str:
     """The end of a message that points at the most similar known name, or nothing.
-
-    Args:
-        name: What came.
-        known: What is allowed.
 
     Example:
         >>> did_you_mean("chese", ["bread", "cheese"])
@@ -145,17 +119,7 @@ def did_you_mean(name: object, known: Iterable[object]) -> str:
 
 
 def raise_bad_value(*, source: str, row: int, column: str, value: object, allowed: str) -> NoReturn:
-    """Report one value that cannot be read.
-
-    Args:
-        source: File or table that holds the value.
-        row: Row of the value; the first data row is 1, a header is not counted.
-        column: Column as the source names it.
-        value: The value that came.
-        allowed: What the column may hold, in words.
-
-    Raises:
-        ValueError: Always.
+    """Raise ValueError for one value of a file; its first row is 1, a header is not counted.
 
     Example:
         >>> raise_bad_value(source="a.csv", row=17, column="t", value="x", allowed="a number")

@@ -20,8 +20,8 @@ from interestkit.files import check_file, is_whole
 
 KIND, FORMAT = "export", 1
 PROGRAMS = ("next", "new", "interests")
-BLOCK = 128  # users of a program's block
-_SMALLEST_LOG = 4096  # events are padded to a power of two, at least this: few programs
+BLOCK = 128  # users scored at a time
+SMALLEST_LOG = 4096  # events are padded to a power of two, at least this: few programs
 
 
 class Log(NamedTuple):
@@ -158,7 +158,7 @@ class Scorer:
         user = np.repeat(np.arange(len(starts), dtype=np.int32), ends - starts)
         flat = (user, log.item[part], log.seconds[part], log.weight[part])
         following, counts = running_counts(*flat, self.meta["scales_days"])
-        room = power_of_two(max(len(user), _SMALLEST_LOG))
+        room = power_of_two(max(len(user), SMALLEST_LOG))
         rows = {"item": flat[1], "seconds": flat[2], "weight": flat[3]}
         rows |= {"following": following, "counts": counts}
         block = {name: pad(array, room) for name, array in rows.items()}

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from interestkit.limits import check_at_least, check_one_of, check_within
+
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
@@ -65,19 +67,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
         object.__setattr__(self, "content_blocks", tuple(self.content_blocks))
-        for name in _SIZES:
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
-        for name in ("dropout", "event_dropout", "layer_dropout"):
-            if not 0 <= getattr(self, name) < 1:
-                raise ValueError(f"{name} must be in [0, 1), got {getattr(self, name)}")
-        if not 0 <= self.pool_power <= 1:
-            raise ValueError(f"pool_power must be in [0, 1], got {self.pool_power}")
+        check_at_least(1, **{name: getattr(self, name) for name in _SIZES})
+        check_within("[0, 1)", dropout=self.dropout, event_dropout=self.event_dropout)
+        check_within("[0, 1)", layer_dropout=self.layer_dropout)
+        check_within("[0, 1]", pool_power=self.pool_power)
         if not self.hidden or min(self.hidden) < 1:
             raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
-        for name, allowed in (("encoder", ENCODERS), ("dtype", DTYPES)):
-            if (came := getattr(self, name)) not in allowed:
-                raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {came!r}")
+        check_one_of(("mlp", "transformer"), encoder=self.encoder)
+        check_one_of(("float32", "bfloat16"), dtype=self.dtype)
         if self.layer_dim % (2 * self.num_heads):
             allowed = f"a multiple of {2 * self.num_heads} (twice num_heads)"
             raise ValueError(f"layer_dim must be {allowed}, got {self.layer_dim}")
@@ -115,7 +112,6 @@ class ModelConfig:
         return self.history_length + self.num_inputs + sum(self.hidden) + self.num_layer_bits
 
 
-ENCODERS, DTYPES = ("mlp", "transformer"), ("float32", "bfloat16")
 _SIZES = (
     *("num_items", "num_interests", "item_dim", "history_length", "repeat_length"),
     *("window_length", "num_layers", "num_heads", "layer_dim", "num_user_vectors"),

@@ -16,13 +16,8 @@ import numpy as np
 import polars as pl
 
 from interestkit.bounded import read_back, read_parquet
-from interestkit.files import (
-    check_file,
-    read_checked,
-    sha256_of,
-    write_atomically,
-    write_checked,
-)
+from interestkit.files import check_file, read_checked, sha256_of, write_atomically, write_checked
+from interestkit.limits import check_at_least
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 
 T = TypeVar("T")
@@ -175,8 +170,7 @@ def write_shards(
         >>> len(shards), sum(len(shards.events(n)) for n in range(3)) == len(log.events)
         (3, True)
     """
-    if num_shards < 1:
-        raise ValueError(f"num_shards must be at least 1, got {num_shards}")
+    check_at_least(1, num_shards=num_shards)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
@@ -184,15 +178,7 @@ def write_shards(
     events = events.lazy()
     check_columns(pl.DataFrame(schema=events.collect_schema()), EVENT_COLUMNS, what="events")
     keyed = events.select(*EVENT_COLUMNS, shard=pl.col(USER).hash(seed=0) % num_shards)
-    keyed.sink_parquet(
-        pl.PartitionBy(
-            folder,
-            key="shard",
-            include_key=False,
-            approximate_bytes_per_file=None,
-            file_path_provider=lambda part: part_name(part.partition_keys.item()),
-        )
-    )
+    keyed.sink_parquet(files_by("shard", folder, part_name))
     counts, digests = [], {}
     for path in sorted(folder.iterdir()):  # numbers that no user falls on are closed up
         path = path.rename(folder / part_name(len(counts)))
@@ -206,15 +192,19 @@ def write_shards(
     return Shards.read(folder)
 
 
+def files_by(column: str, folder: Path, name: Callable[[int], str]) -> pl.PartitionBy:
+    """One file for each number in a column, without it, to be filled in one pass over rows."""
+    return pl.PartitionBy(
+        folder,
+        key=column,
+        include_key=False,
+        approximate_bytes_per_file=None,
+        file_path_provider=lambda part: name(part.partition_keys.item()),
+    )
+
+
 def checked_counts(stored: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    """Users and events of each file, as a manifest says them.
-
-    Args:
-        stored: Pairs of whole numbers, 0 or more.
-
-    Raises:
-        ValueError: If there is no pair, or one is something else.
-    """
+    """Users and events of each file, as a manifest says them; ValueError if it cannot be."""
     counts = tuple((users, events) for users, events in stored)
     if not counts or not all(type(n) is int and 0 <= n < 2**31 for pair in counts for n in pair):
         raise ValueError("counts must be pairs of whole numbers from 0 on, at least one")

@@ -6,6 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_matrix, vstack
 
+from interestkit.limits import check_above_0, check_within
 from interestkit.ranking import top_k
 
 MAX_ITEMS = 10_000  # weights take 400 MB, and about four times that while they are computed
@@ -148,8 +149,7 @@ def ease_weights(
                [0.333, 0.   ]], dtype=float32)
     """
     check_ease_size(num_items, max_items)
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout must be in [0, 1), got {dropout}")
+    check_within("[0, 1)", dropout=dropout)
     shape = {"num_users": num_users, "num_items": num_items}
     pairs = pair_matrix(users, items, power=power, **shape)
     columns, gram = pairs.tocsc(), np.empty((num_items, num_items), np.float32)
@@ -187,8 +187,7 @@ def regularised_inverse(
         array([[ 0.6, -0.2],
                [-0.2,  0.4]], dtype=float32)
     """
-    if not regularisation > 0:
-        raise ValueError(f"regularisation must be above 0, got {regularisation}")
+    check_above_0(regularisation=regularisation)
     inverse, residual = _inverse(gram, np.float32(regularisation))
     if not float(residual) < _RESIDUAL:
         raise FloatingPointError(

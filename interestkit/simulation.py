@@ -8,6 +8,7 @@ from jaxtyping import Float, Int
 
 from interestkit import schema
 from interestkit.events import EventLog
+from interestkit.limits import check_above_0, check_at_least, check_within
 from interestkit.schema import INTERESTS, ITEM, KIND, SEARCH_PREFIX, TEXT, TIME, TITLE, USER, VALUE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
@@ -97,11 +98,11 @@ def simulate(
         >>> log.num_users, log.events["kind"].n_unique()
         (50, 8)
     """
-    _check_at_least(1, num_users=num_users, num_interests=num_interests, days=days)
-    _check_at_least(num_interests, num_items=num_items)
-    _check_at_least(0, num_bots=num_bots)
-    _check_shares(drift=drift, noise=noise, faults=faults)
-    _check_positive(events_per_user=events_per_user, sharpness=sharpness)
+    check_at_least(1, num_users=num_users, num_interests=num_interests, days=days)
+    check_at_least(num_interests, num_items=num_items)
+    check_at_least(0, num_bots=num_bots)
+    check_within("[0, 1]", drift=drift, noise=noise, faults=faults)
+    check_above_0(events_per_user=events_per_user, sharpness=sharpness)
     rng = np.random.default_rng([seed, 1])
     planted = _plant(num_users, num_interests, drift, sharpness, seed)
     interest_of, popularity = _make_items(num_items, num_interests, rng)
@@ -111,9 +112,8 @@ def simulate(
     item = _return_to_items(user, item, rng)
     events = _to_events(user, item, seconds, interest_of, rng)
     bots = _make_bots(num_bots, num_items, days, rng)
-    events = pl.concat([events, bots, *_make_faults(events, faults, rng)]).sort(
-        "at", maintain_order=True
-    )
+    parts = [events, bots, *_make_faults(events, faults, rng)]
+    events = pl.concat(parts, how="diagonal").sort("at", maintain_order=True)
     return EventLog(
         events=events.select(list(schema.EVENT_COLUMNS)),
         items=_to_items(interest_of, events),
@@ -149,14 +149,14 @@ def planted_interests(
         >>> planted.group_by("user").agg(pl.col("start").sum().round(6))["start"].to_list()
         [1.0, 1.0]
     """
-    _check_at_least(1, num_users=num_users, num_interests=num_interests)
-    _check_shares(drift=drift)
-    _check_positive(sharpness=sharpness)
+    check_at_least(1, num_users=num_users, num_interests=num_interests)
+    check_within("[0, 1]", drift=drift)
+    check_above_0(sharpness=sharpness)
     start, end = _plant(num_users, num_interests, drift, sharpness, seed)
     labels = [_topic(number)[0] for number in range(num_interests)]
     return pl.DataFrame(
         {
-            USER: _user_ids(num_users)[np.repeat(np.arange(num_users), num_interests)],
+            USER: _ids("u", num_users)[np.repeat(np.arange(num_users), num_interests)],
             "interest": labels * num_users,
             "start": start.ravel(),
             "end": end.ravel(),
@@ -275,7 +275,7 @@ def _to_events(
         pl.lit(1.0 + rng.poisson(0.3, num_events))
     )
     return pl.DataFrame(
-        {USER: _user_ids(user.max() + 1)[user], ITEM: _item_ids(len(interest_of))[item], KIND: kind}
+        {USER: _ids("u", user.max() + 1)[user], ITEM: _ids("i", len(interest_of))[item], KIND: kind}
     ).select(
         pl.lit(seconds).alias("at"),
         USER,
@@ -296,18 +296,10 @@ def _make_bots(num_bots: int, num_items: int, days: int, rng: np.random.Generato
         {
             "at": seconds,
             USER: names[np.repeat(np.arange(num_bots), _BOT_EVENTS)],
-            ITEM: _item_ids(num_items)[rng.integers(num_items, size=num_events)],
+            ITEM: _ids("i", num_items)[rng.integers(num_items, size=num_events)],
         },
         schema_overrides={"at": pl.Int64},
-    ).select(
-        "at",
-        USER,
-        ITEM,
-        _time_of(pl.col("at")),
-        pl.lit("view").alias(KIND),
-        pl.lit(None, dtype=pl.Float64).alias(VALUE),
-        pl.lit(None, dtype=pl.String).alias(TEXT),
-    )
+    ).with_columns(_time_of(pl.col("at")), pl.lit("view").alias(KIND))
 
 
 def _make_faults(
@@ -335,7 +327,7 @@ def _to_items(interest_of: Int[np.ndarray, " items"], events: pl.DataFrame) -> p
     ]
     items = pl.DataFrame(
         {
-            ITEM: _item_ids(len(topics)),
+            ITEM: _ids("i", len(topics)),
             TITLE: titles,
             INTERESTS: [[label] for label, _ in topics],
         },
@@ -359,33 +351,11 @@ def _topic(number: int) -> tuple[str, list[str]]:
     return label, [f"{label}{letter}" for letter in "abcd"]  # four words, as above
 
 
-def _user_ids(num_users: int) -> pl.Series:
-    return pl.Series([f"u{number + 1:05d}" for number in range(num_users)])
-
-
-def _item_ids(num_items: int) -> pl.Series:
-    return pl.Series([f"i{number + 1:05d}" for number in range(num_items)])
+def _ids(letter: str, count: int) -> pl.Series:
+    return pl.Series([f"{letter}{number + 1:05d}" for number in range(count)])
 
 
 def _time_of(seconds: pl.Expr) -> pl.Expr:
     """Seconds since `START` as UTC times."""
     epoch_seconds = seconds + int(START.timestamp())
     return (epoch_seconds * 1_000_000).cast(schema.EVENT_COLUMNS[TIME]).alias(TIME)
-
-
-def _check_at_least(least: int, **values: int) -> None:
-    for name, value in values.items():
-        if value < least:
-            raise ValueError(f"{name} must be at least {least}, got {value}")
-
-
-def _check_shares(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value <= 1:
-            raise ValueError(f"{name} must be in [0, 1], got {value}")
-
-
-def _check_positive(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{name} must be above 0, got {value}")

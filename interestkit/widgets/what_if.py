@@ -272,7 +272,7 @@ def what_if(
 
 def _nobody(features) -> Histories:
     """An empty history at the end of training."""
-    end = features.seconds(pl.Series([features.fitted_until]))[0] + 1
+    end = features.second(features.fitted_until) + 1
     return Histories(
         users=np.array(["nobody"], object),
         offsets=np.zeros(2, np.int32),

@@ -1,7 +1,7 @@
 """Random and damaged files against everything that reads or writes one, hour after hour.
 
     python benchmarks/fuzz.py                       # an hour of processor time for each target
-    python benchmarks/fuzz.py --seconds 60 --only csv parquet
+    TMPDIR=/dev/shm python benchmarks/fuzz.py --seconds 60 --only csv parquet
 
 Each target has a process of its own. It starts from whole files and changes them: under `atheris`
 (`pip install atheris`, Python 3.11 to 3.13) by what the code has not yet gone through, without it
@@ -17,6 +17,7 @@ import json
 import os
 import random
 import resource
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -57,6 +58,11 @@ _WORDS += [
 ]
 
 
+def running_of(name: str) -> Path:
+    """The input that a target is at; TMPDIR=/dev/shm keeps it, and all else, off the disk."""
+    return Path(tempfile.gettempdir()) / f"fuzz-{name}-running"
+
+
 class Watch:
     """Runs one target on inputs, and keeps those that crash it."""
 
@@ -76,7 +82,7 @@ class Watch:
     def __call__(self, data: bytes) -> None:
         """One run; ends the process when the time is up."""
         self.runs += 1
-        (self.store / "running").write_bytes(data)
+        running_of(self.name).write_bytes(data)
         try:
             TARGETS[self.name](data, self.folder)
         except ALLOWED:
@@ -100,7 +106,7 @@ class Watch:
 
     def end(self) -> None:
         """Print what was found, and end."""
-        (self.store / "running").unlink(missing_ok=True)
+        running_of(self.name).unlink(missing_ok=True)
         found = {"target": self.name, "seconds": round(time.process_time() - self.began, 1)}
         found |= {"runs": self.runs, "refused": self.refused, "megabytes": self.peak >> 20}
         print("\n" + json.dumps(found | {"crashes": self.kept}), flush=True)
@@ -190,8 +196,8 @@ def apart(name: str, seconds: float, seed: int) -> bool:
     if done.returncode < 0 or not last or not last[0].startswith("{"):
         ending = done.stderr.decode(errors="replace")[-600:]
         last = [f"{name}: the process ended by {done.returncode}, its input is kept\n{ending}"]
-        if (running := RUNS / name / "running").exists():
-            running.replace(RUNS / name / "crash-end")
+        if running_of(name).exists():
+            shutil.move(running_of(name), RUNS / name / "crash-end")
     print(last[0], flush=True)
     return done.returncode == 0
 

@@ -153,8 +153,11 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
 
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         with read_back(path):
-            _ended(notebook := nbformat.read(path, as_version=4))
-            nbformat.validate(notebook)
+            try:
+                _ended(notebook := nbformat.read(path, as_version=4))
+                nbformat.validate(notebook)
+            except nbformat.ValidationError as error:
+                raise ValueError(error.message) from error
         yield path, notebook
 
 

@@ -273,6 +273,13 @@ def test_damaged_results_are_told_in_the_report(tmp_path):
         read_results(tmp_path)
 
 
+@pytest.mark.parametrize("content", ["{}", '{"nbformat": 1, "nbformat_minor": 0, "x": 1}', "[]"])
+def test_a_notebook_that_is_none_is_named(tmp_path, content):
+    (tmp_path / "01_first.ipynb").write_text(content)
+    with pytest.raises(ValueError, match=r"01_first\.ipynb: damaged, or saved by another version"):
+        write_report(tmp_path)
+
+
 def test_missing_results_are_none(tmp_path):
     assert read_results(tmp_path) is None
 

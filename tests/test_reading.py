@@ -67,6 +67,7 @@ BROKEN = {
     "xz.tsv": (lzma.compress(b"user"), "must be plain text in UTF-8, got xz"),
     "parquet.csv": (parquet(), r"got Parquet \(name it \.parquet\)"),
     "only-a-mark.csv": (b"\xef\xbb\xbf", "the file has no rows"),
+    "only-a-mark.dat": (b"\n\xef\xbb\xbf", "the file has no rows"),
     "only-a-quote.csv": ('"', "header: cannot be read as .csv"),
     # rows and columns
     "short-row.csv": (f"{HEAD}a,x,1\nb,y\n", "row 2: must have 3 fields, got 2"),

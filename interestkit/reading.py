@@ -201,7 +201,7 @@ def _read_dat(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     lines = lines.str.strip_suffix("\r").str.strip_prefix("\ufeff")
     lines = lines.filter(lines != "")
     if lines.is_empty():
-        raise ValueError(f"{path.name}: the file has no rows")
+        return pl.DataFrame()
     fields = lines.str.split("::")
     first = fields[0].to_list()
     known = set(columns.values()) or {name for name in first if schema.alias_of(name)}

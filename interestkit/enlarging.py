@@ -29,20 +29,10 @@ def resized(params: Packed, rows: int) -> Packed:
     return Packed({n: np.asarray(table) for n, table in sized.items()}, np.asarray(params.others))
 
 
-def packed_weights(shape: ModelConfig, weights: Weights) -> Packed:
-    """The weights of a model of this shape, by name, in few arrays."""
-    return jax.tree.map(np.asarray, pack(from_leaves(shape, weights)))
-
-
-def weights_by_name(shape: ModelConfig, packed: Packed) -> Weights:
-    """The weights of a model of this shape by name, in NumPy."""
-    return jax.tree.map(np.asarray, leaves_of(unpack(shape, packed)))
-
-
 def grown_weights(predictor: Predictor, features: Features) -> Weights:
     """The weights by name, with rows for what is new."""
     shape, old = predictor.model.config, predictor.features
-    weights = weights_by_name(shape, pack(nnx.split(predictor.model)[1]))
+    weights = jax.tree.map(np.asarray, leaves_of(nnx.split(predictor.model)[1]))
     found = weights | _of_items(weights, old, features)
     more = features.num_interests - old.num_interests
     found |= _with_interests(weights, shape, old, more, lambda _, known: known.mean(axis=0))
@@ -114,13 +104,13 @@ def widened(weights: Weights, shape: ModelConfig, wide: ModelConfig, features: F
     """The weights of a model of this shape in one that has room for more items and interests."""
     more = wide.num_interests - shape.num_interests
     weights = weights | _with_interests(weights, shape, features, more, _never)
-    packed = packed_weights(replace(wide, num_items=shape.num_items), weights)
+    packed = pack(from_leaves(replace(wide, num_items=shape.num_items), weights))
     return resized(packed, wide.num_items)
 
 
 def narrowed(packed: Packed, shape: ModelConfig, wide: ModelConfig, features: Features) -> Weights:
     """The weights without the room that `widened` has given them."""
-    weights = weights_by_name(wide, packed)
+    weights = leaves_of(unpack(wide, packed))
     weights |= {name: weights[name][: shape.num_items] for name in ITEM_TABLES}
     fewer = wide.num_interests - shape.num_interests
     for name, (axis, ends) in _interest_blocks(wide, features).items():

@@ -22,7 +22,6 @@ from interestkit.enlarging import (
     end_of_labels,
     grown_weights,
     narrowed,
-    packed_weights,
     widened,
     with_room,
 )
@@ -42,7 +41,7 @@ from interestkit.limits import check_within
 from interestkit.losses import LOSSES
 from interestkit.modalities import Modality
 from interestkit.model import ModelConfig, graphdef
-from interestkit.packing import unpack
+from interestkit.packing import from_leaves
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
 from interestkit.training import Rates, State, optimizer_of, parted, train_epoch
@@ -175,7 +174,7 @@ def update(
         weights = _between(weights, trained, _steps(old, features))
     linear, num_new = predictor.linear, features.num_items - old.num_items
     linear = None if linear is None else np.pad(linear, (0, num_new))
-    model = nnx.merge(graphdef(shape), unpack(shape, packed_weights(shape, weights)))
+    model = nnx.merge(graphdef(shape), from_leaves(shape, weights))
     return Update(
         predictor=replace(predictor, features=features, model=model, linear=linear),
         curve=pl.DataFrame(rows, schema={"epoch": pl.Int64, **dict.fromkeys(LOSSES, pl.Float64)}),

@@ -5,9 +5,11 @@
 
 Each target has a process of its own. It starts from whole files and changes them: under `atheris`
 (`pip install atheris`, Python 3.11 to 3.13) by what the code has not yet gone through, without it
-at random. A crash is any exception but ValueError and FileNotFoundError, a process that ends, HTML
-that runs something, a spreadsheet formula, or more than 256 MB above the imports. Inputs that crash
-are kept in `runs/fuzz/TARGET` and can be tried again: `--again runs/fuzz/csv/crash-...`.
+at random. What reached new code stays in `runs/fuzz/TARGET/corpus`, where the next run goes on, so
+that short runs with other seeds add up. A crash is any exception but ValueError and
+FileNotFoundError, a process that ends, HTML that runs something, a spreadsheet formula, or more
+than 256 MB above the imports. Inputs that crash are kept in `runs/fuzz/TARGET` and can be tried
+again: `--again runs/fuzz/csv/crash-...`.
 """
 
 import argparse
@@ -149,8 +151,8 @@ def watch(name: str, seconds: float, seed: int) -> None:
     if not has_atheris:
         while True:
             one(changed(rng.choice(one.seeds), rng))
-    corpus = one.folder / "corpus"
-    corpus.mkdir()
+    corpus = one.store / "corpus"
+    corpus.mkdir(exist_ok=True)
     for number, content in enumerate(one.seeds):
         (corpus / str(number)).write_bytes(content)
 

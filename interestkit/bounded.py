@@ -93,6 +93,10 @@ def _check_claims(metadata, room: int) -> None:
         raise ValueError(f"claims {metadata.num_rows:,} rows, which is more than it can hold")
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
+        if row_group.num_columns != metadata.num_columns:  # Arrow ends the process at the first
+            raise ValueError(
+                f"claims {metadata.num_columns:,} columns, but has {row_group.num_columns:,}"
+            )
         for column in range(row_group.num_columns):
             size = row_group.column(column).total_uncompressed_size
             if not 0 <= size <= room:

@@ -110,6 +110,23 @@ def test_text_that_is_not_utf8_inside_parquet_is_an_error(tmp_path):
         read_parquet(path)
 
 
+@pytest.mark.parametrize("read", [read_parquet, check_parquet])
+def test_a_parquet_file_with_more_columns_than_its_schema_is_an_error(tmp_path, read):
+    path = tmp_path / "a.parquet"
+    pl.DataFrame({"first": [1.5], "last": [2.5]}).write_parquet(path)
+    content = path.read_bytes()
+    untyped = {
+        b"\x15\x0a\x25\x02\x18\x04last": b"\x14\x0a\x25\x02\x18\x04last"
+    }  # a group of nothing
+    unordered = {b"\x19\x2c\x1c\x00\x00": b"\x99\x2c\x1c\x00\x00"}  # how its columns are compared
+    for old, new in (untyped | unordered).items():
+        assert content.count(old) == 1
+        content = content.replace(old, new)
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.parquet: .*claims 1 columns, but has 2"):
+        read(path)
+
+
 def test_a_file_that_is_no_parquet_is_refused_by_its_footer(tmp_path):
     path = tmp_path / "a.parquet"
     path.write_bytes(b"PAR1" + bytes(40) + b"\xff\xff\xff\x7fPAR1")

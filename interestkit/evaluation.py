@@ -14,7 +14,7 @@ from interestkit import reprs
 from interestkit.baselines import Ranker
 from interestkit.comparison import bootstrap_intervals, is_lower_better, paired_statistics
 from interestkit.features import Features
-from interestkit.files import write_atomically
+from interestkit.files import write_atomically, write_text
 from interestkit.heldout import HeldOut
 from interestkit.judging import Judge, Judgement
 from interestkit.limits import check_one_of
@@ -125,9 +125,7 @@ class Evaluation:
         if len(self.models) > 1:
             results["gains"] = self.gains(self.models[0]).to_dicts()
         text = json.dumps(_json_numbers(results), indent=1, ensure_ascii=False, allow_nan=False)
-        write_atomically(
-            Path(folder) / "results.json", lambda p: p.write_text(text + "\n", "utf-8")
-        )
+        write_text(Path(folder) / "results.json", text + "\n")
         write_atomically(Path(folder) / "metrics.parquet", self.per_user.write_parquet)
         write_atomically(Path(folder) / "reliability.parquet", self.reliability.write_parquet)
 

@@ -22,6 +22,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         aside.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text in UTF-8 as `write_atomically` does."""
+    write_atomically(path, lambda aside: aside.write_bytes(text.encode()))
+
+
 def write_checked(path: Path, facts: Mapping[str, object]) -> None:
     """Write facts as JSON, with the sha256 of its lines as the last one; `read_checked` checks it.
 

@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 
 from interestkit.bounded import brief, check_arrays, read_parquet
 from interestkit.content import unit_rows
-from interestkit.files import check_file, sha256_of, write_atomically
+from interestkit.files import check_file, sha256_of, write_atomically, write_text
 from interestkit.schema import ITEM
 
 VECTOR = "vector"  # column of a Parquet file with the vectors
@@ -167,7 +167,7 @@ def write_vectors(modality: Modality, path: str | Path) -> Path:
     path = _checked_path(path)
     if path.suffix == ".parquet":
         table = pl.DataFrame({ITEM: modality.items, VECTOR: modality.vectors})
-        write_atomically(path, lambda to: table.write_parquet(to))
+        write_atomically(path, table.write_parquet)
     else:
         items = {"items": json.dumps(modality.items.to_list())}
         tensors = {"vectors": modality.vectors}
@@ -175,7 +175,7 @@ def write_vectors(modality: Modality, path: str | Path) -> Path:
     says = {"name": modality.name, "encoder": modality.encoder}
     says |= {"dimension": modality.vectors.shape[1], "sha256": sha256_of(path)}
     text = json.dumps(says, indent=1, ensure_ascii=False)
-    write_atomically(_manifest_of(path), lambda to: to.write_text(text + "\n", "utf-8"))
+    write_text(_manifest_of(path), text + "\n")
     return path
 
 

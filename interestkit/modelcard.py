@@ -18,7 +18,7 @@ from interestkit.cleaning import CleaningReport
 from interestkit.evaluation import Evaluation
 from interestkit.events import EventLog
 from interestkit.features import Features
-from interestkit.files import write_atomically
+from interestkit.files import write_text
 from interestkit.prediction import Predictor
 from interestkit.schema import ITEM, TIME, USER
 from interestkit.sources import DATASETS
@@ -65,8 +65,8 @@ class ModelCard:
         folder.mkdir(parents=True, exist_ok=True)
         text = json.dumps(self.content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
         html = page(self.content, SECTIONS)
-        write_atomically(folder / "model_card.json", lambda path: path.write_text(text, "utf-8"))
-        write_atomically(folder / "model_card.html", lambda path: path.write_text(html, "utf-8"))
+        write_text(folder / "model_card.json", text)
+        write_text(folder / "model_card.html", html)
         return folder
 
     @classmethod

@@ -16,7 +16,7 @@ from typing import Any
 from interestkit import __version__
 from interestkit.bounded import read_back
 from interestkit.cardpage import HEAD, page, read_card
-from interestkit.files import write_atomically
+from interestkit.files import write_text
 from interestkit.markup import STYLE, html_table
 from interestkit.printed import outputs_html, safe_html
 
@@ -111,7 +111,7 @@ def write_report(folder: Path) -> Path:
     front, environment = _notices(folder) + _results(folder), _environment(notebooks)
     text = _page(folder.name, front, parts, contents, _model_card(folder) + environment)
     target = folder / "report.html"
-    write_atomically(target, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text(target, text)
     return target
 
 

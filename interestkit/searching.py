@@ -17,7 +17,7 @@ import numpy as np
 import polars as pl
 
 from interestkit.baselines import Ranker
-from interestkit.files import write_atomically
+from interestkit.files import write_text
 from interestkit.heldout import HeldOut
 from interestkit.limits import check_at_least
 from interestkit.metrics import hit_rate_at_k, ndcg_at_k, recall_at_k
@@ -137,7 +137,7 @@ class SearchResult:
         trials = [row | {"settings": own} for row, own in zip(rows, self.settings, strict=True)]
         whole = {"label": self.label, "metric": self.metric, "best": self.best, "trials": trials}
         text = json.dumps(whole, indent=1, allow_nan=False) + "\n"
-        write_atomically(Path(path), lambda aside: aside.write_text(text, "utf-8"))
+        write_text(Path(path), text)
         return Path(path)
 
 

@@ -1,6 +1,7 @@
 """The made-up log that the benchmarks of training learn from, and what they hold out of it."""
 
 import numpy as np
+import private_training
 import pytest
 import scaling_study
 import sequence
@@ -91,3 +92,13 @@ def test_who_is_ahead_is_said_by_users_paired_over_seeds():
     assert first.endswith("transformer is ahead.")
     assert second.endswith("neither is.")
     assert sequence.verdicts(rows[:2]) == []
+
+
+@pytest.mark.slow
+def test_the_cost_of_private_training_is_that_of_both_kinds():
+    split, since = private_training.world(users=400, seed=0)
+    found = private_training.cost(split, since, repeats=1, moments=2)
+    for kind in ("processor", "wall"):
+        private, plain = found[f"private_{kind}_seconds"], found[f"plain_{kind}_seconds"]
+        assert found[f"ratio_{kind}"] == pytest.approx(private / plain)
+        assert min(private, plain) > 0

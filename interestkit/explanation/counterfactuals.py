@@ -188,14 +188,13 @@ def _fewest(model, catalogue, user: Users, whole, without):
         out = _prefix(say, lead, whole, without, first, real)
         return _put_back(say, lead, out, loss)
 
-    few = jnp.where(has_single, single, jnp.where(has_pair, pair, False))
-    out = jax.lax.cond(has_single | has_pair, lambda: few, search)
-    back = out[None] & ~(jnp.eye(len(out), dtype=bool) & out[None])
+    is_few = has_single | has_pair
+    out = jax.lax.cond(is_few, lambda: jnp.where(has_single, single, pair), search)
 
     def none_will_do():
-        return (jnp.where(out, lead(say(back)), 1.0) >= 0).all()
+        return (_put_back(say, lead, out, loss) == out).all()
 
-    is_minimal = jax.lax.cond(has_single, lambda: jnp.array(True), none_will_do)
+    is_minimal = jax.lax.cond(is_few, lambda: jnp.array(True), none_will_do)
     all_pairs = real.sum() <= PAIRS_OF
     is_fewest = has_single | (out.sum() == 2) | ((out.sum() == 3) & all_pairs)
     return out, say(out[None])[0].argmax(), is_minimal, is_fewest & out.any()

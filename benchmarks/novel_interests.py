@@ -1,15 +1,15 @@
 """Interests that users have not touched but will: the model beside tuned baselines, on test.
 
-    INTERESTKIT_DATA=FOLDER .venv/bin/python benchmarks/novel_interests.py --write novel.json
+    INTERESTKIT_DATA=FOLDER python benchmarks/novel_interests.py --page docs/novel_interests.md
 
-`--data online-retail` takes one data set. Settings of baselines and the model's penalty are chosen
-on the validation part. The fit has no chance in it: what is uncertain are the users, who are
-resampled. For the simulated log, "planted" ranks by the interests that were planted in each user:
-nobody can know more, so that its lead is the most that can be had.
+`--data online-retail` takes one data set; "departments" are the groceries by coarser interests.
+Settings of baselines and the model's penalty are chosen on the validation part. The fit has no
+chance in it: what is uncertain are the users, who are resampled. For the simulated log, "planted"
+ranks by the interests that were planted in each user: nobody can know more, so that its lead is the
+most that can be had.
 """
 
 import argparse
-import json
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +21,12 @@ from interestkit.exploration.crowd import labels_touched
 from interestkit.exploration.judged import TARGET, judge_novel, tune_novel
 from interestkit.exploration.novel import fit_novel
 
-DATA = ("complete-journey", "online-retail", "simulated")
+DATA = {
+    "complete-journey": ("complete-journey", {}),
+    "departments": ("complete-journey", {"interests": "department"}),
+    "online-retail": ("online-retail", {}),
+    "simulated": ("simulated", {}),
+}
 PENALTIES = (1e-3, 1e-2, 1e-1)
 NAMED = ("similar users", "co-occurrence")  # the better of these is what is to be beaten
 RESAMPLES = 2_000
@@ -71,7 +76,8 @@ def ratio(ours, theirs):
 
 def measure(data: str) -> dict:
     """Everything about one data set."""
-    log, _ = ik.clean(ik.load(data))
+    name, options = DATA[data]
+    log, _ = ik.clean(ik.load(name, **options))
     split, known = ik.temporal_split(log), {}
     days = days_of(split)
     features, histories, validation = parts_of(split, "validation")
@@ -105,36 +111,44 @@ def measure(data: str) -> dict:
     }
 
 
-def show(found: dict) -> None:
-    """A table of one data set."""
-    print(f"\n{found['data']}: {found['users']:,} users, {found['interests']} interests")
+HEAD = """# Interests that somebody has not touched yet
+
+Made by `python benchmarks/novel_interests.py --page docs/novel_interests.md`: the interests that
+users touch in the test period and never did before, ranked among all that they had not touched.
+Settings of all rankers are chosen on the validation part. [ ] are 95 % intervals over users; the
+last column is the mean of the model over that of the row.
+
+"""
+
+
+def table_of(found: dict) -> str:
+    """Markdown of one data set."""
+    lines = [f"**{found['data']}** ({found['users']:,} users, {found['interests']} interests)", ""]
+    lines.append("| ranker | NDCG@3 | recall@3 | interest coverage@3 | model over it |")
+    lines.append("|---|---|---|---|---|")
     for row in found["table"]:
         if row["metric"] == "NDCG@3":
             rest = {r["metric"]: r["value"] for r in found["table"] if r["model"] == row["model"]}
             times = found["ratio"].get(row["model"])
-            said = (
-                "" if times is None else "  model is {:.2f} [{:.2f}, {:.2f}] times".format(*times)
-            )
-            print(
-                f"  {row['model']:14} NDCG@3 {row['value']:.4f} [{row['low']:.4f}, "
-                f"{row['high']:.4f}]  recall@3 {rest['recall@3']:.4f}  coverage "
-                f"{rest['interest coverage@3']:.2f}{said}"
-            )
-    print(f"  the better named baseline: {found['better']}", flush=True)
+            said = "" if times is None else "{:.2f} [{:.2f}, {:.2f}]".format(*times)
+            ndcg = f"{row['value']:.4f} [{row['low']:.4f}, {row['high']:.4f}]"
+            parts = [ndcg, f"{rest['recall@3']:.4f}", f"{rest['interest coverage@3']:.2f}", said]
+            lines.append(f"| {row['model']} | " + " | ".join(parts) + " |")
+    return "\n".join([*lines, "", f"The better named baseline is {found['better']}.", ""])
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", choices=DATA, help="one data set; all by default")
-    parser.add_argument("--write", type=Path, help="JSON file to write")
+    parser.add_argument("--data", nargs="+", choices=DATA, default=list(DATA))
+    parser.add_argument("--page", type=Path, help="write the tables to this Markdown file too")
     options = parser.parse_args()
-    results = []
-    for data in [options.data] if options.data else DATA:
-        results.append(measure(data))
-        show(results[-1])
-        if options.write:
-            options.write.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    tables = []
+    for data in options.data:
+        tables.append(table_of(measure(data)))
+        print(tables[-1], flush=True)
+    if options.page:
+        options.page.write_text(HEAD + "\n".join(tables), encoding="utf-8")
 
 
 if __name__ == "__main__":

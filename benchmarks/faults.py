@@ -43,7 +43,8 @@ HEAD = """# Faults and attacks in the training part
 
 ![Change of NDCG@10 and exposure of pushed items for each fault](images/faults.png)
 
-Measured by `python benchmarks/faults.py`, whose first lines say what each fault is, and written by
+Measured by `python benchmarks/faults.py`, whose first lines say what each attack is
+(`benchmarks/perturbing.py`: each other fault), and written by
 `python benchmarks/faults.py --table docs/faults.md`. The test period stays as it is, and so do the
 users who are judged. In brackets: change against the clean log, 95 % bootstrap interval over
 users. *Exposure* is the share of real users who have a pushed item in their ten new items, as a
@@ -56,7 +57,8 @@ and what is judged must neither lose events nor decide, from the future, which e
 go. A real hit that new users come for looks like an attack, so the cap takes part of both (the rows
 *clean, with cap*); how new is new, and whom to trust, is for whoever knows the log to say.
 
-Cold users are the judged users with all but their newest events hidden. The model has hardly seen
+In the row *cold users* a third of the users have lost all but their newest event. In the last table
+all judged users have all but their newest events hidden. The model has hardly seen
 such short histories where people have long ones. *model or popular* is `interestkit.ColdStart` with
 the number of events that `interestkit.cold_start` chose on validation, as notebook 03 chooses it
 and notebook 04 recommends. That choice is about lists with repeats: among new items alone, what a

@@ -244,7 +244,8 @@ HEAD = """# Several modalities
 Made by `python benchmarks/multimodal.py --page docs/multimodal.md`; [ ] are 95 % intervals over
 users. A tenth of the items is left out of training altogether, another tenth for each seed, and
 given to the model afterwards. *Gain* is, among cold items, that over a list of them in random
-order, which is what one has without any content; among all items that over the model without
+order, which is what one has without any content (the model without content gives all cold items one
+score, so that what it is above or below 1.0 is luck); among all items that over the model without
 content, which finds none. *Given, absent* is the model that was trained with a modality whose
 vectors are then gone, *never given* one trained without it.
 

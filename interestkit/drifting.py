@@ -286,7 +286,7 @@ def _single_interests(before, after, names, signs) -> list[dict]:
     """A row for each interest: its share before and after."""
     p, q = (_shares(c) for c in _swapped(before, after, signs))
     change = np.abs(q - p)
-    change /= np.maximum(change[1:].std(axis=0), 1e-12)
+    change /= np.maximum(np.sqrt((change**2).mean(axis=0)), 1e-12)
     largest, rows = change.max(axis=1), []
     for number, name in enumerate(names):
         own, new = (np.stack([s[:, number], 1 - s[:, number]], axis=1) for s in (p, q))

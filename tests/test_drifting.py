@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from scipy.sparse import csr_matrix
 
-from interestkit.drifting import _compared, drift
+from interestkit.drifting import _compared, _signs, _single_interests, drift
 from interestkit.features import fit_features
 from interestkit.simulation import START, simulate
 
@@ -41,6 +41,19 @@ def test_a_planted_interest_is_found_and_named():
     names = found.table.filter("is_drift")["aspect"].to_list()
     assert {"items", "interests"} <= set(names)
     assert found.verdict.startswith("Retrain: items, interests")
+
+
+def test_an_interest_of_one_user_alone_hides_no_other():
+    """Its share changes as much whichever way that user is swapped: there is hardly any chance."""
+    before, after = np.full((100, 3), 5.0), np.full((100, 3), 5.0)
+    after[:30, 0] += 10  # planted
+    before[:, 2] = after[:, 2] = 0
+    before[0, 2] = 4
+    both = (csr_matrix(part) for part in (before, after))
+    rows = _single_interests(*both, ["planted", "same", "lonely"], _signs(999, 100, 0))
+    found = {row["name"]: row["p_corrected"] for row in rows}
+    assert found["planted"] < 0.01
+    assert found["lonely"] > 0.05
 
 
 def test_unknown_items_and_users_are_a_rise():

@@ -143,7 +143,7 @@ class LearnedPlanner:
                 if len(has):
                     start = has[chance[has, code].argmax()]
                     share = chance[start, code]
-                    why = f"{share:.0%} of those who came from {names[start]!r} went there"
+                    why = f"about {share:.0%} of those who came from {names[start]!r} went there"
                 plans[-1].append(Plan(names[code], why))
         return plans
 

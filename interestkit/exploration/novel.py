@@ -176,9 +176,9 @@ def fit_novel(
     kept = [begin for begin in begins if begin > end / 2] or begins[:1]
     bar = progress_bar(kept, label="novel interests", unit="moment", enabled=progress)
     parts = [_examples(features, log, begin, days, max_users) for begin in bar]
-    given, is_open, came = (np.concatenate(part) for part in zip(*parts, strict=True))
-    if not len(given):
+    if not any(parts):
         raise ValueError(f"log must hold users who touch new interests in {days} days, got none")
+    given, is_open, came = (np.concatenate(part) for part in zip(*filter(None, parts), strict=True))
     centre, scale = given[is_open].mean(axis=0), given[is_open].std(axis=0) + 1e-6
     arrays = map(jnp.asarray, (_standard(given, centre, scale), is_open, came))
     weights = _fitted(*arrays, penalty=penalty)
@@ -188,7 +188,7 @@ def fit_novel(
 
 
 def _examples(features: Features, log: Histories, begin: int, days: float, max_users: int):
-    """Signals at a moment, what was untouched then, and what of that came."""
+    """Signals at a moment, what was untouched then, and what of that came; nothing if none did."""
     known = cut(log, begin)
     end = begin + days * SECONDS_PER_DAY
     came = labels_touched(features, log.only((log.seconds >= begin) & (log.seconds < end)))
@@ -197,7 +197,7 @@ def _examples(features: Features, log: Histories, begin: int, days: float, max_u
     has = np.flatnonzero((known.lengths > 0) & came.any(axis=1))
     has = has[evenly(len(has), max_users)]
     if not len(has):
-        return tuple(part[:0] for part in (np.zeros((1, features.num_interests, 1)), came, came))
+        return ()
     crowd = Crowd(features=features, log=known)
     users = known.only(np.isin(known.user, has))
     given = signals(crowd, users, np.arange(len(log)), days)

@@ -32,6 +32,7 @@ from interestkit.schema import (
     TITLE,
     USER,
     check_columns,
+    check_has_zone,
     check_kinds,
     did_you_mean,
 )
@@ -347,6 +348,7 @@ def as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataF
 def end_after(last: datetime, until: datetime | None) -> datetime:
     """`until`, or the second after the last event; ValueError if it is not after that."""
     until = until or last + timedelta(seconds=1)
+    check_has_zone(until=until)
     if until <= last:
         raise ValueError(f"until must be after the last event, at {last}, got {until}")
     return until

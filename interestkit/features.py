@@ -110,7 +110,8 @@ class Features:
             number = self.num_interests
             raise ValueError(f"interest must be one of {number} labels, got {interest!r}{hint}")
         carries = self.item_interests[:, self.interests.index(interest)] > 0
-        return self.items.filter(pl.Series(carries))
+        own = self.items.filter(pl.Series(carries))
+        return own.sort("events", descending=True, maintain_order=True)
 
     def codes(self, items: pl.Series) -> Int[np.ndarray, " events"]:
         """Catalogue code of each item name; -1 for an item that training never saw."""

@@ -129,6 +129,17 @@ def test_more_items_than_leaves_join_the_nearest(world, tree, monkeypatch):
     assert small.stability.is_empty()
 
 
+def test_leaves_are_the_most_frequent_items_of_features_that_have_grown_too(world, monkeypatch):
+    events, _, bare = world
+    monkeypatch.setattr("interestkit.exploration.clusters._MOST_LEAVES", 30)
+    features = fit_features(events, bare)
+    other = features.items.with_columns(events=pl.int_range(1, 1 + pl.len(), dtype=pl.Int32))
+    grown = replace(features, items=other)
+    tree = cluster_interests(grown, grown.histories(events), resamples=0, progress=False)
+    assert len(np.unique(tree.leaf[-30:])) == 30
+    assert tree.leaf[-1] == 0
+
+
 def test_telling_words_are_those_that_the_rest_has_not():
     own, totals = Counter(a=4, b=4), Counter(a=40, b=4, c=56)
     # b: 0.5 log(0.5 / 0.04) = 1.26; a: 0.5 log(0.5 / 0.4) = 0.11; in the whole nothing tells

@@ -139,6 +139,14 @@ def test_a_long_gap_brings_no_more_snapshots_than_there_are(monkeypatch):
     assert gaps.max() < 3 * 3 * 86_400 / number
 
 
+def test_items_with_an_interest_go_by_frequency_after_growing_too():
+    items = items_of(a=["jazz"], b=["jazz"])
+    features = fit_features(events_of(*[("x", "a", d) for d in range(6)]), items)
+    grown = grow_features(features, events_of(*[("x", "b", 9 + d) for d in range(8)]), items)
+    assert grown.items["item"].to_list() == ["a", "b"]
+    assert grown.items_with("jazz")["item"].to_list() == ["b", "a"]
+
+
 def test_until_has_a_time_zone():
     end = (NEW["time"].max() + timedelta(days=2)).replace(tzinfo=None)
     with pytest.raises(ValueError, match="until must have a time zone, got 2024-"):

@@ -197,6 +197,8 @@ def test_what_is_out_of_range_is_refused(world):
     features, known, truth = world
     with pytest.raises(ValueError, match="days must be above 0, got 0"):
         fit_novel(features, known, days=0)
+    with pytest.raises(ValueError, match="max_users must be at least 1, got 0"):
+        fit_novel(features, known, days=1, max_users=0)
     with pytest.raises(ValueError, match="num_trials must be at least 1, got 0"):
         tune_novel(features, known, truth, num_trials=0)
     with pytest.raises(ValueError, match=r"k must be in 1\.\.8 \(the interests\), got 9"):

@@ -149,7 +149,7 @@ def fit_novel(
         moments: Earlier moments to learn from, at least 1; those before the middle of the log
             are left out.
         penalty: Weight of the squared weights, at least 0.
-        max_users: Users to learn from at each moment, evenly taken.
+        max_users: Users to learn from at each moment, evenly taken; at least 1.
         progress: Show a progress bar.
 
     Raises:
@@ -169,7 +169,7 @@ def fit_novel(
     """
     log.check_coded_by(features.fingerprint)
     check_above_0(days=days)
-    check_at_least(1, moments=moments)
+    check_at_least(1, moments=moments, max_users=max_users)
     check_at_least(0, penalty=penalty)
     end = int(log.seconds.max(initial=0)) + 1
     begins = [int(end - (1 + n / 2) * days * SECONDS_PER_DAY) for n in range(moments)]

@@ -31,9 +31,9 @@ def with_new_items(
     """The model with items that training never saw: what is known of them is their content.
 
     A new item has a learned vector of 0 and no popularity; its bias is the mean of the rarest tenth
-    of items. Old items keep their codes, and no score of theirs changes. A search is an item
-    `search:QUERY` whose title is the query: it is never recommended, and says something of whoever
-    made it.
+    of items that training saw. Old items keep their codes, and no score of theirs changes. A search
+    is an item `search:QUERY` whose title is the query: it is never recommended, and says something
+    of whoever made it.
 
     Args:
         predictor: A trained model.
@@ -110,5 +110,9 @@ def without(features: Features, name: str) -> Features:
 
 
 def _bias_of_rare(predictor: Predictor) -> Float[np.ndarray, ""]:
-    bias = np.asarray(predictor.model.item_bias[...])[predictor.features.is_candidate]
-    return bias[-max(round(_RARE * len(bias)), 1) :].mean()  # codes go from the most frequent on
+    features = predictor.features
+    events = features.items["events"].to_numpy()
+    rarest = np.argsort(-events, kind="stable")  # items that came later stand behind all others
+    rarest = rarest[features.is_candidate[rarest] & (events[rarest] > 0)]
+    bias = np.asarray(predictor.model.item_bias[...])[rarest]
+    return bias[-max(round(_RARE * len(bias)), 1) :].mean()

@@ -281,6 +281,8 @@ def reduce_rows(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
 
     if dim >= min(matrix.shape):
         return matrix.toarray()
+    if not matrix.count_nonzero():  # no direction is stronger than another
+        return np.zeros((matrix.shape[0], dim))
     start = np.random.default_rng(0).standard_normal(min(matrix.shape))
     left, strength, right = svds(matrix.astype(np.float64), k=dim, v0=start)
     sign = np.sign(right[np.arange(dim), np.abs(right).argmax(axis=1)])

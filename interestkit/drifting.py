@@ -21,6 +21,7 @@ from interestkit.schema import ITEM, KIND, TIME, USER
 MODERATE, LARGE = 0.1, 0.25  # PSI, above what chance gives
 LEVEL = 0.05
 _MOST_ITEMS = 200  # that are looked at one by one; the others count together
+_ASPECTS = 6  # that are always compared
 _HALF = 0.5  # events added to each share, so that no logarithm is of 0
 
 
@@ -101,12 +102,14 @@ def drift(
         features: The catalogue and its interests.
         scores: Tables (user, value in 0..1, such as `Prequential.scores` of two periods) of how
             good the model was for users before and in the new window.
-        swaps: Random swaps behind each p-value.
+        swaps: Random swaps behind each p-value: 119 or more, 139 with `scores`. With fewer, no
+            p-value could be so low that it is drift once it is corrected.
         seed: Seed of the swaps.
 
     Raises:
         ValueError: If there are no events, an event of `reference` is not before all new ones,
-            `reference` does not reach as far back as the new ones last, or `swaps` is below 1.
+            `reference` does not reach as far back as the new ones last, or `swaps` is below 119,
+            or 139 with `scores`.
 
     Example:
         >>> from datetime import datetime, UTC
@@ -117,7 +120,7 @@ def drift(
         >>> is_old = pl.col("time") < datetime(2024, 4, 1, tzinfo=UTC)
         >>> old, new = log.events.filter(is_old), log.events.filter(~is_old)
         >>> features = fit_features(old, log.items)
-        >>> drift(old, new, features, swaps=99).verdict
+        >>> drift(old, new, features, swaps=199).verdict
         'No drift beyond chance: nothing needs to be done.'
 
     Source:
@@ -129,7 +132,7 @@ def drift(
     windows, edges = _windows(reference, events)
     users = pl.concat(windows).select(pl.col(USER).unique().sort())
     places = users.with_row_index("row")
-    check_at_least(1, swaps=swaps)
+    check_at_least(round((_ASPECTS + (scores is not None)) / LEVEL) - 1, swaps=swaps)
     signs = _signs(swaps, len(users), seed)
     counts = _counts(windows, reference, features, places)
     rows = [_compared(aspect, *pair, signs) for aspect, pair in counts]

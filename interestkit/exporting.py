@@ -14,6 +14,7 @@ from flax import nnx
 from jax import export as jax_export
 
 from interestkit.histories import Histories
+from interestkit.limits import check_one_of
 from interestkit.model import PARTS, Catalogue, Log, Moment
 from interestkit.packing import by_name
 from interestkit.prediction import BLOCK, Chunk, Predictor, by_block, item_side, scorer, user_side
@@ -22,6 +23,7 @@ from interestkit.serving import FORMAT, KIND, PROGRAMS
 from interestkit.storage import save_folder
 
 PLATFORMS = ("cpu", "cuda", "tpu")
+_KNOWN = (*PLATFORMS, "rocm")  # to jax.export, which takes any name
 
 
 def export(
@@ -51,16 +53,19 @@ def export(
         folder: Where to write; an export that is there is replaced.
         histories: Whose user vectors to write, made by the features of the model, with moments
             from the last snapshot on; None writes none.
-        platforms: What the programs run on.
+        platforms: What the programs run on, among "cpu", "cuda", "rocm" and "tpu".
 
     Raises:
-        ValueError: If the histories are coded by other features or predicted before the snapshot.
+        ValueError: If the histories are coded by other features or predicted before the snapshot,
+            or there is no such platform.
         OSError: As `storage.save_folder`.
 
     Source:
         The programs are portable StableHLO: jax.export guarantees that they can be read for six
         months after the release that wrote them.
     """
+    for platform in platforms:
+        check_one_of(_KNOWN, platforms=platform)
     features, given = predictor.features, _given(predictor)
     since = int(features.snapshot_seconds[-1])
     if histories is not None and len(histories) and histories.moment.min() < since:
@@ -74,7 +79,7 @@ def export(
     if histories is not None:
         users = predictor.by_chunk(_user_vectors, histories)
         rows = np.repeat(histories.users, 1 if users.ndim == 2 else users.shape[1])
-        users = users.reshape(len(rows), -1)
+        users = users.reshape(len(rows), items.shape[1])
         arrays["user_vectors"] = users
         tables["users"] = pl.DataFrame({USER: pl.Series(rows, dtype=pl.String), "vector": users})
     for name, values in (("items", features.items[ITEM]), ("interests", features.interests)):

@@ -32,6 +32,7 @@ from interestkit.schema import (
     TITLE,
     USER,
     check_columns,
+    check_has_zone,
     check_kinds,
     did_you_mean,
 )
@@ -109,7 +110,8 @@ class Features:
             number = self.num_interests
             raise ValueError(f"interest must be one of {number} labels, got {interest!r}{hint}")
         carries = self.item_interests[:, self.interests.index(interest)] > 0
-        return self.items.filter(pl.Series(carries))
+        own = self.items.filter(pl.Series(carries))
+        return own.sort("events", descending=True, maintain_order=True)
 
     def codes(self, items: pl.Series) -> Int[np.ndarray, " events"]:
         """Catalogue code of each item name; -1 for an item that training never saw."""
@@ -347,6 +349,7 @@ def as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataF
 def end_after(last: datetime, until: datetime | None) -> datetime:
     """`until`, or the second after the last event; ValueError if it is not after that."""
     until = until or last + timedelta(seconds=1)
+    check_has_zone(until=until)
     if until <= last:
         raise ValueError(f"until must be after the last event, at {last}, got {until}")
     return until

@@ -158,6 +158,7 @@ def _labels(features: Features, added: pl.DataFrame, events: pl.DataFrame) -> li
 def _cluster_of_users(features: Features, added: pl.DataFrame, events: pl.DataFrame):
     """For each new item the cluster that those who had it have most of; none for strangers."""
     clusters = features.items.select(ITEM, cluster=pl.col(INTERESTS).list.first())
+    clusters = clusters.drop_nulls()  # of what only strangers had
     had = events.join(clusters, on=ITEM).group_by(USER, "cluster").len()
     new = events.filter(pl.col(ITEM).is_in(added[ITEM].implode())).select(USER, ITEM)
     votes = new.join(had, on=USER).group_by(ITEM, "cluster").agg(pl.col("len").sum())
@@ -174,7 +175,8 @@ def _popularity(features: Features, grown: Features, new, strange, end: int):
         return np.zeros(shape, np.float32), edges
     end = max(end, int(edges[-1]) + 1)
     step = max((edges[-1] - edges[0]) // (len(edges) - 1), 1)
-    steps = min(max(round((end - edges[-1]) / step), 1), int(end - edges[-1]))
+    most = min(len(edges) - 1, int(end - edges[-1]))  # more would only give way again
+    steps = min(max(round((end - edges[-1]) / step), 1), most)
     later = np.linspace(edges[-1], end, steps + 1).astype(np.int32)
     before = np.expm1(features.popularity[-1].astype(np.float64))
     going_on = counted(grown, new, later, range(num_known), before)[1:]

@@ -288,7 +288,7 @@ def _read_safetensors(path: Path, dimension: int) -> tuple[pl.Series, np.ndarray
             items = json.loads((file.metadata() or {})["items"])
             vectors = file.get_tensor("vectors")
         items = pl.Series(ITEM, items, dtype=pl.String)
-    except (SafetensorError, LookupError, ValueError, TypeError) as error:
+    except (SafetensorError, LookupError, ValueError, TypeError, RecursionError) as error:
         what = "a tensor 'vectors' and a JSON list 'items' in the metadata"
         raise ValueError(f"{path}: must hold {what}: {brief(error)}") from error
     if vectors.dtype.kind != "f" or vectors.shape != (len(items), dimension):

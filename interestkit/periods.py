@@ -14,10 +14,11 @@ import polars as pl
 
 from interestkit.comparison import bootstrap_intervals
 from interestkit.heldout import held_out
+from interestkit.limits import check_one_of
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
-from interestkit.schema import EVENT_COLUMNS, TIME, USER
+from interestkit.schema import EVENT_COLUMNS, TIME, USER, check_has_zone
 from interestkit.splitting import Split
 from interestkit.updating import Update, update
 
@@ -35,7 +36,8 @@ class Prequential:
         scores: A row for each period, model, target and judged user: period (its beginning),
             model, target, user, value (NDCG, NaN where the user did nothing of that kind),
             is_absent (no event of the user since the first period began, so that no update
-            was trained on them), interest (the one most of their events in the period carry).
+            was trained on anything new of them), interest (the one most of their events in the
+            period carry, of those that the model knows).
         times: A row for each period and model: seconds of the processor to make the model that is
             judged in the period, compilation included.
         updates: The updates, in order.
@@ -79,18 +81,22 @@ class Prequential:
     def forgetting(self, target: str = "items") -> pl.DataFrame:
         """What updates have cost on what they did not see: updated minus never updated, per user.
 
-        First for users whom no update was trained on, then for each interest over all users. Below
-        0, with the whole interval, something was forgotten.
+        First for users of whom updates saw nothing new, then for each interest over all users.
+        Below 0, with the whole interval, something was forgotten.
 
         Args:
             target: One of "items", "new items" and "interests".
 
         Returns:
             Columns group ("absent users" or an interest), gain, low, high (95 % over users), users.
+
+        Raises:
+            ValueError: If there is no such target.
         """
+        check_one_of(TARGETS, target=target)
         own = self.scores.filter(target=target).drop_nans("value")
-        key = ["period", USER, "is_absent", "interest"]
-        pairs = own.filter(model=UPDATED).join(own.filter(model=NEVER), on=key, nulls_equal=True)
+        key = ["period", USER, "is_absent"]  # the updated model knows more interests
+        pairs = own.filter(model=UPDATED).join(own.filter(model=NEVER), on=key)
         pairs = pairs.with_columns(value=pl.col("value") - pl.col("value_right"))
         # before the first update both are the same
         pairs = pairs.filter(pl.col("period") > self.scores["period"].min())
@@ -130,9 +136,12 @@ def prequential(
         **options: Of `update`, such as `config` and `replay`.
 
     Raises:
-        ValueError: If there are not two cuts, they do not rise, or a period has no user to judge.
+        ValueError: If there are not two cuts, they do not rise, one has no time zone, or a period
+            has no user to judge.
     """
     cuts = list(cuts)
+    for cut in cuts:
+        check_has_zone(cuts=cut)
     if len(cuts) < 2 or sorted(set(cuts)) != cuts:
         raise ValueError(f"cuts must be two times or more, rising, got {[*map(str, cuts)]}")
     events = events.sort(USER, TIME, maintain_order=True)

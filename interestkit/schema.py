@@ -1,6 +1,7 @@
 """Column names, event kinds and the table checks that name file, row, column and value."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -89,6 +90,13 @@ def check_kinds(kinds: Iterable[str | None], *, what: str, allowed: Iterable[str
     kinds = kinds.unique() if isinstance(kinds, pl.Series) else kinds
     if strange := sorted({str(kind) for kind in kinds} - set(allowed)):
         raise ValueError(f"{what}: kind must be one of {', '.join(allowed)}, got {strange}")
+
+
+def check_has_zone(**times: datetime) -> None:
+    """Raise ValueError if one of the times has no time zone, which all times of events have."""
+    for name, time in times.items():
+        if time.tzinfo is None:
+            raise ValueError(f"{name} must have a time zone, got {time}")
 
 
 def plain_name(name: str) -> str:

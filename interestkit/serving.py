@@ -99,8 +99,9 @@ class Scorer:
             exclude_seen: Score only items that are not in the history; those are -inf.
 
         Raises:
-            ValueError: If the arrays do not fit together, a code is no item, or a moment is
-                before the time of the export, for which alone popularity is there.
+            ValueError: If the arrays do not fit together, a number is not finite, a code is no
+                item, or a moment is before the time of the export, for which alone popularity is
+                there.
         """
         return self._ask("new" if exclude_seen else "next", log)
 
@@ -132,16 +133,23 @@ class Scorer:
     def _checked(self, log: Log) -> Log:
         types = (np.int32, np.int32, np.int32, np.float32, np.int32)
         parts = [np.asarray(getattr(log, name)) for name in Log._fields]
+        for name, part in zip(Log._fields, parts, strict=True):
+            if part.ndim != 1 or not (
+                -(2**31) < part.min(initial=0) <= part.max(initial=0) < 2**31
+            ):
+                raise ValueError(f"{name} must be a row of finite numbers below 2**31, got {part}")
         log = Log(*(part.astype(dtype) for part, dtype in zip(parts, types, strict=True)))
         events, users = len(log.item), len(log.moment)
-        sizes = (len(log.offsets), len(log.seconds), len(log.weight), int(log.offsets[-1]))
-        if sizes != (users + 1, events, events, events) or (np.diff(log.offsets) < 0).any():
+        sizes = (len(log.offsets), len(log.seconds), len(log.weight), log.offsets.max(initial=0))
+        rising = (np.diff(log.offsets, prepend=0) >= 0).all()
+        if sizes != (users + 1, events, events, events) or not rising:
             raise ValueError(
                 f"offsets must be users + 1 rising places in {events} events, with as many seconds "
                 f"and weights, got {users} moments and {sizes}"
             )
         if events and not 0 <= log.item.min() <= log.item.max() < len(self.items):
-            raise ValueError(f"item must be in 0..{len(self.items) - 1}, got {log.item.max()}")
+            came = f"{log.item.min()}..{log.item.max()}"
+            raise ValueError(f"item must be in 0..{len(self.items) - 1}, got {came}")
         if users and log.moment.min() < self.meta["since"]:
             raise ValueError(
                 f"moment must be at or after {self.meta['since']} s, when popularity was taken, "
@@ -184,7 +192,7 @@ def load_scorer(folder: str | Path) -> Scorer:
         manifest = json.loads(text)
         if not is_whole(text) or manifest["kind"] != KIND or "sealed" in manifest:
             raise ValueError(f"must be an export, unchanged and not encrypted, got {text[:60]!s}")
-    except (OSError, ValueError, LookupError, TypeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder}: no export can be read ({error}); export it again") from error
     if manifest["meta"]["format"] > FORMAT:
         raise ValueError(f"{folder}: format must be at most {FORMAT}, got a newer one")

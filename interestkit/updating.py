@@ -228,11 +228,11 @@ def _steps(old: Features, features: Features) -> tuple[float, np.ndarray, np.nda
     """How far weights go to where training led: those of all, of each item, of each interest.
 
     The root of the share of events that are new: what much is known of keeps its place, what is
-    new goes all the way.
+    new goes all the way. An item that nobody has touched yet (`with_new_items`) stays where it is.
     """
     events = features.items["events"].to_numpy().astype(float)
     before = np.append(old.items["events"].to_numpy(), np.zeros(len(events) - old.num_items))
-    of_items = (1 - before / events) ** _POWER
+    of_items = np.where(events > 0, 1 - before / np.maximum(events, 1), 0) ** _POWER
     of_all = (1 - before.sum() / events.sum()) ** _POWER
     of_interests = np.where(np.arange(features.num_interests) < old.num_interests, of_all, 1.0)
     return of_all, of_items, of_interests

@@ -98,6 +98,17 @@ def test_new_items_stand_behind_the_old_ones(features, larger):
     )
 
 
+def test_the_bias_of_new_items_is_that_of_rare_ones_however_often_there_are_new_ones(model):
+    events, bias = model.features.items["events"], np.asarray(model.model.item_bias[...])
+    codes = np.flatnonzero(model.features.is_candidate)  # from the most frequent on
+    assert events.gather(codes).is_sorted(descending=True)
+    expected = bias[codes[-round(len(codes) / 10) :]].mean() + 1
+    once = with_new_items(model, NEW[:3], lift=1)
+    twice = with_new_items(once, NEW[3:], lift=1)
+    found = np.asarray(twice.model.item_bias[...])[-7:]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_scores_of_old_items_stay(study, model, larger):
     events = study.split.train
     codes = np.tile(np.arange(model.features.num_items), (len(study.test), 1))

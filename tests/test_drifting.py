@@ -94,7 +94,7 @@ def test_a_worse_score_says_retrain_and_a_better_one_does_not():
 
 def test_same_seed_same_table():
     given = windows(1)
-    one, other = (drift(*given, swaps=50, seed=3).table for _ in range(2))
+    one, other = (drift(*given, swaps=119, seed=3).table for _ in range(2))
     assert one.equals(other)
 
 
@@ -106,5 +106,17 @@ def test_wrong_windows_are_named():
         drift(old[-10:], new, features)
     with pytest.raises(ValueError, match="at least one event each"):
         drift(old, new[:0], features)
-    with pytest.raises(ValueError, match="swaps must be at least 1"):
-        drift(old, new, features, swaps=0)
+    with pytest.raises(ValueError, match="swaps must be at least 119, got 118"):
+        drift(old, new, features, swaps=118)
+    scores = (pl.DataFrame({"user": ["a"], "value": [0.5]}),) * 2
+    with pytest.raises(ValueError, match="swaps must be at least 139, got 138"):
+        drift(old, new, features, swaps=138, scores=scores)
+
+
+def test_as_many_swaps_as_are_asked_for_can_find_a_drift():
+    old, new, features = windows(0, drift=0)
+    other = new.with_columns(item=pl.lit(features.items["item"][0]))
+    high, low = (old.select("user").unique().with_columns(value=v) for v in (0.9, 0.1))
+    for given in ({"swaps": 119}, {"swaps": 139, "scores": (high, low)}):
+        table = drift(old, other, features, **given).table
+        assert table.filter(aspect="items")["is_drift"].item()

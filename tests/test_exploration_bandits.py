@@ -56,6 +56,18 @@ def test_a_draw_depends_on_seed_user_and_moment_alone():
     assert not np.array_equal(replace(drawn, seed=1).rank(KNOWN, k=2)[0], codes)
 
 
+def test_moments_before_the_first_event_of_training_have_draws_too():
+    early = replace(KNOWN, moment=-1 - KNOWN.moment)
+    assert early.moment.max() < 0
+    for ranker in (
+        Ensemble(members=MEMBERS, features=FEATURES),
+        RandomPlaces(ranker=MEMBERS[0], features=FEATURES),
+    ):
+        codes = [ranker.rank(each, k=2)[0] for each in (early, early, KNOWN)]
+        np.testing.assert_array_equal(codes[0], codes[1])
+        assert not np.array_equal(codes[0], codes[2])
+
+
 def test_mean_and_upper_bound_are_those_by_hand():
     plain = Ensemble(members=MEMBERS, features=FEATURES, choose="mean")
     codes, scores = plain.rank(KNOWN, k=5)
@@ -143,6 +155,8 @@ def test_estimate_is_that_by_hand_and_says_when_a_log_cannot_tell():
     for wrong in (np.nan, 0.0, 1.5):
         with pytest.raises(ValueError, match=r"propensities must be in \(0, 1\]"):
             off_policy_value(rewards, np.array([0.5, wrong, 0.5]), np.ones(3, bool))
+    with pytest.raises(ValueError, match="must be one per row, got 3 rewards, 1 propensities, 3"):
+        off_policy_value(rewards, np.ones(1), np.ones(3, bool))
 
 
 def test_settings_out_of_range_are_refused():
@@ -152,3 +166,7 @@ def test_settings_out_of_range_are_refused():
         Ensemble(members=MEMBERS, features=FEATURES, choose="lower")
     with pytest.raises(ValueError, match=r"share must be in \[0, 1\], got 2"):
         RandomPlaces(ranker=MEMBERS[0], features=FEATURES, share=2)
+    for make in (RandomPlaces, Ensemble):
+        given = {"ranker": MEMBERS[0]} if make is RandomPlaces else {"members": MEMBERS}
+        with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
+            make(features=FEATURES, seed=-1, **given)

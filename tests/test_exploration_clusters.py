@@ -110,6 +110,7 @@ def test_clusters_serve_as_labels_of_features(world, tree):
     events, _, bare = world
     labelled = tree.labelled(bare, 4)
     assert labelled.columns == bare.columns
+    assert tree.labelled(bare.drop(INTERESTS), 4).sort("item").equals(labelled.sort("item"))
     features = fit_features(events, labelled)
     assert features.interest_source == "labels"
     assert set(features.interests) == {name for (name,) in tree.labels(4)}
@@ -128,6 +129,17 @@ def test_more_items_than_leaves_join_the_nearest(world, tree, monkeypatch):
     assert small.stability.is_empty()
 
 
+def test_leaves_are_the_most_frequent_items_of_features_that_have_grown_too(world, monkeypatch):
+    events, _, bare = world
+    monkeypatch.setattr("interestkit.exploration.clusters._MOST_LEAVES", 30)
+    features = fit_features(events, bare)
+    other = features.items.with_columns(events=pl.int_range(1, 1 + pl.len(), dtype=pl.Int32))
+    grown = replace(features, items=other)
+    tree = cluster_interests(grown, grown.histories(events), resamples=0, progress=False)
+    assert len(np.unique(tree.leaf[-30:])) == 30
+    assert tree.leaf[-1] == 0
+
+
 def test_telling_words_are_those_that_the_rest_has_not():
     own, totals = Counter(a=4, b=4), Counter(a=40, b=4, c=56)
     # b: 0.5 log(0.5 / 0.04) = 1.26; a: 0.5 log(0.5 / 0.4) = 0.11; in the whole nothing tells
@@ -141,6 +153,7 @@ def test_telling_words_are_those_that_the_rest_has_not():
     [
         ({"granularity": 0}, "granularity must be at least 1, got 0"),
         ({"content_weight": 1.5}, r"content_weight must be in \[0, 1\], got 1.5"),
+        ({"dim": 0}, "dim must be at least 1, got 0"),
         ({"resamples": -1}, "resamples must be at least 0, got -1"),
     ],
 )
@@ -149,6 +162,18 @@ def test_what_is_out_of_range_is_refused(world, options, message):
     features = fit_features(events, bare)
     with pytest.raises(ValueError, match=message):
         cluster_interests(features, features.histories(events), progress=False, **options)
+
+
+@pytest.mark.parametrize("users", [1, 0])
+def test_where_hardly_anybody_did_anything_titles_alone_say_what_goes_together(world, users):
+    events, _, bare = world
+    features = fit_features(events, bare)
+    known = features.histories(events).rows(0, 3)
+    known = known.only(known.user < users)
+    found = cluster_interests(features, known, granularity=4, resamples=1, progress=False)
+    assert len(np.unique(found.clusters())) == 4
+    alone = cluster_interests(features, known.rows(0, 1), granularity=4, progress=False)
+    assert len(np.unique(alone.clusters())) == 4
 
 
 def test_a_granularity_beyond_the_leaves_is_refused(tree):

@@ -146,6 +146,24 @@ def test_a_user_is_scored_the_same_alone_and_among_others(world):
     np.testing.assert_allclose(alone, together, rtol=1e-4)
 
 
+def test_a_moment_at_which_nothing_new_came_is_left_out():
+    # of the last four moments only the last is before something new, on the last day
+    users = [[(0, 0), (2, 1)], [(0, 0), (2, 40), (3, 41)], [(0, 0), (3, 101)]]
+    log = histories_of(*users)
+    both = [fit_novel(Three(), log, days=2, moments=n, progress=False) for n in (1, 4)]
+    np.testing.assert_array_equal(both[0].weights, both[1].weights)
+
+
+def test_nobody_has_no_scores(world):
+    features, known, truth = world
+    nobody = truth.histories.rows(0, 0)
+    for ranker in (
+        SimilarUsers(features=features, log=known),
+        fit_novel(features, known, days=12, progress=False),
+    ):
+        assert ranker.novelty(nobody).shape == (0, features.num_interests)
+
+
 def test_judged_against_what_came_and_undefined_where_nothing_did(world):
     features, _, truth = world
     came = (truth.interest_shares > 0) & ~labels_touched(features, truth.histories)
@@ -179,6 +197,10 @@ def test_what_is_out_of_range_is_refused(world):
     features, known, truth = world
     with pytest.raises(ValueError, match="days must be above 0, got 0"):
         fit_novel(features, known, days=0)
+    with pytest.raises(ValueError, match="max_users must be at least 1, got 0"):
+        fit_novel(features, known, days=1, max_users=0)
+    with pytest.raises(ValueError, match="num_trials must be at least 1, got 0"):
+        tune_novel(features, known, truth, num_trials=0)
     with pytest.raises(ValueError, match=r"k must be in 1\.\.8 \(the interests\), got 9"):
         judge_novel({}, truth, features, k=9)
     with pytest.raises(ValueError, match="rankers must name at least one model, got none"):

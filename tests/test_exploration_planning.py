@@ -1,7 +1,9 @@
 """The loop: steps by hand, planners that anyone can replace, a language model behind a stand-in."""
 
 import json
+import socket
 import threading
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import numpy as np
@@ -236,6 +238,24 @@ def test_an_endpoint_without_a_completion_is_one_clear_error(asking, stand_in, a
     with pytest.raises(ConnectionError, match=r"endpoint http://127.+ gave no completion: "):
         planner(histories)
     assert len(stand_in.sent) == 1  # nobody goes where a redirection points
+
+
+def test_an_answer_in_another_protocol_is_the_same_error(asking):
+    planner, histories, _ = asking
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer():
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(65_536)
+                connection.sendall(b"220 ready for mail\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        other = replace(planner, endpoint=f"http://127.0.0.1:{server.getsockname()[1]}/v1")
+        with pytest.raises(ConnectionError, match="gave no completion: BadStatusLine"):
+            other(histories)
+        thread.join()
 
 
 def test_what_is_out_of_range_is_refused(world):

@@ -109,3 +109,11 @@ def test_one_seed_gives_one_audience():
 def test_settings_out_of_range_are_refused(setting, message):
     with pytest.raises(ValueError, match=message):
         World(**setting)
+
+
+def test_nobody_goes_back_in_time():
+    audience = Audience(SMALL, seed=1)
+    now = audience.end
+    for come in (audience.at, lambda moment: audience.choose(lists_of(audience), moment=moment)):
+        with pytest.raises(ValueError, match=f"moment must be at least {now}, got {now - 1}"):
+            come(now - 1)

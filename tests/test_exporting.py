@@ -111,6 +111,20 @@ def test_nobody_and_users_without_events_can_be_scored(exported):
     np.testing.assert_allclose(np.exp(scorer.score(one)).sum(), 1, rtol=1e-4)
 
 
+def test_vectors_of_nobody_are_as_wide_as_those_of_items(exported, tmp_path):
+    predictor, _ = exported
+    folder = export(predictor, tmp_path / "x", histories=HISTORIES.rows(0, 0), platforms=("cpu",))
+    items, users = (pl.read_parquet(folder / f"{name}.parquet") for name in ("items", "users"))
+    assert users.height == 0
+    assert users.schema["vector"] == items.schema["vector"]
+
+
+@pytest.mark.parametrize("platforms", ["cpu", ("gpu",)])
+def test_platforms_that_nobody_has_are_named(exported, tmp_path, platforms):
+    with pytest.raises(ValueError, match="platforms must be one of cpu, cuda, tpu, rocm"):
+        export(exported[0], tmp_path / "x", platforms=platforms)
+
+
 def test_scorer_needs_no_training_code(exported):
     code = f"""
 import sys
@@ -143,9 +157,10 @@ def test_damage_is_named(exported, tmp_path):
     (copy / "arrays.safetensors").write_bytes(content)
     with pytest.raises(ValueError, match="damaged"):
         load_scorer(copy)
-    (copy / "manifest.json").write_text(json.dumps({"kind": "export"}))
-    with pytest.raises(ValueError, match="no export can be read"):
-        load_scorer(copy)
+    for text in (json.dumps({"kind": "export"}), "[" * 200_000):
+        (copy / "manifest.json").write_text(text)
+        with pytest.raises(ValueError, match="no export can be read"):
+            load_scorer(copy)
 
 
 def test_wrong_histories_are_named(exported):
@@ -155,10 +170,21 @@ def test_wrong_histories_are_named(exported):
     with pytest.raises(ValueError, match="moment must be at or after"):
         scorer.score(Log(np.array([0, 0]), *(np.array([]),) * 3, np.array([now - 1])))
     size = len(scorer.items)
-    with pytest.raises(ValueError, match=rf"item must be in 0\.\.{size - 1}, got {size}"):
+    with pytest.raises(ValueError, match=rf"item must be in 0\.\.{size - 1}, got {size}\.\.{size}"):
         scorer.score(Log(np.array([0, 1]), *(np.array([size]),) * 3, np.array([now])))
     with pytest.raises(ValueError, match="offsets must be"):
         scorer.score(Log(np.array([0, 2]), *(np.array([0]),) * 3, np.array([now])))
+    three = Log(np.array([0, 3]), *(np.array([0, 1, 2]),) * 3, np.array([now]))
+    for wrong, message in (
+        ({"offsets": np.array([])}, "offsets must be"),
+        ({"offsets": np.array([-1, 3])}, "offsets must be"),
+        ({"item": np.array([0, -1, 2])}, r"item must be in .* got -1\.\.2"),
+        ({"item": np.array([[0, 1, 2]])}, "item must be a row of finite numbers"),
+        ({"weight": np.array([1, np.nan, 1])}, "weight must be a row of finite numbers"),
+        ({"moment": np.array([now + 2**33])}, "moment must be a row of finite numbers"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            scorer.score(three._replace(**wrong))
     with pytest.raises(ValueError, match="k must be in"):
         scorer.rank(HISTORIES, k=0)
     with pytest.raises(ValueError, match="histories must have moments from"):

@@ -6,7 +6,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from interestkit.features import fit_features
+from interestkit.features import counted, fit_features
 from interestkit.growing import grow_features
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
 from interestkit.simulation import START, simulate
@@ -101,6 +101,56 @@ def test_label_free_items_get_themes_of_titles_or_clusters_of_their_users():
         assert grown.num_items > features.num_items
         assert grown.interests == features.interests
         assert grown.item_interests[features.num_items :].any()
+
+
+def test_an_item_that_only_strangers_had_counts_for_no_cluster():
+    items = items_of(a=[], b=[], s=[], t=[]).with_columns(title=pl.lit(None, pl.String))
+    old = events_of(*[(u, i, d) for d in range(3) for u, i in ("xa", "ya", "zb", "wb")])
+    features = fit_features(old, items, num_themes=2)
+    assert features.interest_source == "behaviour"
+    strange = events_of(*[("who", "s", 10 + d) for d in range(20)])
+    once = grow_features(features, strange, items, past=old)
+    assert once.items["interests"][2].to_list() == []
+    # x has had s, of which nothing is known, more often than anything else
+    past = pl.concat([old, strange])
+    new = events_of(
+        *[("x", "s", 40 + d) for d in range(9)], *[("x", "t", 60 + d) for d in range(5)]
+    )
+    twice = grow_features(once, new, items, past=past)
+    assert twice.items["interests"][3].to_list() == twice.items["interests"][0].to_list() != []
+
+
+def test_a_long_gap_brings_no_more_snapshots_than_there_are(monkeypatch):
+    made = []
+
+    def spy(features, events, edges, *rest):
+        made.append(len(edges))
+        return counted(features, events, edges, *rest)
+
+    monkeypatch.setattr("interestkit.growing.counted", spy)
+    items = items_of(a=["jazz"], b=["jazz"])
+    old = events_of(*[("x", i, minute / 1440) for minute in range(9) for i in "ab"])
+    features = fit_features(old, items)
+    grown = grow_features(features, events_of(("x", "a", 3)), items, past=old)
+    number = len(features.snapshot_seconds)
+    assert max(made) < 2 * number
+    assert len(grown.snapshot_seconds) == number
+    gaps = np.diff(grown.snapshot_seconds)
+    assert gaps.max() < 3 * 3 * 86_400 / number
+
+
+def test_items_with_an_interest_go_by_frequency_after_growing_too():
+    items = items_of(a=["jazz"], b=["jazz"])
+    features = fit_features(events_of(*[("x", "a", d) for d in range(6)]), items)
+    grown = grow_features(features, events_of(*[("x", "b", 9 + d) for d in range(8)]), items)
+    assert grown.items["item"].to_list() == ["a", "b"]
+    assert grown.items_with("jazz")["item"].to_list() == ["b", "a"]
+
+
+def test_until_has_a_time_zone():
+    end = (NEW["time"].max() + timedelta(days=2)).replace(tzinfo=None)
+    with pytest.raises(ValueError, match="until must have a time zone, got 2024-"):
+        grow_features(FEATURES, NEW, LOG.items, past=OLD, until=end)
 
 
 def test_snapshots_stay_as_many_and_end_at_until():

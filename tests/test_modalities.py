@@ -102,11 +102,18 @@ def test_whole_numbers_are_vectors_too_and_the_file_names_the_modality(tmp_path)
 
 def test_tensors_of_others_are_an_error(tmp_path):
     path = tmp_path / "own.safetensors"
-    safetensors.numpy.save_file({"x": np.zeros((1, 2), np.float32)}, path)
-    says = {"encoder": "theirs", "dimension": 2, "sha256": sha256_of(path)}
-    (tmp_path / "own.manifest.json").write_text(json.dumps(says))
-    with pytest.raises(ValueError, match="must hold a tensor 'vectors' and a JSON list 'items'"):
-        read_vectors(path)
+    vectors = np.zeros((1, 2), np.float32)
+    for tensors, items in (
+        ({"x": vectors}, None),
+        ({"vectors": vectors}, {"items": "[" * 200_000}),
+    ):
+        safetensors.numpy.save_file(tensors, path, items)
+        says = {"encoder": "theirs", "dimension": 2, "sha256": sha256_of(path)}
+        (tmp_path / "own.manifest.json").write_text(json.dumps(says))
+        with pytest.raises(
+            ValueError, match="must hold a tensor 'vectors' and a JSON list 'items'"
+        ):
+            read_vectors(path)
 
 
 def test_files_that_are_none_are_named(tmp_path):

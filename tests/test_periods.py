@@ -73,7 +73,7 @@ def test_means_and_differences_are_those_of_hand():
         (CUTS[1], NEVER, "a", 0.4, True, "x"),
         (CUTS[1], NEVER, "b", 0.2, False, "y"),
         (CUTS[1], UPDATED, "a", 0.5, True, "x"),
-        (CUTS[1], UPDATED, "b", 0.8, False, "y"),
+        (CUTS[1], UPDATED, "b", 0.8, False, "new"),  # which the other model does not know
     ]
     names = ["period", "model", "user", "value", "is_absent", "interest"]
     scores = pl.DataFrame(rows, schema=names, orient="row").with_columns(target=pl.lit("items"))
@@ -82,9 +82,11 @@ def test_means_and_differences_are_those_of_hand():
     table = hand.forgetting()
     assert table.select("group", pl.col("gain").round(6), "users").rows() == [
         ("absent users", 0.1, 1),
+        ("new", 0.6, 1),
         ("x", 0.1, 1),
-        ("y", 0.6, 1),
     ]
+    with pytest.raises(ValueError, match="target must be one of items, new items, interests"):
+        hand.forgetting("item")
     means = dict(hand.summary().select("model", "value").rows())
     # user a: (0 + 0.4) / 2 and (0 + 0.5) / 2, then the mean with b
     assert means == {NEVER: pytest.approx(0.2), UPDATED: pytest.approx((0.25 + 0.8) / 2)}
@@ -94,4 +96,10 @@ def test_means_and_differences_are_those_of_hand():
 @pytest.mark.parametrize("cuts", [CUTS[:1], CUTS[::-1]])
 def test_cuts_must_rise(cuts):
     with pytest.raises(ValueError, match="cuts must be two times or more, rising"):
+        prequential(LOG.events, LOG.items, cuts, train=None)
+
+
+def test_cuts_have_a_time_zone():
+    cuts = [cut.replace(tzinfo=None) for cut in CUTS]
+    with pytest.raises(ValueError, match="cuts must have a time zone, got 2024-"):
         prequential(LOG.events, LOG.items, cuts, train=None)

@@ -10,6 +10,7 @@ import pytest
 from flax import nnx
 
 from interestkit import updating
+from interestkit.colditems import with_new_items
 from interestkit.enlarging import _room, grown_weights
 from interestkit.examples import TrainingConfig, item_content
 from interestkit.features import fit_features
@@ -189,6 +190,18 @@ def test_weights_go_as_far_as_the_root_of_the_share_of_new_events(before):
     np.testing.assert_allclose(moved.pop("item_bias"), of_items, rtol=1e-4, atol=1e-6)
     for name in set(moved) - {"item_vectors", "repeat_item_bias"}:
         np.testing.assert_allclose(moved[name], of_all, rtol=1e-4, atol=1e-6)
+
+
+def test_items_that_nobody_has_touched_yet_keep_their_weights(before):
+    wide = with_new_items(before, OPERA)
+    found = updated(wide).predictor
+    place = before.features.num_items
+    assert found.features.items["events"][place] == 0
+    kept, start = (np.asarray(each.model.item_bias[...])[place] for each in (found, wide))
+    assert kept == start
+    codes, scores = found.rank(found.features.histories(LOG.events), k=5)
+    assert (codes >= 0).all()
+    assert np.isfinite(scores).all()
 
 
 def test_linear_part_grows_by_zeros(before):

@@ -1,6 +1,7 @@
 from dataclasses import replace
 
 import numpy as np
+import polars as pl
 import pytest
 from widget_pages import tags_in, with_hostile_titles
 
@@ -32,6 +33,15 @@ def test_frequent_items_and_users_are_points_with_their_main_interests(study, wi
         own = study.test.histories.rows(number, number + 1).item
         best = study.features.item_interests[own].sum(axis=0).argmax()
         assert interest == study.features.interests[best]
+
+
+def test_items_of_features_that_have_grown_go_by_frequency_too(study):
+    features = study.features
+    other = features.items.with_columns(events=pl.int_range(1, 1 + pl.len(), dtype=pl.Int32))
+    grown = replace(study.predictor, features=replace(features, items=other))
+    points = ik.interest_map(grown, num_items=12).points
+    expected = other.filter("is_candidate")["events"].to_list()[:-13:-1]
+    assert points["events"].to_list() == expected
 
 
 def test_users_without_events_are_no_points(study):

@@ -69,7 +69,7 @@ class Ensemble:
         seed: Seed of the draws.
 
     Raises:
-        ValueError: If there is no member or no such choice.
+        ValueError: If there is no member or no such choice, or `seed` is negative.
 
     Source:
         Chapelle and Li (2011), NeurIPS (Thompson sampling); Osband and Van Roy (2015),
@@ -86,6 +86,7 @@ class Ensemble:
         if not self.members:
             raise ValueError("members must be at least one ranker, got none")
         check_one_of(CHOICES, choose=self.choose)
+        check_at_least(0, seed=self.seed)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
@@ -148,7 +149,7 @@ class RandomPlaces:
         seed: Seed of the draws, which are new at each moment of prediction.
 
     Raises:
-        ValueError: If `share` is outside [0, 1].
+        ValueError: If `share` is outside [0, 1], or `seed` is negative.
     """
 
     ranker: Ranker
@@ -158,6 +159,7 @@ class RandomPlaces:
 
     def __post_init__(self) -> None:
         check_within("[0, 1]", share=self.share)
+        check_at_least(0, seed=self.seed)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
@@ -220,7 +222,8 @@ def off_policy_value(
         Value, interval (delta method) and effective rows; NaN where no row agrees.
 
     Raises:
-        ValueError: If a propensity is unknown (NaN) or outside (0, 1]: then the log cannot say.
+        ValueError: If a propensity is unknown (NaN) or outside (0, 1]: then the log cannot say. If
+            there are not as many of one as of the others.
 
     Example:
         >>> rewards, agrees = np.array([1.0, 0.0, 1.0]), np.array([True, True, False])
@@ -232,6 +235,9 @@ def off_policy_value(
         Swaminathan and Joachims (2015), NeurIPS; Owen (2013), Monte Carlo theory, ch. 9.
     """
     rewards, propensities = np.asarray(rewards, float), np.asarray(propensities, float)
+    if not len(rewards) == len(propensities) == len(agrees):
+        sizes = f"{len(rewards)} rewards, {len(propensities)} propensities, {len(agrees)} agrees"
+        raise ValueError(f"rewards, propensities and agrees must be one per row, got {sizes}")
     if not ((propensities > 0) & (propensities <= 1)).all():
         wrong = propensities[~((propensities > 0) & (propensities <= 1))][0]
         raise ValueError(f"propensities must be in (0, 1], got {wrong}: such a log cannot say")
@@ -248,4 +254,5 @@ def off_policy_value(
 def draws(histories: Histories, seed: int):
     """A generator for each user, which depends on seed, name and moment of prediction alone."""
     for user, moment in zip(histories.users, histories.moment, strict=True):
-        yield np.random.default_rng([seed, crc32(str(user).encode()), int(moment)])
+        before_origin_too = int(moment) % 2**32
+        yield np.random.default_rng([seed, crc32(str(user).encode()), before_origin_too])

@@ -88,7 +88,8 @@ class InterestTree:
         table = items.drop(INTERESTS, strict=False).join(
             own, on=ITEM, how="left", maintain_order="left"
         )
-        return table.with_columns(pl.col(INTERESTS).fill_null([])).select(items.columns)
+        table = table.with_columns(pl.col(INTERESTS).fill_null([]))
+        return table.select(*dict.fromkeys([*items.columns, INTERESTS]))
 
     def table(self, granularity: int | None = None) -> pl.DataFrame:
         """The part of the tree above so many clusters.
@@ -167,7 +168,7 @@ def cluster_interests(
         histories: Histories of training users, in the codes of `features`.
         granularity: Number of interests, at least 1; the tree can be cut at others too.
         content_weight: What content counts beside behaviour, in [0, 1].
-        dim: Directions that are kept of behaviour.
+        dim: Directions that are kept of behaviour, at least 1.
         resamples: Times that two random halves of the users are clustered apart from each
             other, and compared; 0 leaves stability out.
         seed: Seed of the halves.
@@ -192,7 +193,7 @@ def cluster_interests(
         Arabie (1985), doi:10.1007/BF01908075.
     """
     histories.check_coded_by(features.fingerprint)
-    check_at_least(1, granularity=granularity)
+    check_at_least(1, granularity=granularity, dim=dim)
     check_within("[0, 1]", content_weight=content_weight)
     check_at_least(0, resamples=resamples)
     given = {"weight": content_weight, "dim": dim}
@@ -271,6 +272,8 @@ def _grow(features: Features, histories: Histories, *, weight: float, dim: int):
 
     vectors = _vectors(features, histories, weight, dim)
     known = np.flatnonzero(features.is_candidate & (np.abs(vectors).sum(axis=1) > 0))
+    events = features.items["events"].to_numpy()[known]
+    known = known[np.argsort(-events, kind="stable")]
     leaf = np.full(features.num_items, -1)
     leaf[known] = np.arange(len(known))
     points = vectors[known[:_MOST_LEAVES]]
@@ -292,7 +295,7 @@ def _vectors(features: Features, histories: Histories, weight: float, dim: int):
     per_user = np.bincount(touched.indices, minlength=len(histories))
     idf = np.log(features.num_items / np.maximum(per_user, 1))
     behaviour = unit_rows(touched @ diags(np.maximum(idf, 0)))
-    behaviour = unit_rows(reduce_rows(behaviour, min(dim, min(shape) - 1)))
+    behaviour = unit_rows(reduce_rows(behaviour, min(dim, max(min(shape) - 1, 1))))
     parts = [np.sqrt(1 - weight) * behaviour, np.sqrt(weight) * features.content]
     return np.concatenate(parts, axis=1)
 

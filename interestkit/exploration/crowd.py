@@ -162,7 +162,7 @@ def nearest(
         neighbours: Users of the crowd that keep their weight.
         power: Of the similarity.
     """
-    for first in range(0, profiles.shape[0], _BLOCK):
+    for first in range(0, max(profiles.shape[0], 1), _BLOCK):  # one block for nobody
         rows = slice(first, first + _BLOCK)
         alike = profiles[rows] @ crowd.T
         alike = np.maximum(alike if isinstance(alike, np.ndarray) else alike.toarray(), 0)

@@ -12,6 +12,7 @@ from interestkit.exploration.crowd import labels_touched
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_at_least
 from interestkit.progress import progress_bar
 
 TARGET = "novel interests"
@@ -43,10 +44,12 @@ def tune_novel(
         Name of the baseline -> its settings.
 
     Raises:
-        ValueError: If `validation` is the test part.
+        ValueError: If `validation` is the test part, or `num_trials` is below 1.
     """
     if validation.part == "test":
         raise ValueError("validation must be the validation part: no setting sees test users")
+    if num_trials is not None:
+        check_at_least(1, num_trials=num_trials)
     best = {}
     for name, (kind, grid) in BASELINES.items():
         tried = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]

@@ -3,6 +3,7 @@
 import json
 import urllib.request
 from dataclasses import dataclass
+from http.client import HTTPException
 
 import polars as pl
 
@@ -13,6 +14,7 @@ from interestkit.markup import words
 
 _LONGEST = 60  # letters of a name that are sent
 _MOST_BYTES = 65_536  # of an answer
+_NO_ANSWER = (OSError, HTTPException, ValueError, LookupError, TypeError, RecursionError)
 
 
 class _Stays(urllib.request.HTTPRedirectHandler):
@@ -95,7 +97,7 @@ class LanguagePlanner:
             with _OPENER.open(request, timeout=self.timeout_seconds) as answer:
                 given = json.loads(answer.read(_MOST_BYTES))
             return str(given["choices"][0]["message"]["content"])
-        except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        except _NO_ANSWER as error:
             said = f"{type(error).__name__}: {error}"
             raise ConnectionError(f"endpoint {address} gave no completion: {said}") from None
 

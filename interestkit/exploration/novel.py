@@ -149,7 +149,7 @@ def fit_novel(
         moments: Earlier moments to learn from, at least 1; those before the middle of the log
             are left out.
         penalty: Weight of the squared weights, at least 0.
-        max_users: Users to learn from at each moment, evenly taken.
+        max_users: Users to learn from at each moment, evenly taken; at least 1.
         progress: Show a progress bar.
 
     Raises:
@@ -169,16 +169,16 @@ def fit_novel(
     """
     log.check_coded_by(features.fingerprint)
     check_above_0(days=days)
-    check_at_least(1, moments=moments)
+    check_at_least(1, moments=moments, max_users=max_users)
     check_at_least(0, penalty=penalty)
     end = int(log.seconds.max(initial=0)) + 1
     begins = [int(end - (1 + n / 2) * days * SECONDS_PER_DAY) for n in range(moments)]
     kept = [begin for begin in begins if begin > end / 2] or begins[:1]
     bar = progress_bar(kept, label="novel interests", unit="moment", enabled=progress)
     parts = [_examples(features, log, begin, days, max_users) for begin in bar]
-    given, is_open, came = (np.concatenate(part) for part in zip(*parts, strict=True))
-    if not len(given):
+    if not any(parts):
         raise ValueError(f"log must hold users who touch new interests in {days} days, got none")
+    given, is_open, came = (np.concatenate(part) for part in zip(*filter(None, parts), strict=True))
     centre, scale = given[is_open].mean(axis=0), given[is_open].std(axis=0) + 1e-6
     arrays = map(jnp.asarray, (_standard(given, centre, scale), is_open, came))
     weights = _fitted(*arrays, penalty=penalty)
@@ -188,7 +188,7 @@ def fit_novel(
 
 
 def _examples(features: Features, log: Histories, begin: int, days: float, max_users: int):
-    """Signals at a moment, what was untouched then, and what of that came."""
+    """Signals at a moment, what was untouched then, and what of that came; nothing if none did."""
     known = cut(log, begin)
     end = begin + days * SECONDS_PER_DAY
     came = labels_touched(features, log.only((log.seconds >= begin) & (log.seconds < end)))
@@ -197,7 +197,7 @@ def _examples(features: Features, log: Histories, begin: int, days: float, max_u
     has = np.flatnonzero((known.lengths > 0) & came.any(axis=1))
     has = has[evenly(len(has), max_users)]
     if not len(has):
-        return tuple(part[:0] for part in (np.zeros((1, features.num_interests, 1)), came, came))
+        return ()
     crowd = Crowd(features=features, log=known)
     users = known.only(np.isin(known.user, has))
     given = signals(crowd, users, np.arange(len(log)), days)

@@ -105,7 +105,12 @@ class Audience:
         return int(self.log.seconds.max()) + 1
 
     def at(self, moment: int) -> Histories:
-        """What is known of all users at a moment, in seconds, at or after `end`."""
+        """What is known of all users at a moment, in seconds, at or after `end`.
+
+        Raises:
+            ValueError: If the moment is before `end`.
+        """
+        check_at_least(self.end, moment=moment)
         return replace(self.log, moment=np.full(len(self.log), moment, np.int32))
 
     def utility(
@@ -131,8 +136,12 @@ class Audience:
 
         Args:
             shown: The list of each user; -1 where it is empty.
-            moment: When they come, in seconds; a visit takes one.
+            moment: When they come, in seconds, at or after `end`; a visit takes one.
+
+        Raises:
+            ValueError: If the moment is before `end`.
         """
+        check_at_least(self.end, moment=moment)
         users, visits = len(shown), self.world.visits
         bounds = np.cumsum(self.weights, axis=1)[:, None]
         drawn = self._rng.random((users, visits, 1)) * bounds[:, :, -1:]

@@ -184,7 +184,8 @@ def interest_map(
         (70, '2 of 70 points are chosen.')
     """
     features = predictor.features
-    items = np.flatnonzero(features.is_candidate)[:num_items]  # codes go by frequency
+    items = np.argsort(-features.items["events"].to_numpy(), kind="stable")
+    items = items[features.is_candidate[items]][:num_items]
     vectors, labels = item_vectors(predictor), features.item_interests
     frequent = features.items[items]
     parts = [_points("item", titles_of(frequent), frequent["events"])]

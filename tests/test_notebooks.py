@@ -28,7 +28,7 @@ SMALL = {
     "NUM_USERS": 20,
     "NUM_PERIODS": 2,
     "UPDATE_EXAMPLES": 512,
-    "SWAPS": 99,
+    "SWAPS": 199,
     "LOOP_USERS": 40,
     "ROUNDS": 4,
     "LOOP_SEEDS": 2,

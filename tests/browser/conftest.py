@@ -45,7 +45,7 @@ SMALL = {  # the least of everything; a notebook takes those that it has
     **{"USERS_PER_EPOCH": 60, "USERS_PER_STEP": 20, "OTHER_EPSILONS": [2.0]},
     **{"GRANULARITY": 4, "NUM_PEOPLE": 2, "LOOP_USERS": 40, "ROUNDS": 3, "LOOP_SEEDS": 2},
     **{"NUM_SHADOWS": 8, "ATTACKED_USERS": 40},
-    **{"NUM_PERIODS": 2, "UPDATE_EXAMPLES": 256, "SWAPS": 99},
+    **{"NUM_PERIODS": 2, "UPDATE_EXAMPLES": 256, "SWAPS": 199},
 }
 
 

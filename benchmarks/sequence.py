@@ -1,6 +1,6 @@
 """The MLP and the Transformer on the last item of each user, everything else alike.
 
-    python benchmarks/sequence.py --only lastfm ml-100k beauty --seeds 2 --table docs/sequence.md
+    python benchmarks/sequence.py --only lastfm ml-100k --seeds 3 --table sequence.md
     python benchmarks/sequence.py --only lastfm --models transformer --choose --set layer_dim=32
 
 The second line looks at the validation part alone: settings are chosen so. Without `--choose` the
@@ -110,7 +110,8 @@ def table(rows: list[dict]) -> str:
         own = [row for row in rows if row["protocol"] == protocol]
         names = list(own[0]["users"])
         users, seeds = len(own[0]["users"]["HR@10"]), len({row["seed"] for row in own})
-        lines += [f"**{protocol}** ({users:,} users of the {own[0]['part']} part, {seeds} seeds)"]
+        told = f"{seeds} seed{'s' if seeds > 1 else ''}"
+        lines += [f"**{protocol}** ({users:,} users of the {own[0]['part']} part, {told})"]
         lines += ["", "| model | " + " | ".join([*names, "CPU-minutes of a fit"]) + " |"]
         lines.append("|---" * (len(names) + 2) + "|")
         for model in dict.fromkeys(row["model"] for row in own):
@@ -148,13 +149,21 @@ def verdicts(rows: list[dict]) -> list[str]:
     return found
 
 
-HEAD = """# Does the order of events help?
+HEAD = r"""# Does the order of events help?
 
-Made by `python benchmarks/sequence.py --table docs/sequence.md`: the last item of each user, ranked
-among all items new to them. ± is the standard deviation between seeds, [ ] the 95 % interval
-over users. Settings were chosen on validation parts; a fit looks at the test part once.
-interests@10 counts the interests among the ten best items, had@10 is the share of a user's own
-interests that are among them.
+The last item of each user, ranked among all items new to them. ± is the standard deviation between
+seeds, [ ] the 95 % interval over users. Settings were chosen on validation parts. interests@10
+counts the interests among the ten best items, had@10 is the share of a user's own interests that
+are among them. Made by
+
+    python benchmarks/sequence.py --only lastfm --seeds 3 --models mlp --out lastfm_mlp.json
+    python benchmarks/sequence.py --only lastfm --seeds 3 --models transformer \
+        --set num_sampled=2048 sequence_weight=0.1 --out lastfm.json
+    python benchmarks/sequence.py --only ml-100k --seeds 3 --models mlp transformer \
+        --set epochs=2 --out ml-100k.json
+    python benchmarks/sequence.py --only beauty --seeds 1 --models mlp transformer --out beauty.json
+    python benchmarks/sequence.py --again --more lastfm_mlp.json lastfm.json ml-100k.json \
+        --out beauty.json --table docs/sequence.md
 
 """
 

@@ -226,8 +226,11 @@ def _read_text(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Se
 
 
 def _raise_at(series: pl.Series, row: int, *, allowed: str, source: str) -> NoReturn:
-    value = series[row]
-    value = value.to_list() if isinstance(value, pl.Series) else value
+    one = series.slice(row, 1)
+    try:
+        (value,) = one.to_list()
+    except (OverflowError, ValueError, pl.exceptions.PanicException):  # no such time in Python
+        (value,) = one.to_physical().to_list()
     value = value if len(repr(value)) <= _SHOWN else str(value)[:_SHOWN] + "..."
     place = {"source": source, "row": row + 1, "column": series.name}
     schema.raise_bad_value(**place, value=value, allowed=allowed)

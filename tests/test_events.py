@@ -416,3 +416,17 @@ def test_kinds_read_under_another_name_are_said_in_the_note(tmp_path):
     path.write_text("user,item,time,kind\na,x,1,VIEW\na,y,2,BOOKMARK\nb,y,3,COMMENT CREATED\n")
     note = read_log(path).note
     assert note == "read from log.csv; BOOKMARK read as like; COMMENT CREATED read as share"
+
+
+@pytest.mark.parametrize(
+    "dtype",
+    [pl.Duration("ms"), pl.Datetime("ms"), pl.List(pl.Duration("ms")), pl.List(pl.Datetime)],
+)
+def test_a_span_or_time_that_python_does_not_know_is_named_as_a_number(tmp_path, dtype):
+    number = [[2**62]] if isinstance(dtype, pl.List) else [2**62]
+    plain = pl.List(pl.Int64) if isinstance(dtype, pl.List) else pl.Int64
+    users = pl.Series("user", number, dtype=plain).cast(dtype)
+    path = tmp_path / "log.parquet"
+    pl.DataFrame({"user": users, "item": ["x"], "time": [1717180200]}).write_parquet(path)
+    with pytest.raises(ValueError, match=rf"row 1, column 'user'.*{2**62}"):
+        read_log(path)

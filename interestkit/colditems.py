@@ -110,9 +110,6 @@ def without(features: Features, name: str) -> Features:
 
 
 def _bias_of_rare(predictor: Predictor) -> Float[np.ndarray, ""]:
-    features = predictor.features
-    events = features.items["events"].to_numpy()
-    rarest = np.argsort(-events, kind="stable")  # items that came later stand behind all others
-    rarest = rarest[features.is_candidate[rarest] & (events[rarest] > 0)]
-    bias = np.asarray(predictor.model.item_bias[...])[rarest]
+    codes, events = predictor.features.by_frequency, predictor.features.items["events"].to_numpy()
+    bias = np.asarray(predictor.model.item_bias[...])[codes[events[codes] > 0]]
     return bias[-max(round(_RARE * len(bias)), 1) :].mean()

@@ -4,7 +4,7 @@ import hashlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -35,6 +35,7 @@ from interestkit.schema import (
     check_has_zone,
     check_kinds,
     did_you_mean,
+    end_after,
 )
 from interestkit.storage import load_folder, save_folder
 
@@ -98,6 +99,12 @@ class Features:
     def is_candidate(self) -> Bool[np.ndarray, " items"]:
         """True for items that may be recommended."""
         return self.items["is_candidate"].to_numpy()
+
+    @property
+    def by_frequency(self) -> Int[np.ndarray, " candidates"]:
+        """Codes of the candidates, the most frequent first; of equals the lower code."""
+        codes = np.argsort(-self.items["events"].to_numpy(), kind="stable")
+        return codes[self.is_candidate[codes]]
 
     def items_with(self, interest: str) -> pl.DataFrame:
         """Rows of `items` that carry an interest, the most frequent item first.
@@ -210,8 +217,7 @@ class Features:
             meta[name] = tuple(meta[name])
         for name in ("origin", "fitted_until"):
             meta[name] = datetime.fromisoformat(meta[name])
-            if meta[name].tzinfo is None:
-                raise ValueError(f"{name} must have a time zone, got {meta[name]}")
+            check_has_zone(**{name: meta[name]})
         items, num_snapshots = tables["items"], len(arrays["snapshot_seconds"])
         check_columns(items, _CATALOGUE, what="items")
         num_items, scales = len(items), time_scales(meta["scales_days"], 1.0)
@@ -344,15 +350,6 @@ def as_events(events: pl.DataFrame | Iterable[Mapping[str, object]]) -> pl.DataF
         table = table.cast(wanted)  # a time without a zone is UTC
     check_columns(table, wanted, what="events")
     return table.select(*wanted)
-
-
-def end_after(last: datetime, until: datetime | None) -> datetime:
-    """`until`, or the second after the last event; ValueError if it is not after that."""
-    until = until or last + timedelta(seconds=1)
-    check_has_zone(until=until)
-    if until <= last:
-        raise ValueError(f"until must be after the last event, at {last}, got {until}")
-    return until
 
 
 def catalogue_of(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int) -> pl.DataFrame:

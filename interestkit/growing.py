@@ -9,7 +9,7 @@ import polars as pl
 from jaxtyping import Int
 
 from interestkit.content import fold_in, label_shares, words_of
-from interestkit.features import Features, as_events, catalogue_of, counted, end_after
+from interestkit.features import Features, as_events, catalogue_of, counted
 from interestkit.modalities import Modality, larger
 from interestkit.schema import (
     INTERESTS,
@@ -21,6 +21,7 @@ from interestkit.schema import (
     USER,
     check_columns,
     check_kinds,
+    end_after,
 )
 
 

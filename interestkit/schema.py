@@ -1,7 +1,7 @@
 """Column names, event kinds and the table checks that name file, row, column and value."""
 
 from collections.abc import Iterable, Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 from difflib import get_close_matches
 from typing import NoReturn
 
@@ -97,6 +97,15 @@ def check_has_zone(**times: datetime) -> None:
     for name, time in times.items():
         if time.tzinfo is None:
             raise ValueError(f"{name} must have a time zone, got {time}")
+
+
+def end_after(last: datetime, until: datetime | None) -> datetime:
+    """`until`, or the second after the last event; ValueError if it is not after that."""
+    until = until or last + timedelta(seconds=1)
+    check_has_zone(until=until)
+    if until <= last:
+        raise ValueError(f"until must be after the last event, at {last}, got {until}")
+    return until
 
 
 def plain_name(name: str) -> str:

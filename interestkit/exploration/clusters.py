@@ -271,9 +271,8 @@ def _grow(features: Features, histories: Histories, *, weight: float, dim: int):
     from scipy.cluster.hierarchy import linkage
 
     vectors = _vectors(features, histories, weight, dim)
-    known = np.flatnonzero(features.is_candidate & (np.abs(vectors).sum(axis=1) > 0))
-    events = features.items["events"].to_numpy()[known]
-    known = known[np.argsort(-events, kind="stable")]
+    known = features.by_frequency
+    known = known[np.abs(vectors[known]).sum(axis=1) > 0]
     leaf = np.full(features.num_items, -1)
     leaf[known] = np.arange(len(known))
     points = vectors[known[:_MOST_LEAVES]]

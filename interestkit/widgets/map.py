@@ -184,8 +184,7 @@ def interest_map(
         (70, '2 of 70 points are chosen.')
     """
     features = predictor.features
-    items = np.argsort(-features.items["events"].to_numpy(), kind="stable")
-    items = items[features.is_candidate[items]][:num_items]
+    items = features.by_frequency[:num_items]
     vectors, labels = item_vectors(predictor), features.item_interests
     frequent = features.items[items]
     parts = [_points("item", titles_of(frequent), frequent["events"])]

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
@@ -202,19 +203,19 @@ class Notebook:
 
     def save(self) -> None:
         """Save the notebook with its outputs."""
-        self.page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+        self._settled("() => window.jupyterapp.commands.execute('docmanager:save')")
 
     def ask(self, code: str) -> str:
         """What the kernel prints when it runs the code, beside the cells."""
-        return self.page.evaluate(_ASK, code)
+        return self._settled(_ASK, code)
 
     def end_kernel(self) -> None:
         """End the kernel; the page stays as it is."""
-        self.page.evaluate(f"{_PANEL}.sessionContext.shutdown()")
+        self._settled(f"() => {_PANEL}.sessionContext.shutdown()")
 
     def screenshot(self, path: Path, *, theme: str = "JupyterLab Light", width: int = 1280) -> Path:
         """A picture of the whole notebook, however long, in a theme."""
-        self.page.evaluate(
+        self._settled(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
         self.page.set_viewport_size({"width": width, "height": 900})
@@ -225,6 +226,12 @@ class Notebook:
         self.page.evaluate(_HEIGHT)
         self.page.screenshot(path=path)
         return path
+
+    def _settled(self, script: str, argument: object = None, seconds: float = 60) -> Any:
+        """What a promise of the page comes to; `evaluate` would wait for it without an end."""
+        script = f"async argument => [await ({script})(argument)]"  # holds, whatever is in it
+        found = self.page.wait_for_function(script, arg=argument, timeout=1e3 * seconds)
+        return found.json_value()[0]
 
     def _state(self) -> dict:
         return self.page.evaluate(_STATE)

@@ -16,7 +16,7 @@ run: environment ## Run the numbered notebooks, one after the other
 	@$(BIN)/interestkit run $(ARGS)
 
 test: environment ## Run all tests, doctests and notebooks included
-	@$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest -n 2 --dist loadfile --max-worker-restart 0 $(ARGS)
 
 lab: environment ## Open the notebooks in JupyterLab
 	@$(BIN)/interestkit lab $(ARGS)

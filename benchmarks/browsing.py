@@ -17,13 +17,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 CHROMIUM = shutil.which("chromium")
 _QUIET = (
@@ -210,8 +211,9 @@ class Notebook:
         return self._settled(_ASK, code)
 
     def end_kernel(self) -> None:
-        """End the kernel; the page stays as it is."""
-        self._settled(f"() => {_PANEL}.sessionContext.shutdown()")
+        """End the kernel; the page stays as it is. One that is not heard of ends with the lab."""
+        with suppress(PlaywrightTimeout):
+            self._settled(f"() => {_PANEL}.sessionContext.shutdown()", seconds=30)
 
     def screenshot(self, path: Path, *, theme: str = "JupyterLab Light", width: int = 1280) -> Path:
         """A picture of the whole notebook, however long, in a theme."""

@@ -154,7 +154,8 @@ def write_vectors(modality: Modality, path: str | Path) -> Path:
             the items as a JSON list in its metadata); what is there is replaced.
 
     Raises:
-        ValueError: If the path ends otherwise.
+        ValueError: If the path ends otherwise, or the manifest there is that of NAME with the other
+            ending.
 
     Example:
         >>> import tempfile
@@ -165,6 +166,9 @@ def write_vectors(modality: Modality, path: str | Path) -> Path:
         Modality('image', 1 items, 3 dimensions by 'by hand')
     """
     path = _checked_path(path)
+    (other,) = (path.with_suffix(ending) for ending in _FORMATS if ending != path.suffix)
+    if other.exists() and _manifest_of(path).exists():
+        raise ValueError(f"{path}: shares its manifest with {other.name}, got both of one name")
     if path.suffix == ".parquet":
         table = pl.DataFrame({ITEM: modality.items, VECTOR: modality.vectors})
         write_atomically(path, table.write_parquet)

@@ -44,6 +44,15 @@ def test_what_is_written_is_read_back(tmp_path, ending):
     assert read_vectors(path, name="poster").name == "poster"
 
 
+def test_two_files_of_one_name_do_not_take_each_others_manifest(tmp_path):
+    path = write_vectors(modality(), tmp_path / "v.parquet")
+    with pytest.raises(ValueError, match=r"v\.safetensors: shares its manifest with v\.parquet"):
+        write_vectors(modality(), tmp_path / "v.safetensors")
+    write_vectors(modality(), path)  # again is no other name
+    assert read_vectors(path).items.to_list() == ["b", "a"]
+    assert not (tmp_path / "v.safetensors").exists()
+
+
 @pytest.mark.parametrize("ending", [".parquet", ".safetensors"])
 def test_a_changed_file_is_an_error_that_names_it(tmp_path, ending):
     path = write_vectors(modality(), tmp_path / f"v{ending}")

@@ -106,3 +106,18 @@ def test_the_card_says_what_it_promises(card):
 def test_wrong_numbers_are_named(changed, message):
     with pytest.raises(ValueError, match=message):
         make_card(**NUMBERS | {"epsilon": 1.0} | changed)
+
+
+@pytest.mark.parametrize(("users", "in_step"), [(20, 10), (10, 5), (100, 99), (100, 100), (2, 1)])
+def test_few_users_are_promised_what_was_asked_for(users, in_step):
+    card = make_card(num_users=users, users_per_step=in_step, steps=10, clip_norm=1.0, epsilon=8.0)
+    assert 7.8 < card.epsilon <= 8.0
+    assert card.room > users, "of the users and one more none is ever left out"
+    assert card.overflow_delta == 0
+
+
+def test_a_promise_that_no_noise_keeps_is_refused():
+    with pytest.raises(ValueError, match="epsilon must be at most 100 or infinite, got 1000"):
+        make_card(**NUMBERS, epsilon=1000.0)
+    with pytest.raises(ValueError, match=r"no noise was found that just keeps .* delta 1e-320"):
+        make_card(**NUMBERS | {"steps": 10}, epsilon=3.0, delta=1e-320)

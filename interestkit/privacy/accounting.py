@@ -21,6 +21,7 @@ OVERFLOW_SHARE = 0.01  # of delta, kept for steps that draw more users than ther
 _INTERVAL = 1e-3  # losses are rounded up to it; a tenth of it gives the same three digits
 _ORDERS = (*range(2, 64), 80, 128, 256, 512)
 _ROOMS = 32
+_LARGEST = 100  # epsilon of which e^epsilon is still a number
 _GRID = 2**16  # rates are whole multiples of 1 / _GRID, so that random numbers have them exactly
 
 
@@ -121,15 +122,15 @@ def make_card(
         users_per_step: Expected number of users in a step, at most `num_users`.
         steps: Steps of training, at least 1.
         clip_norm: Clip norm, above 0.
-        epsilon: What is promised, above 0, everything in `released` included; infinite for no
-            noise at all.
+        epsilon: What is promised, above 0 and at most 100, everything in `released` included;
+            infinite for no noise at all.
         delta: Below 1 / users; None takes users^-1.1.
         released: What was computed with noise from the same users.
         not_covered: Goes to the card.
 
     Raises:
-        ValueError: If a number is outside its limits, or what was released gives more away than
-            `epsilon`.
+        ValueError: If a number is outside its limits, what was released gives more away than
+            `epsilon`, or no noise is found for the promise.
 
     Example:
         >>> card = make_card(
@@ -147,7 +148,8 @@ def make_card(
     rate = math.ceil(users_per_step / num_users * _GRID) / _GRID
     spare = OVERFLOW_SHARE * delta / (1 + math.exp(8 if math.isinf(epsilon) else epsilon))
     enough = int(binom.isf(spare / steps, num_users + 1, rate)) + 1
-    room = min(-(-enough // _ROOMS) * _ROOMS, num_users)  # few sizes, so few programs
+    # few sizes, so few programs; a place for each user and one more is always enough
+    room = min(-(-enough // _ROOMS) * _ROOMS, num_users + 1)
     card = PrivacyCard(
         num_users=num_users,
         rate=rate,
@@ -237,7 +239,11 @@ def _noise_for(card: PrivacyCard, epsilon: float) -> float:
     with contextlib.suppress(ValueError, NoBracketIntervalFoundError):  # the quick way
         enough = search("rdp", dp_accounting.LowerEndpointAndGuess(0.3, 1.0))
         return search("pld", dp_accounting.ExplicitBracketInterval(enough / 2, enough))
-    return search("pld", dp_accounting.LowerEndpointAndGuess(0.1, 1.0))
+    try:
+        return search("pld", dp_accounting.LowerEndpointAndGuess(0.1, 1.0))
+    except NoBracketIntervalFoundError as error:
+        came = f"epsilon {epsilon} and delta {card.delta}"
+        raise ValueError(f"no noise was found that just keeps what is promised: {came}") from error
 
 
 def _check(num_users, users_per_step, steps, clip_norm, epsilon, delta) -> None:
@@ -247,6 +253,8 @@ def _check(num_users, users_per_step, steps, clip_norm, epsilon, delta) -> None:
             f"learn from), got {users_per_step}"
         )
     check_positive(steps=steps, clip_norm=clip_norm, epsilon=epsilon)
+    if _LARGEST < epsilon < math.inf:
+        raise ValueError(f"epsilon must be at most {_LARGEST} or infinite, got {epsilon}")
     if math.isinf(clip_norm):
         raise ValueError("clip_norm must be finite, got infinity")
     if not 0 < delta < 1 / num_users:

@@ -287,7 +287,12 @@ def check_clean(log: EventLog, *, before: str = "it is split") -> None:
     """Raise ValueError if there is no event, or one lacks user, item or time."""
     if log.num_events == 0:
         raise ValueError("the log has no events")
-    missing = log.events.select(pl.col(USER, ITEM, TIME).null_count()).row(0, named=True)
+    check_whole(log.events, before=before)
+
+
+def check_whole(events: pl.DataFrame, *, before: str) -> None:
+    """Raise ValueError if an event lacks user, item or time."""
+    missing = events.select(pl.col(USER, ITEM, TIME).null_count()).row(0, named=True)
     lost = [f"{count:,} without {column}" for column, count in missing.items() if count]
     if lost:
         raise ValueError(

@@ -114,13 +114,29 @@ def test_who_is_not_there_cannot_be_forgotten(forgotten):
     ("changed", "message"),
     [
         ({"key": b""}, "key must have 1 to 64 bytes, got 0"),
+        ({"key": "a secret"}, "key must have 1 to 64 bytes, got str"),
         ({"num_parts": 0}, "num_parts must be at least 1, got 0"),
+        ({"since": SINCE.replace(tzinfo=None)}, "since must have a time zone"),
         ({"until": SINCE.replace(month=2)}, "events must be from 2024-01-01"),
     ],
 )
 def test_wrong_settings_are_named(log, tmp_path, changed, message):
     with pytest.raises(ValueError, match=message):
         train_parts(*log, tmp_path, **SETTINGS | changed)
+
+
+def test_events_of_nobody_are_refused(log, tmp_path):
+    events = log[0].with_columns(user=pl.when(pl.int_range(pl.len()) > 2).then("user"))
+    with pytest.raises(ValueError, match="user, item and time, got 3 without user"):
+        train_parts(events, log[1], tmp_path, **SETTINGS)
+
+
+def test_parts_of_another_model_are_not_left_beside_new_ones(log, forgotten):
+    folder = forgotten[0]
+    with pytest.raises(ValueError, match=r"must be new or empty, got a folder with \['part-000'"):
+        train_parts(*log, folder, **SETTINGS | {"num_parts": 1})
+    with pytest.raises(ValueError, match="must be a folder, got a file"):
+        train_parts(*log, folder / "settings" / "manifest.json", **SETTINGS)
 
 
 def test_parts_follow_the_key():
@@ -146,3 +162,24 @@ def test_traces_are_found_in_every_kind_of_file(tmp_path):
         "table.parquet",
     ]
     assert find_traces(tmp_path, "x")["where"].to_list() == ["also"]
+
+
+def test_traces_are_found_however_deep_a_table_has_them(tmp_path):
+    pl.DataFrame({"a": [[["bo", "ann"]]]}).write_parquet(tmp_path / "deep.parquet")
+    pl.DataFrame({"b": ["ann"]}).write_ipc(tmp_path / "table.arrow", compression="zstd")
+    expected = [("deep.parquet", "a"), ("table.arrow", "b")]
+    assert find_traces(tmp_path, "ann").rows() == expected
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"]
+)
+def test_a_file_that_cannot_be_looked_into_is_named(tmp_path, content):
+    (tmp_path / "broken").write_bytes(content)
+    with pytest.raises(ValueError, match="broken: cannot be unpacked to look for a name"):
+        find_traces(tmp_path, "annabel")
+
+
+def test_a_folder_that_is_not_there_is_not_free_of_traces(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no name can be looked for"):
+        find_traces(tmp_path / "none", "ann")

@@ -10,6 +10,7 @@ import hashlib
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
@@ -27,13 +28,16 @@ from interestkit.prediction import BLOCK, Predictor, check_k
 from interestkit.privacy.training import public_features
 from interestkit.progress import progress_bar
 from interestkit.ranking import top_k
-from interestkit.schema import ITEM, TIME, USER
+from interestkit.schema import ITEM, TIME, USER, check_has_zone
+from interestkit.splitting import check_whole
 from interestkit.storage import load_folder, save_folder
 from interestkit.training import fit
 
 _KIND = "parted model"
 _SNAPSHOTS = 64  # of popularity
 _LONG_NAME = 6  # bytes
+_DAMAGED = (ValueError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
+_DAMAGED += (pl.exceptions.PolarsError,)  # what unpacking makes of what is damaged or encrypted
 
 
 def part_of(user: str, key: bytes, num_parts: int) -> int:
@@ -111,6 +115,7 @@ class PartedModel:
             ValueError: If the user is not in the part that the key names, or nobody to learn from
                 is left in it.
         """
+        _check_key(key)
         settings = _Settings.read(self.folder)
         number = part_of(user, key, settings.num_parts)
         events = load_folder(_place(self.folder, number, "events"), kind="events").tables["events"]
@@ -164,18 +169,19 @@ def train_parts(
         **shape: Fields of `ModelConfig`.
 
     Raises:
-        ValueError: If a part has nobody to learn from, an event is outside the period, or a setting
-            is out of range.
+        ValueError: If a part has nobody to learn from, an event is outside the period or lacks
+            user, item or time, the folder is not empty, or a setting is out of range.
 
     Source:
         Bourtoule et al. (2021), Machine unlearning, arXiv:1912.03817.
     """
     folder = Path(folder)
-    if not 1 <= len(key) <= 64:
-        raise ValueError(f"key must have 1 to 64 bytes, got {len(key)}")
+    _check_key(key)
     if num_parts < 1:
         raise ValueError(f"num_parts must be at least 1, got {num_parts}")
+    check_whole(events, before="users are dealt to parts")
     _check_period(events, since, until)
+    _check_empty(folder)
     config = config or TrainingConfig()
     settings = _Settings(items, since, until, num_parts, config, seed, shape)
     settings.write(folder)
@@ -258,7 +264,8 @@ def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
 
     Parquet, NumPy, zip and gzip files are unpacked, Arrow tables decoded to their values. A name
     is found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text only
-    names of at least six bytes are looked for, as shorter ones stand everywhere by chance.
+    names of at least six bytes are looked for, as shorter ones stand everywhere by chance. What is
+    encrypted is not looked into.
 
     Args:
         folder: Where to look.
@@ -266,6 +273,10 @@ def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
 
     Returns:
         Columns file and where: "bytes", "text", or the name of a column or member.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a file cannot be unpacked, as a name may stand in it; the message names it.
 
     Example:
         >>> import tempfile
@@ -275,14 +286,24 @@ def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
         (['text'], 0)
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder, so no name can be looked for")
     rows = [
         (str(path.relative_to(folder)), where)
         for path in sorted(folder.rglob("*"))
         if path.is_file()
-        for where in _in_bytes(path.name, path.read_bytes(), user)
+        for where in _in_file(path, user)
     ]
     schema = {"file": pl.String, "where": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
+
+
+def _in_file(path: Path, user: str) -> list[str]:
+    """Where the name stands in a file; one clear error where that cannot be told."""
+    try:
+        return list(_in_bytes(path.name, path.read_bytes(), user))
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: cannot be unpacked to look for a name: {error}") from error
 
 
 def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:
@@ -293,6 +314,8 @@ def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:
         yield "text" if is_text else "bytes"
     if content[:4] == b"PAR1":
         yield from _in_columns(pl.read_parquet(io.BytesIO(content)), user)
+    elif content[:6] == b"ARROW1":
+        yield from _in_columns(pl.read_ipc(io.BytesIO(content)), user)
     elif content[:2] == b"\x1f\x8b":
         yield from (f"{name}: {part}" for part in _in_bytes(name, gzip.decompress(content), user))
     elif zipfile.is_zipfile(io.BytesIO(content)):
@@ -308,7 +331,9 @@ def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:
 
 def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:
     for column in table.get_columns():
-        if _says(user, column.explode().cast(pl.String, strict=False).unique().to_list()):
+        while isinstance(column.dtype, pl.List | pl.Array):
+            column = column.explode()
+        if _says(user, column.cast(pl.String, strict=False).unique().to_list()):
             yield column.name
 
 
@@ -317,7 +342,22 @@ def _says(user: str, values: Iterable[str | None]) -> bool:
     return any(value is not None and pattern.search(value) for value in values)
 
 
+def _check_key(key: bytes) -> None:
+    if not isinstance(key, bytes) or not 1 <= len(key) <= 64:
+        came = len(key) if isinstance(key, bytes) else type(key).__name__
+        raise ValueError(f"key must have 1 to 64 bytes, got {came}")
+
+
+def _check_empty(folder: Path) -> None:
+    """Raise ValueError if there is anything: parts of another model would stay, users and all."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    if there := sorted(path.name for path in folder.glob("*")):
+        raise ValueError(f"{folder}: must be new or empty, got a folder with {there}")
+
+
 def _check_period(events: pl.DataFrame, since: datetime, until: datetime) -> None:
+    check_has_zone(since=since, until=until)
     first, last = events[TIME].min(), events[TIME].max()
     if events.is_empty() or first < since or last >= until:
         raise ValueError(f"events must be from {since} to before {until}, got {first} to {last}")

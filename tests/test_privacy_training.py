@@ -1,7 +1,8 @@
 """Private training: what it sees of users is what its card says, and it runs as a whole."""
 
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
+from zoneinfo import ZoneInfo
 
 import jax
 import jax.numpy as jnp
@@ -212,3 +213,38 @@ def test_features_that_were_not_released_are_named_on_the_card(made):
     assert fit.card.not_covered[0].startswith("the features: catalogue, counts")
     assert not any("seed" in text for text in fit.card.not_covered)
     assert fit.card.noise_multiplier == 0
+
+
+@pytest.mark.parametrize("zone", [ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=-3))])
+def test_a_period_is_the_same_in_each_time_zone(log, made, zone):
+    period = {name: time.astimezone(zone) for name, time in PERIOD.items()}
+    features, _ = private_features(log.events, log.items, **period, seed=0)
+    assert features.items.equals(made[0].items)
+    assert features.origin == made[0].origin
+
+
+def test_a_period_without_events_has_noise_alone(log):
+    period = {"since": SINCE - timedelta(days=9), "until": SINCE - timedelta(days=2)}
+    made = {"noise_multiplier": 5.0, "items_per_user": 4, "seed": 0}
+    features, _ = private_features(log.events, log.items, **period, **made)
+    noise = np.random.default_rng(0).normal(0, 10.0, features.num_items)
+    np.testing.assert_allclose(np.expm1(features.popularity[0, 0]), np.maximum(noise, 0), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"since": SINCE.replace(tzinfo=None)}, "since must have a time zone"),
+        ({"noise_multiplier": float("inf")}, "noise_multiplier must be finite"),
+        ({"items": None}, "items must hold at least one item, got none"),
+        ({"events": None}, "must have user, item and time, got .* without user"),
+    ],
+)
+def test_features_that_cannot_be_made_are_refused(log, changed, message):
+    given = {"events": log.events, "items": log.items, **PERIOD} | changed
+    if given["items"] is None:
+        given["items"] = log.items.head(0)
+    if given["events"] is None:
+        given["events"] = log.events.with_columns(user=pl.lit(None, pl.String))
+    with pytest.raises(ValueError, match=message):
+        private_features(**given)

@@ -5,7 +5,7 @@ import secrets
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import jax
 import numpy as np
@@ -26,7 +26,8 @@ from interestkit.privacy.accounting import (
 from interestkit.privacy.learning import Setting, begin, epoch, finished, make_world
 from interestkit.privacy.stepping import Parts
 from interestkit.progress import progress_bar
-from interestkit.schema import ITEM, KIND, KIND_WEIGHTS, TIME, USER
+from interestkit.schema import ITEM, KIND, KIND_WEIGHTS, TIME, USER, check_has_zone
+from interestkit.splitting import check_whole
 from interestkit.training import model_config
 
 # 256 users and four moments of each in a step, 100 steps
@@ -124,8 +125,9 @@ def private_features(
         `fit_private(..., released=[...])`.
 
     Raises:
-        ValueError: If a number is not above 0, the period is empty, or items have neither labels
-            nor titles to take interests from.
+        ValueError: If a number is not above 0 or infinite, the period is empty or without a time
+            zone, an event lacks user, item or time, or items have neither labels nor titles to
+            take interests from.
 
     Example:
         >>> from datetime import UTC
@@ -137,9 +139,12 @@ def private_features(
         >>> features.num_items, counts.noise_multiplier
         (20, 5.0)
     """
-    check_positive(
-        noise_multiplier=noise_multiplier, items_per_user=items_per_user, max_items=max_items
-    )
+    numbers = {"noise_multiplier": noise_multiplier, "items_per_user": items_per_user}
+    check_positive(**numbers, max_items=max_items)
+    if infinite := [name for name, number in numbers.items() if math.isinf(number)]:
+        raise ValueError(f"{infinite[0]} must be finite, got infinity")
+    check_whole(events, before="users are counted")
+    since, until = _period(since, until)
     names = items[ITEM].unique().sort()
     own = (
         events.filter(pl.col(TIME).is_between(since, until, closed="left"))
@@ -149,7 +154,7 @@ def private_features(
     )
     distinct = own.select(pl.len().over(USER)).to_series().to_numpy()
     parts = np.minimum(1.0, np.sqrt(items_per_user / np.maximum(distinct, 1)))
-    counts = np.bincount(own["code"].to_numpy(), parts, minlength=len(names))
+    counts = np.bincount(own["code"].to_numpy(), parts, minlength=len(names)).astype(float)
     random = np.random.default_rng(secrets.randbits(256) if seed is None else seed)
     counts += random.normal(0, noise_multiplier * math.sqrt(items_per_user), len(names))
     kept = np.sort(np.argsort(-counts, kind="stable")[:max_items])
@@ -175,8 +180,9 @@ def public_features(
     They are those of made-up events in which one user has each item twice. Arguments and errors
     are those of `private_features`.
     """
-    if not since < until:
-        raise ValueError(f"until must be after since, {since}, got {until}")
+    since, until = _period(since, until)
+    if items.is_empty():
+        raise ValueError("items must hold at least one item, got none")
     weights = dict.fromkeys(KIND_WEIGHTS, 1.0) if kind_weights is None else dict(kind_weights)
     names, last = items[ITEM].unique().sort(), until - timedelta(seconds=1)
     once = pl.DataFrame({ITEM: names}).select(pl.lit(_PUBLIC_USER).alias(USER), ITEM)
@@ -189,6 +195,14 @@ def public_features(
         raise ValueError("items must have labels or titles: interests from behaviour are private")
     nothing = features.items.with_columns(pl.lit(0, pl.Int32).alias("events"))
     return replace(features, items=nothing, kind_weights=weights)
+
+
+def _period(since: datetime, until: datetime) -> tuple[datetime, datetime]:
+    """Both in UTC, as times of events are."""
+    check_has_zone(since=since, until=until)
+    if not since < until:
+        raise ValueError(f"until must be after since, {since}, got {until}")
+    return since.astimezone(UTC), until.astimezone(UTC)
 
 
 def _with_counts(features: Features, noisy: pl.DataFrame) -> Features:

@@ -166,9 +166,10 @@ def _fewest(model, catalogue, user: Users, whole, without):
     """Events to leave out, what then comes first, and whether they are minimal and the fewest."""
     real, first = is_event(user), whole.argmax()
     lead = jax.vmap(lambda row: _lead(row, first))
-    loss = jnp.where(real, _lead(whole, first) - lead(without), -jnp.inf)
-    single = jnp.arange(len(real)) == jnp.argmax(loss)
-    has_single = (loss > _lead(whole, first)).any()
+    left = jnp.where(real, lead(without), jnp.inf)  # by itself: in a difference it may be lost
+    loss = _lead(whole, first) - left
+    single = jnp.arange(len(real)) == jnp.argmin(left)
+    has_single = left.min() < 0
 
     def say(out):
         return kept_scores(model, catalogue, user, real[None] & ~out)
@@ -216,6 +217,8 @@ def _pairs(places: Int[Array, " most"], real) -> Bool[Array, "pairs events"]:
 
 def _prefix(say, lead, whole, without, first, real) -> Bool[Array, " events"]:
     """Fewest events in an order that helps one of the rivals; none where no number will do."""
+    if len(whole) == 1:  # nothing else could come first
+        return jnp.zeros_like(real)
     rivals = jax.lax.top_k(whole.at[first].set(-jnp.inf), min(_RIVALS, len(whole) - 1))[1]
     gap = without[:, first][None] - without[:, rivals].T
     order = jnp.argsort(jnp.where(real[None], gap, jnp.inf), axis=1)

@@ -35,13 +35,13 @@ class Target(NamedTuple):
         kind: "interest" or "item".
         codes: Items that the target stands among, the target first; (users, 0) for interests.
         place: Place of the target among them, or code of the interest.
-        names: Name of each user's target.
+        names: Name of each user's target; None where no new item is left.
     """
 
     kind: str
     codes: Int[np.ndarray, "users candidates"]
     place: Int[np.ndarray, " users"]
-    names: tuple[str, ...]
+    names: tuple[str | None, ...]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False, repr=False)
@@ -54,7 +54,8 @@ class Explanation(Told):
             gradient (its share of the difference to an empty history, in nats).
         users: A row per user: user, target, probability, empty (the same with no history),
             events, left_out (older events that are not explained), incomplete (nats by which the
-            gradients miss the difference).
+            gradients miss the difference). Where no new item is left to explain the target is null
+            and all numbers of it NaN.
         kind: "interest" or "item".
         predictor: The model.
         histories: The histories.
@@ -73,15 +74,17 @@ class Explanation(Told):
         """Completeness, and how far both kinds of attribution agree.
 
         Returns:
-            incomplete (largest number of nats that the gradients of a user miss), is_complete
-            (that it is at most `COMPLETE`), agreement (median over users with three events or
-            more of the rank correlation of both columns; NaN without any).
+            incomplete (largest number of nats that the gradients of a user miss; NaN without any
+            target), is_complete (that it is at most `COMPLETE`, or that there is no target),
+            agreement (median over users with three events or more of the rank correlation of both
+            columns; NaN without any).
         """
-        worst = self.users["incomplete"].max()
+        missed = self.users.drop_nulls("target")["incomplete"].to_numpy()
+        worst = float(missed.max()) if len(missed) else float("nan")
         agreement = rank_correlations(self.table, "without", "gradient", least=3).median()
-        worst = float("nan") if worst is None else worst
         agreement = float("nan") if agreement is None else agreement
-        return {"incomplete": worst, "is_complete": worst <= COMPLETE, "agreement": agreement}
+        is_complete = worst <= COMPLETE or not len(missed)
+        return {"incomplete": worst, "is_complete": is_complete, "agreement": agreement}
 
     def of(self, user: str) -> pl.DataFrame:
         """Rows of one user.
@@ -102,9 +105,12 @@ class Explanation(Told):
         """As `Told.told`."""
         checks = self.checks
         verdict = "as they should" if checks["is_complete"] else "more than they may"
+        missed = f"gradients miss at most {checks['incomplete']:.1e} nats, {verdict}"
+        has_none = self.users["target"].null_count() == len(self.users)
         facts = {
-            "completeness": f"gradients miss at most {checks['incomplete']:.1e} nats, {verdict} "
-            f"(limit {COMPLETE:.0e})",
+            "completeness": "nobody has a target"
+            if has_none
+            else f"{missed} (limit {COMPLETE:.0e})",
             "agreement": f"rank correlation of both ways {checks['agreement']:.2f} (median)",
         }
         rows = {"users": self.users.head(50).to_dicts(), "events": self.table.head(50).to_dicts()}
@@ -136,15 +142,16 @@ def explain(
 
     Args:
         predictor: The model.
-        histories: Whom to explain; of long histories the newest events that the model counts, at
-            most `asking.ROOMS[-1]`.
+        histories: Whom to explain; of long histories the newest `repeat_length` events, at most
+            `asking.ROOMS[-1]`. What is said is then said of these alone: the model itself counts
+            older events too where their item came again.
         target: "interest" or "item".
         of: Name of the interest or item, one for all users or one for each; None takes the most
             probable of each user.
 
     Raises:
-        ValueError: If `target` is another word, `of` is unknown or has another length, or items
-            are asked of a model with a linear part.
+        ValueError: If `target` is another word, `of` is unknown, a search, or has another length,
+            or items are asked of a model with a linear part.
 
     Example:
         >>> from interestkit import fit, fit_features, simulate
@@ -171,6 +178,8 @@ def explain(
         real, at = places(histories, rows, users)
         found[:, at] = own[:, real]
         ends[:, rows] = score, empty, missed
+    is_none = np.array([name is None for name in wanted.names], bool)
+    ends[:, is_none], found[:, is_none[histories.user]] = np.nan, np.nan
     table = _events_table(predictor, histories, explained, found)
     users = pl.DataFrame(
         {
@@ -282,7 +291,10 @@ def find_target(
         first = among[:, 0] if codes is None else codes
         among, codes = _with_first(among, first), first
         place = np.zeros(number, np.int32)
-    said = tuple(names[code] for code in codes)
+    if of is not None and not is_interest and not (shown := features.is_candidate[codes]).all():
+        never = names[codes[~shown][0]]
+        raise ValueError(f"of must be an item that is recommended, no search, got {never!r}")
+    said = tuple(names[code] if code >= 0 else None for code in codes)
     return Target(target, among.astype(np.int32), place, said)
 
 

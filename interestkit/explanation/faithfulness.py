@@ -39,7 +39,8 @@ class Faithfulness(Told):
 
     Args:
         curves: Mean probability of the target as events are left out ("deletion") or put in
-            ("insertion") in an order: kind, order, share, value, low, high (95 % over users).
+            ("insertion") in an order: kind, order, share, value, low, high (95 % over users);
+            NaN where nobody has a target.
         gains: By how much an attribution is better than another order, in probability, on
             average over the curve: kind, order, over, and the columns of
             `comparison.paired_statistics`; above 0 is better for both kinds.
@@ -111,9 +112,15 @@ def faithfulness(found: Explanation, *, steps: int = 10, seed: int = 0) -> Faith
     curves = []
     for (kind, order), value in values.items():
         ends = bootstrap_intervals(value)
-        names = {"kind": kind, "order": order, "share": shares, "value": value.mean(axis=0)}
+        names = {"kind": kind, "order": order, "share": shares, "value": _mean(value)}
         curves.append(pl.DataFrame(names | {"low": ends[0], "high": ends[1]}))
     return Faithfulness(curves=pl.concat(curves), gains=_gains(values), sanity=_sanity(found, seed))
+
+
+def _mean(values: Float[np.ndarray, "users shares"]) -> Float[np.ndarray, " shares"]:
+    """Mean over the users who have a target; NaN without any."""
+    own = values[~np.isnan(values).any(axis=1)]
+    return own.mean(axis=0) if len(own) else np.full(values.shape[1], np.nan)
 
 
 def _gains(values: dict[tuple[str, str], Float[np.ndarray, "users shares"]]) -> pl.DataFrame:
@@ -136,13 +143,13 @@ def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.r
     """Probability of each user's target by kind and order."""
     asked, number = Asked(found.predictor), len(found.histories)
     values = np.zeros((number, len(KINDS), len(ORDERS), len(shares)))
-    by_user = found.table.select("without", "gradient").to_numpy().T
+    by_user = np.pad(found.table.select("without", "gradient").to_numpy().T, ((0, 0), (0, 1)))
     ends = np.cumsum(found.users["events"].to_numpy())
     for rows, room, users in _blocks(asked, found):
         length, events = users.item.shape[1], users.number[: len(rows)]
         back = np.arange(length)[None, :]  # of the newest first
         real = back < events[:, None]
-        at = np.minimum((ends[rows] - events)[:, None] + back, max(by_user.shape[1] - 1, 0))
+        at = np.minimum((ends[rows] - events)[:, None] + back, by_user.shape[1] - 1)
         order = {name: by_user[n][at] for n, name in enumerate(ORDERS[:2])}
         order |= {"random": rng.random(at.shape), "newest": -np.broadcast_to(back, at.shape)}
         ranks = [_ranks(np.where(real, own, -np.inf)) for own in order.values()]
@@ -157,6 +164,7 @@ def _removed(found: Explanation, shares: Float[np.ndarray, " shares"], rng: np.r
         target = users.target[: len(rows), None, None]
         said = np.exp(np.take_along_axis(said, target, axis=2))
         values[rows] = said.reshape(len(rows), *values.shape[1:])
+    values[found.users["target"].is_null().to_numpy()] = np.nan
     places = np.ndindex(len(KINDS), len(ORDERS))
     return {(KINDS[kind], ORDERS[order]): values[:, kind, order] for kind, order in places}
 

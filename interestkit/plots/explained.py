@@ -52,7 +52,7 @@ def event_reasons(
         events: `Explanation.of` a user: place, item, title, time, and the column of `way`.
         target: Name of what is explained.
         way: "without": how many times as probable the target is for the event; "gradient": the
-            event's part of that.
+            event's part of that. Events of which it is NaN are left out.
         changing: Rows of `Counterfactuals.table` of the user: events without which something else
             comes first, which are drawn first and hatched. None or no rows leave them out.
         top: Events to draw: those that change something, then those that count most.
@@ -62,7 +62,7 @@ def event_reasons(
     need_one_of("way", way, list(_WAYS))
     need(events, way)
     check_at_least(1, top=top)
-    best = _chosen(events, way, changing, top)
+    best = _chosen(events.drop_nans(way), way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
     labels = ("times as probable for the event (log scale)", "event, time (UTC)")
     if best.is_empty():

@@ -135,3 +135,40 @@ def test_k_anonymity_refuses_what_it_cannot_count():
         k_anonymity(LOG.events, by=["city"])
     with pytest.raises(ValueError, match="at least one user, got none"):
         k_anonymity(LOG.events.clear())
+
+
+def test_a_log_that_is_coarser_says_nothing_in_columns_of_its_own():
+    events = LOG.events.with_columns(
+        pl.format("{}@example.org", "user").alias("mail"),
+        pl.int_range(pl.len()).alias("session"),
+        pl.lit("a").alias("released"),
+    )
+    own = generalise(replace(LOG, events=events), Coarseness(min_item_users=2))
+    assert own.events.equals(generalise(LOG, Coarseness(min_item_users=2)).events)
+    assert own.events.columns == list(EVENT_COLUMNS)
+
+
+def test_an_item_that_is_called_as_a_folded_one_is_kept():
+    rows = [(user, "rare: y", day) for user, day in (("u", 1), ("v", 2), ("w", 3))]
+    labels = {"rare: y": ["z"], "c": ["y"]}
+    log = log_of([*rows, ("u", "c", 4)], labels)
+    coarse, names = generalised(log, Coarseness(min_item_users=3))
+    assert dict(names.rows()) == {"rare: y": "rare: y", "c": "rare: y"}
+    assert coarse.items.row(0) == ("rare: y", "title of rare: y", ["z"])
+
+
+@pytest.mark.parametrize("time", ["day", "month"])
+@pytest.mark.parametrize("least", [1, 2, 3, None])
+def test_what_is_coarse_is_not_changed_by_doing_it_again(time, least):
+    once = generalise(LOG, Coarseness(time=time, min_item_users=least))
+    if once.num_events:
+        again = generalise(once, Coarseness(time=time, min_item_users=least))
+        assert again.events.equals(once.events)
+        assert again.items.equals(once.items)
+
+
+def test_no_columns_and_no_number_are_refused():
+    with pytest.raises(ValueError, match="by must name at least one column, got none"):
+        k_anonymity(LOG.events, by=[])
+    with pytest.raises(ValueError, match="min_item_users must be at least 1 or None, got nan"):
+        Coarseness(min_item_users=float("nan"))

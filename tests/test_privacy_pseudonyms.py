@@ -113,3 +113,10 @@ def test_what_cannot_get_pseudonyms_is_one_error(log):
     lost = replace(log, events=log.events.with_columns(user=pl.lit(None, pl.String)))
     with pytest.raises(ValueError, match="clean the log before it gets pseudonyms"):
         pseudonymise(lost, KEY, release="May")
+
+
+def test_a_column_called_released_is_not_taken_for_pseudonyms(log):
+    more = replace(log, events=log.events.with_columns(pl.lit("a").alias("released")))
+    given = pseudonymise(more, KEY, release="May").events
+    assert given["user"].n_unique() == log.num_users
+    assert given["released"].unique().to_list() == ["a"]

@@ -9,6 +9,7 @@ from interestkit import reprs
 from interestkit.events import EventLog
 from interestkit.features import Features, fit_features
 from interestkit.schema import (
+    EVENT_COLUMNS,
     INTERESTS,
     ITEM,
     ITEM_COLUMNS,
@@ -48,7 +49,7 @@ class Coarseness:
         if self.time not in BINS:
             raise ValueError(f"time must be one of {', '.join(BINS)}, got {self.time!r}")
         least = self.min_item_users
-        if least is not None and least < 1:
+        if least is not None and not least >= 1:
             raise ValueError(f"min_item_users must be at least 1 or None, got {least}")
 
     def __str__(self) -> str:
@@ -95,7 +96,8 @@ def generalise(log: EventLog, coarseness: Coarseness | None = None) -> EventLog:
 
     Interests are labels of items; where no item has one they are derived as by `fit_features`.
     Values (ratings, quantities) and texts of searches are taken away: both tell people apart, and
-    no model of the kit reads them. Events are sorted, so that their order says no more than
+    no model of the kit reads them; so are columns that a log need not have, such as sessions, whose
+    numbers tell the order of events. Events are sorted, so that their order says no more than
     their times; where times are coarse, equal rows are no duplicates.
 
     Args:
@@ -148,9 +150,10 @@ def with_interests(log: EventLog, features: Features | None = None) -> EventLog:
 
 
 def coarse_events(events: pl.DataFrame, names: pl.DataFrame, time: str) -> pl.DataFrame:
-    """The events with the items of `folded_items` and coarser times, without values and texts."""
+    """The events with the items of `folded_items` and coarser times; what tells more is gone."""
     return (
-        events.join(names, on=ITEM, maintain_order="left")
+        events.select(list(EVENT_COLUMNS))
+        .join(names, on=ITEM, maintain_order="left")
         .drop_nulls(RELEASED)
         .with_columns(
             pl.col(RELEASED).alias(ITEM),
@@ -191,9 +194,8 @@ def folded_items(log: EventLog, min_users: int | None) -> pl.DataFrame:
         .otherwise(pl.concat_str(pl.lit(f"{RARE}: "), "interest").fill_null(RARE))
         .alias(RELEASED),
     )
-    folded = pairs.join(names.filter(pl.col(ITEM) != pl.col(RELEASED)), on=ITEM).select(USER, ITEM)
     for instead in (RARE, None):  # an interest that is rare too, then what is left of them
-        users = folded.join(names, on=ITEM).group_by(RELEASED).agg(n=pl.col(USER).n_unique())
+        users = pairs.join(names, on=ITEM).group_by(RELEASED).agg(n=pl.col(USER).n_unique())
         few = users.filter(pl.col("n") < (min_users or 1))[RELEASED]
         is_few = pl.col(RELEASED).is_in(few.implode())
         other = pl.when(is_search).then(None).otherwise(pl.lit(instead))
@@ -218,7 +220,7 @@ def _items(items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
     """Rows of the items that the events have; those that stand for others are named so."""
     there = events.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="left").sort(ITEM)
     interest = pl.col(ITEM).str.strip_prefix(f"{RARE}: ")
-    is_folded = pl.col(ITEM).str.starts_with(f"{RARE}: ")
+    is_folded = pl.col(ITEM).str.starts_with(f"{RARE}: ") & pl.col(INTERESTS).is_null()
     return there.with_columns(
         pl.when(is_folded).then(ITEM).otherwise(TITLE).alias(TITLE),
         pl.when(is_folded)
@@ -242,7 +244,7 @@ def k_anonymity(
         by: The columns that are compared.
 
     Raises:
-        ValueError: If `k` is below 2, a column is missing, or there is no user.
+        ValueError: If `k` is below 2, a column is missing, none is named, or there is no user.
 
     Example:
         >>> events = pl.DataFrame({"user": ["a", "b", "b", "c"], "item": ["x", "x", "x", "y"]})
@@ -254,6 +256,8 @@ def k_anonymity(
     """
     if k < 2:
         raise ValueError(f"k must be at least 2, got {k}")
+    if not by:
+        raise ValueError("by must name at least one column, got none")
     if missing := {USER, *by} - set(events.columns):
         raise ValueError(f"events: columns {sorted(missing)} are missing, got {events.columns}")
     users = events.drop_nulls(USER)

@@ -92,7 +92,8 @@ def pseudonymise(
         key: A file of `new_key`, or 32 bytes.
         release: Name of this release. It is no secret; another one gives other pseudonyms.
         columns: Of "user", "item" and "session" (numbers of `add_sessions`, hashed with the
-            user). With "item", titles and texts go too; interests and the mark of a search stay.
+            user). With "item", titles and texts go too; interests and the mark of a search stay,
+            and so do columns that are not named here.
 
     Raises:
         ValueError: If the key or a column is not as above, or an event lacks user, item or time.
@@ -144,5 +145,5 @@ def pseudonyms(names: pl.Series, key: bytes, *, release: str) -> pl.DataFrame:
 def _renamed(table: pl.DataFrame, column: str, key: bytes, release: str) -> pl.DataFrame:
     """The table with pseudonyms in one column."""
     new = pseudonyms(table[column], key, release=release)
-    joined = table.join(new, on=column, how="left", maintain_order="left")
-    return joined.with_columns(pl.col(RELEASED).alias(column)).drop(RELEASED)
+    joined = table.select(column).join(new, on=column, how="left", maintain_order="left")
+    return table.with_columns(joined[RELEASED].alias(column))

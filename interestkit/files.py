@@ -3,23 +3,73 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # pragma: no cover
+    fcntl = None  # Windows has no such locks
+
+_PATIENCE = 600.0  # seconds for which another process may save
+_PAUSE = 0.01  # seconds
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     """Let `write` fill a hidden file beside `path`, which takes its name once on the disk.
 
-    If it fails, `path` stays as it was.
+    If it fails, `path` stays as it was. Other processes wait with what they write beside it.
     """
     aside = path.with_name(f".{path.name}.saving")
+    with locked(path.parent):
+        try:
+            write(aside)
+            sync(aside)
+            aside.replace(path)
+            sync(path.parent)
+        finally:
+            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def locked(folder: Path, *, shared: bool = False) -> Iterator[None]:
+    """Hold a folder, so that nobody saves in it meanwhile; with `shared` others may read too.
+
+    Whoever does not ask is not kept out, and where the system has no such locks nobody is. A
+    process that ends lets go.
+
+    Raises:
+        TimeoutError: If another process holds it for ten minutes.
+    """
+    number = None
+    with suppress(OSError):  # it is not there, or may not be read
+        number = os.open(folder, os.O_RDONLY)
     try:
-        write(aside)
-        sync(aside)
-        aside.replace(path)
-        sync(path.parent)
+        if number is not None and fcntl is not None:
+            _hold(folder, number, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
+        yield
     finally:
-        aside.unlink(missing_ok=True)
+        if number is not None:
+            os.close(number)
+
+
+def _hold(folder: Path, number: int, how: int) -> None:
+    """Wait until an open folder is ours."""
+    end = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            fcntl.flock(number, how | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > end:
+                what = f"another process has been saving there for {_PATIENCE:g} s"
+                raise TimeoutError(f"{folder}: {what}") from None
+            time.sleep(_PAUSE)
+        except OSError:  # a file system without locks
+            return
+        else:
+            return
 
 
 def write_text(path: Path, text: str) -> None:

@@ -16,7 +16,7 @@ from jax import export
 from jaxtyping import Float, Int
 
 from interestkit.counting import pad, power_of_two, running_counts
-from interestkit.files import check_file, is_whole
+from interestkit.files import check_file, is_whole, locked
 
 KIND, FORMAT = "export", 1
 PROGRAMS = ("next", "new", "interests")
@@ -187,6 +187,12 @@ def load_scorer(folder: str | Path) -> Scorer:
     folder = Path(folder)
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder, so no scorer can be read")
+    with locked(folder.resolve().parent, shared=True):
+        return _loaded(folder)
+
+
+def _loaded(folder: Path) -> Scorer:
+    """The scorer of a folder, nobody changing it meanwhile."""
     try:
         text = (folder / "manifest.json").read_bytes()
         manifest = json.loads(text)

@@ -18,7 +18,7 @@ import safetensors.numpy as safetensors
 from safetensors import SafetensorError
 
 from interestkit.bounded import brief, read_arrays, read_parquet
-from interestkit.files import check_file, is_whole, sha256_of, sync, with_digest
+from interestkit.files import check_file, is_whole, locked, sha256_of, sync, with_digest
 
 FORMAT_VERSION = 2
 _MANIFEST = "manifest.json"
@@ -72,20 +72,23 @@ def save_folder(
     """The folder, written so that an interruption leaves what was there before.
 
     All files are written to a hidden folder beside it, which takes the name of `folder` only
-    when it is complete and on the disk. Tables become NAME.parquet, arrays one
-    arrays.safetensors, and manifest.json holds kind, format version, meta, the sha256 of each
-    file and, as its last line, that of all lines before it. Inside `privacy.encryption.sealed`
-    all but kind and names of files is encrypted before it is written.
+    when it is complete and on the disk; what other processes save or load beside it waits until
+    then. Tables become NAME.parquet, arrays one arrays.safetensors, and manifest.json holds kind,
+    format version, meta, the sha256 of each file and, as its last line, that of all lines before
+    it. Inside `privacy.encryption.sealed` all but kind and names of files is encrypted before it is
+    written.
 
     Args:
-        folder: Where to write. A folder that was saved earlier is replaced.
+        folder: Where to write. A folder that was saved earlier is replaced; of a link, the one that
+            it leads to.
         kind: What is saved, such as "split"; `load_folder` asks for it again.
         tables: Tables by name; a name has letters, digits, "_" and "-" only.
         arrays: Arrays by name, of bools or real numbers of up to 64 bits.
         meta: Settings and facts that JSON can hold.
 
     Raises:
-        OSError: If the disk is full or fails; `folder` stays as it was.
+        OSError: If the disk is full or fails, or another process saves there for ten minutes;
+            `folder` stays as it was.
         ValueError: If a name, an array or `meta` cannot be stored, or if `folder` holds files
             that `save_folder` has not written there (they would be lost).
 
@@ -95,18 +98,20 @@ def save_folder(
         >>> load_folder(folder, kind="demo").meta
         {'k': 10}
     """
-    folder = Path(folder)
+    folder, place = Path(folder), Path(folder).resolve()
     tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
     manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
     _check_content(tables, arrays, manifest)
-    _clear_up(folder)
-    _check_replaceable(folder)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.saving-", dir=folder.parent) as aside:
-        fresh = Path(aside) / folder.name
-        fresh.mkdir()
-        _write(fresh, tables, arrays, manifest)
-        _swap_in(fresh, folder)
+    beside = {"prefix": f".{place.name}.saving-", "dir": place.parent}
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with locked(place.parent):
+        _clear_up(place)
+        _check_replaceable(folder)
+        with tempfile.TemporaryDirectory(**beside) as aside:
+            fresh = Path(aside) / place.name
+            fresh.mkdir()
+            _write(fresh, tables, arrays, manifest)
+            _swap_in(fresh, place)
     return folder
 
 
@@ -150,8 +155,14 @@ def load_folder(folder: str | Path, *, kind: str) -> Stored:
         ValueError: If it has another kind or a newer format, or if a file is missing or
             damaged; the message names the file.
     """
-    folder = Path(folder)
-    _restore_previous(folder)
+    folder, place = Path(folder), Path(folder).resolve()
+    with locked(place.parent, shared=not _previous(place).exists()):
+        _restore_previous(place)
+        return _loaded(folder, kind)
+
+
+def _loaded(folder: Path, kind: str) -> Stored:
+    """What the files of a folder hold, nobody changing them meanwhile."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder}: there is no such folder, so no {kind} can be read")
     manifest = _read_manifest(folder)
@@ -174,6 +185,8 @@ def _check_content(
     strange = [name for name in tables if not re.fullmatch(_TABLE, name)]
     if strange:
         raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
+    if "__metadata__" in arrays:
+        raise ValueError("array name '__metadata__' is one that safetensors keeps for itself")
     for name, array in arrays.items():
         if array.dtype.str[1:] not in _DTYPES:
             what = "bools or real numbers of up to 64 bits"

@@ -3,12 +3,13 @@
 import json
 import os
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import polars as pl
 import pytest
 
-from interestkit import storage
+from interestkit import files, storage
 from interestkit.files import sha256_of, with_digest
 from interestkit.storage import load_folder, save_folder
 
@@ -293,3 +294,48 @@ def test_saving_does_not_take_a_manifest_at_its_word_that_files_are_ours(saved):
 def test_no_cell_of_a_csv_starts_as_a_formula(tmp_path, start):
     path = storage.write_csv(pl.DataFrame({"title": [f"{start}1"]}), tmp_path / "a.csv")
     assert path.read_bytes().split(b"\n")[1].startswith(b"\"'")
+
+
+def test_a_folder_behind_a_link_is_saved_where_the_link_leads(tmp_path):
+    real, link = tmp_path / "disk" / "run", tmp_path / "run"
+    save_folder(real, kind="demo", meta={"k": 1})
+    link.symlink_to(real)
+    for k in (2, 3):
+        save_folder(link, kind="demo", meta={"k": k})
+        assert link.is_symlink()
+        for folder in (real, link):
+            assert load_folder(folder, kind="demo").meta == {"k": k}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["disk", "run"]
+
+
+def test_the_present_folder_can_be_read(saved, monkeypatch):
+    monkeypatch.chdir(saved)
+    assert load_folder(".", kind="demo").meta == load_folder(saved, kind="demo").meta
+
+
+def test_an_array_that_could_not_be_read_again_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="array name '__metadata__'"):
+        save_folder(tmp_path / "a", kind="demo", arrays={"__metadata__": np.zeros(1)})
+
+
+@pytest.mark.parametrize("do", ["save", "load", "write"])
+def test_nobody_reads_or_saves_while_another_saves(saved, do, monkeypatch):
+    work = {
+        "save": lambda: save_folder(saved, kind="demo"),
+        "load": lambda: load_folder(saved, kind="demo"),
+        "write": lambda: files.write_text(saved.parent / "a.txt", "a"),
+    }[do]
+    with ThreadPoolExecutor() as pool:
+        with files.locked(saved.parent):  # a thread opens the folder anew, as a process does
+            waiting = pool.submit(work)
+            with pytest.raises(TimeoutError):
+                waiting.result(timeout=0.1)
+        waiting.result(timeout=60)
+    monkeypatch.setattr(files, "_PATIENCE", 0.0)
+    with files.locked(saved.parent), pytest.raises(TimeoutError, match="another process has been"):
+        work()
+
+
+def test_who_reads_does_not_wait_for_others_who_read(saved):
+    with files.locked(saved.parent, shared=True):
+        load_folder(saved, kind="demo")

@@ -157,6 +157,13 @@ def test_an_item_that_is_called_as_a_folded_one_is_kept():
     assert coarse.items.row(0) == ("rare: y", "title of rare: y", ["z"])
 
 
+def test_a_rare_item_that_is_called_as_a_folded_one_does_not_lend_it_its_title():
+    rows = [("u", "rare: y", 1), ("u", "c", 1), ("v", "d", 2), ("w", "z", 2), ("v", "x", 1)]
+    log = log_of(rows, {"rare: y": ["z"], "c": ["y"], "d": ["y"], "z": ["z"], "x": ["z"]})
+    items = generalise(log, Coarseness(min_item_users=2)).items
+    assert items.rows() == [("rare: y", "rare: y", ["y"]), ("rare: z", "rare: z", ["z"])]
+
+
 @pytest.mark.parametrize("time", ["day", "month"])
 @pytest.mark.parametrize("least", [1, 2, 3, None])
 def test_what_is_coarse_is_not_changed_by_doing_it_again(time, least):

@@ -131,7 +131,7 @@ def generalised(log: EventLog, coarseness: Coarseness) -> tuple[EventLog, pl.Dat
     log = with_interests(log)
     names = folded_items(log, coarseness.min_item_users)
     events = coarse_events(log.events, names, coarseness.time)
-    return replace(log, events=in_order(events), items=_items(log.items, events)), names
+    return replace(log, events=in_order(events), items=_items(log.items, events, names)), names
 
 
 def with_interests(log: EventLog, features: Features | None = None) -> EventLog:
@@ -216,9 +216,10 @@ def _main_interest(log: EventLog) -> pl.DataFrame:
     )
 
 
-def _items(items: pl.DataFrame, events: pl.DataFrame) -> pl.DataFrame:
+def _items(items: pl.DataFrame, events: pl.DataFrame, names: pl.DataFrame) -> pl.DataFrame:
     """Rows of the items that the events have; those that stand for others are named so."""
-    there = events.select(pl.col(ITEM).unique()).join(items, on=ITEM, how="left").sort(ITEM)
+    kept = items.join(names.filter(pl.col(ITEM) == pl.col(RELEASED)), on=ITEM, how="semi")
+    there = events.select(pl.col(ITEM).unique()).join(kept, on=ITEM, how="left").sort(ITEM)
     interest = pl.col(ITEM).str.strip_prefix(f"{RARE}: ")
     is_folded = pl.col(ITEM).str.starts_with(f"{RARE}: ") & pl.col(INTERESTS).is_null()
     return there.with_columns(

@@ -19,6 +19,7 @@ from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
 from interestkit.shards import Shards, checked_counts, part_name
 from interestkit.splitting import first_numbers, later_shares
+from interestkit.storage import check_not_sealed
 
 _MANIFEST = "prepared.json"
 _FORMAT = 2
@@ -165,6 +166,7 @@ def prepare(
     shares = later_shares(validation_share, test_share)
     rules, folder = Rules(**limits), Path(folder)
     _check_settings(engine, num_shards, gap_minutes, rules)
+    check_not_sealed("prepared logs")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder}: must be a new or empty folder")
     folder.parent.mkdir(parents=True, exist_ok=True)

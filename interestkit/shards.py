@@ -19,6 +19,7 @@ from interestkit.bounded import read_back, read_parquet
 from interestkit.files import check_file, read_checked, sha256_of, write_atomically, write_checked
 from interestkit.limits import check_at_least
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
+from interestkit.storage import check_not_sealed
 
 T = TypeVar("T")
 _MANIFEST = "shards.json"
@@ -171,6 +172,7 @@ def write_shards(
         (3, True)
     """
     check_at_least(1, num_shards=num_shards)
+    check_not_sealed("shards")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):

@@ -46,6 +46,12 @@ class Locksmith(Protocol):
 LOCKSMITH: ContextVar[Locksmith | None] = ContextVar("locksmith", default=None)
 
 
+def check_not_sealed(what: str) -> None:
+    """Raise ValueError where all should be encrypted that is saved, which `what` cannot be."""
+    if LOCKSMITH.get() is not None:
+        raise ValueError(f"{what} cannot be encrypted: write them outside `sealed`, or not at all")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stored:
     """What a saved folder holds.

@@ -13,8 +13,10 @@ from pyarrow.parquet import encryption as pe
 
 from interestkit.files import sha256_of, with_digest
 from interestkit.prediction import Predictor
+from interestkit.preparing import prepare
 from interestkit.privacy.encryption import FileKeys, read_log, sealed, write_log
 from interestkit.privacy.pseudonyms import new_key
+from interestkit.shards import write_shards
 from interestkit.simulation import simulate
 from interestkit.storage import load_folder, save_folder
 
@@ -248,4 +250,28 @@ def test_without_cryptography_the_error_says_what_to_install(keys, monkeypatch):
         pytest.raises(ModuleNotFoundError, match=r"pip install 'interestkit\[privacy\]'"),
         sealed(keys),
     ):
+        pass
+
+
+def test_events_and_items_of_two_logs_are_not_taken_for_one(log, tmp_path, keys):
+    one, other = (write_log(log, tmp_path / name, keys) for name in ("one", "other"))
+    shutil.copy(other / "items.parquet", one / "items.parquet")
+    with pytest.raises(ValueError, match="events and items must be of one log, got two"):
+        read_log(one, keys)
+
+
+def test_what_cannot_be_encrypted_is_not_written_where_all_should_be(log, tmp_path, keys):
+    with sealed(keys):
+        for write in (write_shards, prepare):
+            with pytest.raises(ValueError, match="cannot be encrypted: write them outside"):
+                write(log.events, tmp_path / "plain", num_shards=2)
+    assert not (tmp_path / "plain").exists()
+
+
+def test_keys_that_are_none_are_one_error(log, tmp_path):
+    wrong = r"keys must be FileKeys\(path\) or another KmsClient of PyArrow, got NoneType"
+    for use in (lambda: write_log(log, tmp_path, None), lambda: read_log(tmp_path, None)):
+        with pytest.raises(ValueError, match=wrong):
+            use()
+    with pytest.raises(ValueError, match=wrong), sealed(None):
         pass

@@ -8,6 +8,7 @@ PyArrow), or in a key file (`FileKeys`). The extra `privacy` brings cryptography
 import base64
 import json
 import os
+import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -76,6 +77,9 @@ def write_log(
         keys: `FileKeys(path)`, or the client of a key management service.
         master_key: Name of the master key there.
 
+    Raises:
+        ValueError: If `keys` is no `KmsClient`.
+
     Example:
         >>> import tempfile
         >>> from interestkit.privacy.pseudonyms import new_key
@@ -88,13 +92,15 @@ def write_log(
     Source:
         Apache Parquet, Parquet Modular Encryption, in the specification of the format.
     """
+    _check_keys(keys)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     factory, service = pe.CryptoFactory(lambda _: keys), pe.KmsConnectionConfig()
     how = pe.EncryptionConfiguration(
         footer_key=master_key, uniform_encryption=True, data_key_length_bits=256
     )
-    about = {b"interestkit": json.dumps({"name": log.name, "note": log.note}).encode()}
+    own = {"name": log.name, "note": log.note, "log": secrets.token_hex(16)}
+    about = {b"interestkit": json.dumps(own).encode()}
     for part in ("events", "items"):
         table = getattr(log, part).to_arrow(compat_level=pl.CompatLevel.oldest())
         table = table.replace_schema_metadata(about)
@@ -114,11 +120,13 @@ def read_log(folder: str | Path, keys: pe.KmsClient) -> EventLog:
         keys: As in `write_log`, with the same master key.
 
     Raises:
-        ValueError: If the key is another one, or a file is damaged or not encrypted.
+        ValueError: If the key is another one, a file is damaged or not encrypted, or events and
+            items are of two logs, as where writing was interrupted.
         FileNotFoundError: If a file is missing.
     """
+    _check_keys(keys)
     folder = Path(folder)
-    tables, about = {}, {}
+    tables, about = {}, []
     for part in ("events", "items"):
         path = folder / f"{part}.parquet"
         with path.open("rb") as file:
@@ -129,9 +137,18 @@ def read_log(folder: str | Path, keys: pe.KmsClient) -> EventLog:
         with _as_value_error(path):
             properties = factory.file_decryption_properties(pe.KmsConnectionConfig(), how)
             table = pq.read_table(path, decryption_properties=properties)
-            about = json.loads(table.schema.metadata[b"interestkit"])
+            about.append(json.loads(table.schema.metadata[b"interestkit"]))
         tables[part] = pl.from_arrow(table)
-    return EventLog(**tables, **about)
+    if about[0] != about[1]:
+        raise ValueError(f"{folder}: events and items must be of one log, got two; write it again")
+    about[0].pop("log", None)
+    return EventLog(**tables, **about[0])
+
+
+def _check_keys(keys: object) -> None:
+    if not isinstance(keys, pe.KmsClient):
+        came = type(keys).__name__
+        raise ValueError(f"keys must be FileKeys(path) or another KmsClient of PyArrow, got {came}")
 
 
 @contextmanager
@@ -139,10 +156,11 @@ def sealed(keys: pe.KmsClient, *, master_key: str = MASTER_KEY) -> Iterator[None
     """Inside it, all that the kit saves as a folder is encrypted, and what was can be loaded.
 
     This goes for models, features, splits, releases and the checkpoints of `fit`, in the process's
-    present thread. A folder has a key of its own, each file a nonce of its own (AES-256-GCM), bound
-    to its name and to the kind of the folder; its settings are bound to the checksums of all its
-    files. Files are encrypted in memory: what is not encrypted never reaches the disk. A file
-    may have up to 2 GiB. Kind, names and sizes of the files stay readable.
+    present thread; shards and prepared logs are refused. A folder has a key of its own, each file a
+    nonce of its own (AES-256-GCM), bound to its name and to the kind of the folder; its settings
+    are bound to the checksums of all its files. Files are encrypted in memory: what is not
+    encrypted never reaches the disk. A file may have up to 2 GiB. Kind, names and sizes of the
+    files stay readable.
 
     Args:
         keys: As in `write_log`.
@@ -150,7 +168,8 @@ def sealed(keys: pe.KmsClient, *, master_key: str = MASTER_KEY) -> Iterator[None
 
     Raises:
         ModuleNotFoundError: If the package cryptography is missing.
-        ValueError: From loading, if the key is another one or a file was changed.
+        ValueError: If `keys` is no `KmsClient`; from loading, if the key is another one or a file
+            was changed.
 
     Example:
         >>> import tempfile
@@ -165,6 +184,7 @@ def sealed(keys: pe.KmsClient, *, master_key: str = MASTER_KEY) -> Iterator[None
     Source:
         NIST SP 800-38D, Recommendation for Block Cipher Modes of Operation: GCM.
     """
+    _check_keys(keys)
     _cipher(bytes(32))
     token = LOCKSMITH.set(_Locksmith(keys=keys, master_key=master_key))
     try:

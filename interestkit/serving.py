@@ -4,8 +4,10 @@ It imports NumPy, JAX, safetensors and two small modules of this package, and no
 """
 
 import json
+import math
 from collections.abc import Iterable, Mapping
 from functools import cached_property
+from numbers import Real
 from pathlib import Path
 from typing import NamedTuple
 
@@ -71,14 +73,17 @@ class Scorer:
         """Histories of users from plain events.
 
         Args:
-            users: For each user the events (item, Unix seconds, kind), in any order. Those with
-                items that the model does not know, and those from `now` on, are left out.
+            users: For each user the events (item, Unix seconds, kind), in any order; those at one
+                instant keep theirs, as in `Features.histories`. Those with items that the model
+                does not know, and those from `now` on, are left out.
             now: The moment of prediction, in Unix seconds.
 
         Raises:
-            ValueError: If a kind has no weight.
+            ValueError: If a kind has no weight, or a time is no finite number.
         """
         rows, offsets, weights = [], [0], self.meta["kind_weights"]
+        users = [list(events) for events in users]
+        _check_times([now, *(event[1] for events in users for event in events)])
         for events in users:
             for item, seconds, kind in sorted(events, key=lambda event: event[1]):
                 if kind not in weights:
@@ -173,6 +178,12 @@ class Scorer:
         block["user"] = pad(user, room, BLOCK)
         users = {"start": starts - begin, "end": ends - begin, "moment": log.moment[own]}
         return block | {name: pad(array, BLOCK)[None] for name, array in users.items()}
+
+
+def _check_times(times: Iterable[float]) -> None:
+    for time in times:
+        if not isinstance(time, Real) or not math.isfinite(time):
+            raise ValueError(f"times must be finite Unix seconds, got {time!r}")
 
 
 def load_scorer(folder: str | Path) -> Scorer:

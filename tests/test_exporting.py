@@ -99,6 +99,14 @@ def test_plain_events_become_the_histories_that_the_features_make(exported):
     np.testing.assert_allclose(log.weight, HISTORIES.weight, rtol=1e-6)
     with pytest.raises(ValueError, match="kind must be one of"):
         scorer.log([[("i00001", 0.0, "nod")]], now=1.0)
+    for time, now in (
+        (float("nan"), 1.0),
+        (float("-inf"), 1.0),
+        ("2024", 1.0),
+        (0.0, float("inf")),
+    ):
+        with pytest.raises(ValueError, match="times must be finite Unix seconds, got"):
+            scorer.log([[("i00001", time, "view")]], now=now)
 
 
 def test_nobody_and_users_without_events_can_be_scored(exported):

@@ -276,14 +276,30 @@ def unit_rows(matrix):
 
 
 def reduce_rows(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
-    """Rows in their `dim` strongest directions; the sign of a direction is fixed."""
-    from scipy.sparse.linalg import svds
+    """Rows in their `dim` strongest directions, the same each time; the sign of each is fixed.
+
+    It is what `scipy.sparse.linalg.svds` gives, which takes new random numbers, and so ends in
+    other directions each time, where there are fewer directions than are asked for.
+    """
+    from scipy.linalg import svd
+    from scipy.sparse.linalg import LinearOperator, eigsh
 
     if dim >= min(matrix.shape):
         return matrix.toarray()
     if not matrix.count_nonzero():  # no direction is stronger than another
         return np.zeros((matrix.shape[0], dim))
-    start = np.random.default_rng(0).standard_normal(min(matrix.shape))
-    left, strength, right = svds(matrix.astype(np.float64), k=dim, v0=start)
-    sign = np.sign(right[np.arange(dim), np.abs(right).argmax(axis=1)])
-    return (left * (strength * sign))[:, ::-1]
+    matrix = matrix.astype(np.float64)
+    tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
+    rng, size = np.random.default_rng(0), (tall.shape[1],) * 2
+    square = LinearOperator(size, matvec=lambda x: tall.T @ (tall @ x), dtype=matrix.dtype)
+    _, found = eigsh(square, k=dim, v0=rng.standard_normal(size[0]), rng=rng)
+    found, _ = np.linalg.qr(found)
+    left, strength, right = svd(tall @ found, full_matrices=False)
+    right = right @ found.T
+    if tall is not matrix:
+        left, right = right.T, left.T
+    largest = np.abs(right) >= np.abs(right).max(axis=1, keepdims=True) * (
+        1 - 1e-9
+    )  # of equals one
+    sign = np.sign(right[np.arange(dim), largest.argmax(axis=1)])
+    return left * (strength * sign)

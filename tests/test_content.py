@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from scipy.sparse import csr_matrix
 
 from interestkit.content import (
     clusters_from_behaviour,
     content_vectors,
     fold_in,
+    reduce_rows,
     themes_from_titles,
     words_of,
 )
@@ -162,3 +164,26 @@ def test_content_without_information_has_no_columns(titles, labels):
 def test_content_rejects_titles_and_labels_of_different_length():
     with pytest.raises(ValueError, match="titles has 1 items, labels has 2"):
         content_vectors(["a"], [(), ()])
+
+
+def test_vectors_are_the_same_each_time_where_there_are_fewer_directions_than_asked_for():
+    names = "ale beer cocoa dew eggnog fizz grog hops ink juice".split()
+    given = [names[n // 2] for n in range(20)], [(names[n // 2],) for n in range(20)]
+    once = content_vectors(*given)
+    assert np.linalg.matrix_rank(once, tol=1e-3) < once.shape[1]
+    for _ in range(3):
+        np.testing.assert_array_equal(content_vectors(*given), once)
+
+
+@pytest.mark.parametrize("shape", [(60, 30), (30, 60)])
+def test_directions_are_those_of_the_singular_value_decomposition(shape):
+    rows = csr_matrix(np.random.default_rng(1).random(shape))
+    left, strength, right = np.linalg.svd(rows.toarray(), full_matrices=False)
+    sign = np.sign(right[np.arange(5), np.abs(right[:5]).argmax(axis=1)])
+    np.testing.assert_allclose(reduce_rows(rows, 5), left[:, :5] * strength[:5] * sign, atol=1e-8)
+
+
+def test_of_two_words_that_count_alike_the_first_fixes_the_sign():
+    rows = csr_matrix(np.array([[1.0, -1.0, 0.0], [2.0, -2.0, 0.0], [0.0, 0.0, 1.0]]))
+    expected = np.sqrt(2) * np.array([1, 2, 0])
+    np.testing.assert_allclose(reduce_rows(rows, 1)[:, 0], expected, atol=1e-12)

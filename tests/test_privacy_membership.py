@@ -11,7 +11,13 @@ from scipy import stats
 import interestkit as ik
 from interestkit.privacy.accounting import epsilon_of, make_card
 from interestkit.privacy.learning import Setting
-from interestkit.privacy.membership import attack, attack_plain, attack_private, bound_in_one_run
+from interestkit.privacy.membership import (
+    _halves,
+    attack,
+    attack_plain,
+    attack_private,
+    bound_in_one_run,
+)
 from interestkit.privacy.training import PRIVATE, PrivateFit, fit_private, private_features
 from interestkit.training import model_config
 
@@ -68,6 +74,33 @@ def test_the_table_and_the_curve_say_the_same():
 def test_users_must_be_in_and_out_of_some_models():
     with pytest.raises(ValueError, match="in three models and out of three"):
         attack(np.zeros((8, 3)), np.ones((8, 3), bool))
+
+
+@pytest.mark.parametrize("users", [3, 7, 8])
+def test_each_user_is_in_and_out_of_three_of_eight_models(users):
+    for seed in range(20):
+        halves = _halves(users, 8, seed)
+        assert set(halves.sum(axis=1)) == {users // 2}
+        assert not (halves[::2] & halves[1::2]).any()
+        if users > 3:  # of three one is left out twice
+            assert np.minimum(halves.sum(axis=0), (~halves).sum(axis=0)).min() >= 3
+
+
+def test_the_area_is_the_share_of_pairs_in_the_right_order():
+    random = np.random.default_rng(3)
+    is_in = _halves(6, 8, 0)
+    found = attack(random.normal(size=is_in.shape).round(1) - 0.5 * is_in, is_in)
+    pairs = np.subtract.outer(found.scores[is_in], found.scores[~is_in])
+    assert found.auc == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    equal = attack(np.ones(is_in.shape), is_in)
+    assert equal.auc == 0.5
+
+
+def test_a_loss_that_is_no_number_is_named():
+    losses = np.zeros((8, 6))
+    losses[2, 1] = np.nan
+    with pytest.raises(ValueError, match=r"losses must be finite, got nan at \[2, 1\]"):
+        attack(losses, _halves(6, 8, 0))
 
 
 @pytest.mark.slow

@@ -85,7 +85,8 @@ def audit_private(
         seed: Seed of the probe.
 
     Returns:
-        A table of checks. An honest run fails one of them with a probability below 1e-4.
+        A table of checks. An honest run fails one of them with a probability below 1e-4; one
+        without noise, whose epsilon is infinite, fails those of noise.
 
     Example:
         >>> from interestkit.privacy.accounting import make_card

@@ -16,6 +16,7 @@ import polars as pl
 from jax.flatten_util import ravel_pytree
 from jax_privacy.auditing import CanaryScoreAuditor
 from jaxtyping import Bool, Float
+from scipy.stats import rankdata
 
 from interestkit import training
 from interestkit.examples import Examples, TrainingConfig
@@ -56,11 +57,19 @@ class MembershipAttack:
 
     @property
     def auc(self) -> float:
-        """Probability that a user who was in scores above one who was not: 0.5 is a guess."""
-        return float(self._auditor.attack_auroc())
+        """Probability that a user who was in scores above one who was not: 0.5 is a guess.
+
+        Equal scores count half (Mann and Whitney).
+        """
+        scores, count = rankdata(self.scores), int(self.is_in.sum())
+        above = scores.reshape(self.is_in.shape)[self.is_in].sum() - count * (count + 1) / 2
+        return float(above / (count * (self.is_in.size - count)))
 
     def found_at(self, false_positives: float) -> float:
-        """Share of members found when so large a share of the others is taken for members."""
+        """Share of members found when so large a share of the others is taken for members.
+
+        At the best threshold, or the best draw between two of them.
+        """
         return float(self._auditor.tpr_at_given_fpr(false_positives))
 
     def table(self) -> pl.DataFrame:
@@ -91,7 +100,8 @@ def attack(losses: Float[np.ndarray, "models users"], is_in: Bool[np.ndarray, "m
         is_in: Whether the model was trained on the user.
 
     Raises:
-        ValueError: If a user is not among three models at least with, and three without.
+        ValueError: If a user is not among three models at least with, and three without, or a loss
+            is not finite.
 
     Example:
         >>> is_in = np.random.default_rng(0).random((20, 50)) < 0.5
@@ -103,6 +113,9 @@ def attack(losses: Float[np.ndarray, "models users"], is_in: Bool[np.ndarray, "m
     """
     if np.minimum(is_in.sum(axis=0), (~is_in).sum(axis=0)).min() < 3:
         raise ValueError("each user must be in three models and out of three; train more of them")
+    if not np.isfinite(losses).all():
+        model, user = np.argwhere(~np.isfinite(losses))[0]
+        raise ValueError(f"losses must be finite, got {losses[model, user]} at [{model}, {user}]")
     means, squares = {}, 0.0
     for name, group in {"in": is_in, "out": ~is_in}.items():
         others = group.sum(axis=0)[None, :] - group  # the model that is attacked does not count
@@ -285,11 +298,18 @@ def _losses_of(world: World, loss: Callable) -> Callable:
 
 
 def _halves(users: int, models: int, seed: int) -> Bool[np.ndarray, "models users"]:
-    """A random half of the users for each model; the next model has the other half."""
+    """A random half of the users for each model; the next model has the other half.
+
+    Of an odd number one user is in neither, so that halves are of one size: another one each time.
+    """
     if models < 8 or models % 2:
         raise ValueError(f"num_models must be an even number of at least 8, got {models}")
     order = np.random.default_rng(seed).random((models // 2, users)).argsort(axis=1)
     half = users // 2
+    if users % 2:
+        rows, nobody = np.arange(len(order)), np.arange(len(order)) % users
+        middle = (order == half).argmax(axis=1)
+        order[rows, middle], order[rows, nobody] = order[rows, nobody], half
     return np.stack([order < half, order >= users - half], axis=1).reshape(models, users)
 
 

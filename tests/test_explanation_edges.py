@@ -1,6 +1,7 @@
 """Explanations where little is left to explain: nothing new, one answer, nobody, ties."""
 
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,7 @@ import pytest
 import interestkit as ik
 from interestkit import plots
 from interestkit.explanation.faithfulness import _changed
+from interestkit.heldout import HeldOut
 
 START = datetime(2024, 1, 1, tzinfo=UTC)
 ITEMS = {"i0": ["a"], "i1": ["b"], "i2": ["a"], "i3": ["b"], "search:tea": []}
@@ -88,6 +90,21 @@ def test_curves_of_nobody_and_of_empty_histories_are_there(world, target, nobody
     value = ik.faithfulness(found, steps=1).curves["value"]
     assert value.is_nan().all() if nobody else value.is_finite().all()
     assert ("nobody has a target" in repr(found)) == nobody
+
+
+@pytest.mark.parametrize("interests", [1, 2])
+def test_where_no_temperature_is_better_it_is_one(world, interests):
+    predictor, histories = world
+    said = np.full((len(histories), interests), 1 / interests, np.float32)
+    model = SimpleNamespace(interests=lambda _: said, features=predictor.features)
+    truth = HeldOut(
+        part="test",
+        histories=histories,
+        relevant=None,
+        interest_shares=np.eye(interests)[np.arange(len(histories)) % interests],
+        next_interests=None,
+    )
+    assert ik.calibrate(model, truth).temperature == 1.0
 
 
 def test_where_only_one_answer_is_there_nothing_changes_it():

@@ -114,7 +114,8 @@ def calibrate(predictor: Predictor, truth: HeldOut) -> Calibrated:
 
     It has the least log loss of "the most probable interest comes" on held-out users, which counts
     as true in the share of their later events that has it. That of all interests would do too
-    where one could be right; of shares it makes the model too unsure of the first.
+    where one could be right; of shares it makes the model too unsure of the first. Where no other
+    is better, as with one interest, it is 1.
 
     Args:
         predictor: A model that has not learned from what these users did.
@@ -150,7 +151,7 @@ def calibrate(predictor: Predictor, truth: HeldOut) -> Calibrated:
 
     limit = np.log(_HOTTEST)
     found = minimize_scalar(loss, bounds=(-limit, limit), method="bounded", options={"xatol": 1e-4})
-    temperature = float(np.exp(found.x))
+    temperature = float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
     pair = (probabilities, _heated(probabilities, temperature))
     error = tuple(float(metrics.expected_calibration_error(p, shares)) for p in pair)
     return Calibrated(

@@ -290,16 +290,15 @@ def reduce_rows(matrix, dim: int) -> Float[np.ndarray, "rows dim"]:
         return np.zeros((matrix.shape[0], dim))
     matrix = matrix.astype(np.float64)
     tall = matrix if matrix.shape[0] >= matrix.shape[1] else matrix.T
-    rng, size = np.random.default_rng(0), (tall.shape[1],) * 2
-    square = LinearOperator(size, matvec=lambda x: tall.T @ (tall @ x), dtype=matrix.dtype)
-    _, found = eigsh(square, k=dim, v0=rng.standard_normal(size[0]), rng=rng)
+    rng, width = np.random.default_rng(0), tall.shape[1]
+    square = LinearOperator((width, width), matvec=lambda x: tall.T @ (tall @ x), dtype=tall.dtype)
+    _, found = eigsh(square, k=dim, v0=rng.standard_normal(width), rng=rng)
     found, _ = np.linalg.qr(found)
     left, strength, right = svd(tall @ found, full_matrices=False)
     right = right @ found.T
     if tall is not matrix:
         left, right = right.T, left.T
-    largest = np.abs(right) >= np.abs(right).max(axis=1, keepdims=True) * (
-        1 - 1e-9
-    )  # of equals one
-    sign = np.sign(right[np.arange(dim), largest.argmax(axis=1)])
+    size = np.abs(right)
+    first = (size >= (1 - 1e-9) * size.max(axis=1, keepdims=True)).argmax(axis=1)  # of equals
+    sign = np.sign(right[np.arange(dim), first])
     return left * (strength * sign)

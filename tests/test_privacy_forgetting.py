@@ -1,5 +1,6 @@
 import gzip
 import json
+import shutil
 from datetime import UTC, datetime
 
 import jax
@@ -137,6 +138,16 @@ def test_parts_of_another_model_are_not_left_beside_new_ones(log, forgotten):
         train_parts(*log, folder, **SETTINGS | {"num_parts": 1})
     with pytest.raises(ValueError, match="must be a folder, got a file"):
         train_parts(*log, folder / "settings" / "manifest.json", **SETTINGS)
+
+
+def test_one_who_was_forgotten_before_stays_so(log, forgotten, tmp_path):
+    folder = shutil.copytree(forgotten[0], tmp_path / "copy")
+    old = PartedModel.load(folder)
+    users = log[0].filter(pl.col("user") != USER)["user"].unique().sort()
+    one, other = (next(u for u in users if part_of(u, KEY, 2) == part) for part in (0, 1))
+    first = weights(old.forget(one, key=KEY).models[0])
+    assert not same(weights(old.models[0]), first)
+    assert same(weights(old.forget(other, key=KEY).models[0]), first)
 
 
 def test_parts_follow_the_key():

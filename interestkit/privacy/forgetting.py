@@ -122,9 +122,8 @@ class PartedModel:
         left = events.filter(pl.col(USER) != user)
         if len(left) == len(events):
             raise ValueError(f"user must be in part {number}, which the key names, got {user!r}")
-        model = settings.train(self.folder, number, left)
-        models = (*self.models[:number], model, *self.models[number + 1 :])
-        return replace(self, models=models)
+        settings.train(self.folder, number, left)
+        return PartedModel.load(self.folder)  # all of it: others may have been forgotten since
 
 
 def _best(mean: Float[np.ndarray, "users items"], k: int):

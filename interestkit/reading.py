@@ -71,7 +71,7 @@ def _is_blank(path: Path) -> bool:
 def check_begin(path: Path) -> None:
     """Raise ValueError if a text file begins as if it were packed or in another encoding."""
     with path.open("rb") as file:
-        start = file.read(16)
+        start = file.read(16).removeprefix(_MARK)  # behind it, too, the readers would unpack
     for begin, name in _BEGINS.items():
         if start.startswith(begin):
             raise ValueError(f"{path}: must be plain text in UTF-8, got {name}")

@@ -61,6 +61,7 @@ BROKEN = {
     "nul.csv": (f"{HEAD}a\0,x,1\n", "line 2: must be text, got a NUL byte"),
     "nul-in-header.tsv": ("user\titem\tti\0me\na\tx\t1\n", "line 1: must be text, got a NUL"),
     "gzip.csv": (gzip.compress(HEAD.encode() * 99_999), "must be plain text in UTF-8, got gzip"),
+    "behind-a-mark.jsonl": (b"\xef\xbb\xbfx\x01./:", "must be plain text in UTF-8, got zlib"),
     "gzip.jsonl": (gzip.compress(GOOD.encode()), "must be plain text in UTF-8, got gzip"),
     "zip.csv": (zipped(HEAD), "must be plain text in UTF-8, got zip"),
     "bzip2.dat": (bz2.compress(b"user::item"), "must be plain text in UTF-8, got bzip2"),

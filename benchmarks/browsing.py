@@ -215,11 +215,15 @@ class Notebook:
         with suppress(PlaywrightTimeout):
             self._settled(f"() => {_PANEL}.sessionContext.shutdown()", seconds=30)
 
-    def screenshot(self, path: Path, *, theme: str = "JupyterLab Light", width: int = 1280) -> Path:
-        """A picture of the whole notebook, however long, in a theme."""
+    def set_theme(self, theme: str) -> None:
+        """Change the theme of JupyterLab, such as "JupyterLab Dark"."""
         self._settled(
             "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})", theme
         )
+
+    def screenshot(self, path: Path, *, theme: str = "JupyterLab Light", width: int = 1280) -> Path:
+        """A picture of the whole notebook, however long, in a theme."""
+        self.set_theme(theme)
         self.page.set_viewport_size({"width": width, "height": 900})
         self.page.wait_for_timeout(500)
         height = self.page.evaluate(_HEIGHT) + 200

@@ -156,7 +156,6 @@ WIDGETS = {
 }
 
 
-THEME = "theme => window.jupyterapp.commands.execute('apputils:change-theme', {theme})"
 # What has the focus, with a mark that it was there: its name, and the line around it.
 FOCUS = """() => {
   const element = document.activeElement, style = getComputedStyle(element);
@@ -204,9 +203,12 @@ def press(page, name, *keys, most=60):
 
 
 def test_text_and_words_of_pictures_can_be_read_in_both_themes_and_in_the_copies(all_widgets, page):
+    from browsing import Notebook
+
+    notebook = Notebook(page=page)
     page.add_style_tag(content=".jp-OutputArea-child { display: flex !important; }")
     for theme in ("JupyterLab Light", "JupyterLab Dark"):
-        page.evaluate(THEME, theme)
+        notebook.set_theme(theme)
         page.wait_for_timeout(2_000)
         is_light = page.evaluate("document.body.dataset.jpThemeLight")
         assert (is_light == "true") == theme.endswith("Light")

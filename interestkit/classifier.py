@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from interestkit.devices import use_compilation_cache
 from interestkit.layers import in_shapes
+from interestkit.limits import check_counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -75,8 +76,7 @@ def fit_classifier(
             "features and labels must be tables with the same number of rows, at least one, "
             f"got shapes {x.shape} and {y.shape}"
         )
-    if min(epochs, batch_size) < 1:
-        raise ValueError(f"epochs and batch_size must be at least 1, got {epochs}, {batch_size}")
+    check_counts(1, epochs=epochs, batch_size=batch_size)
     use_compilation_cache()
     widths, rng = (x.shape[1], *hidden, y.shape[1]), np.random.default_rng(seed)
     params = _new_params(widths, rng)

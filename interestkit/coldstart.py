@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from interestkit.baselines import Ranker
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.metrics import ndcg_at_k
 
 
@@ -75,7 +75,7 @@ def cold_start(
         >>> cold_start(own, popular, ik.held_out(features, split, "validation")).min_events
         0
     """
-    check_at_least(1, most_events=most_events)
+    check_counts(1, most_events=most_events)
     found = ColdStart(model=model, fallback=fallback, min_events=0)
     for count in range(most_events):
         known = replace(truth, histories=truth.histories.newest(count))

@@ -11,7 +11,7 @@ import polars as pl
 from jaxtyping import Float
 from scipy.special import betaincinv
 
-from interestkit.limits import check_at_least, check_within
+from interestkit.limits import check_counts, check_within
 
 Differences = Float[np.ndarray, "users series"]
 PerSeries = Float[np.ndarray, " series"]
@@ -144,7 +144,7 @@ def sign_flip_p(differences: Differences, *, flips: int = 9_999, seed: int = 0) 
         Phipson and Smyth (2010), Stat. Appl. Genet. Mol. Biol. 9(1), doi:10.2202/1544-6115.1585;
         for rankings Smucker, Allan and Carterette (2007), CIKM, doi:10.1145/1321440.1321528.
     """
-    check_at_least(1, flips=flips)
+    check_counts(1, flips=flips)
     is_defined = ~np.isnan(differences).all(axis=0) & ~np.isinf(differences).any(axis=0)
     p = np.where(is_defined, 1.0, np.nan)
     values = np.where(np.isfinite(differences), differences, 0.0)

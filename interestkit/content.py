@@ -9,7 +9,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
 # Words that say how a thing looks or comes, not what it is; themes are never named after them.
@@ -61,7 +61,7 @@ def themes_from_titles(
         Nemhauser, Wolsey and Fisher (1978), Mathematical Programming 14: greedy coverage
         reaches at least 1 - 1/e of the best possible.
     """
-    check_at_least(1, num_themes=num_themes)
+    check_counts(1, num_themes=num_themes)
     words = [{w for w in words_of(t) if len(w) > 2 and w not in NOT_A_THEME} for t in titles]
     themes: list[str] = []
     open_titles = list(range(len(words)))
@@ -111,7 +111,7 @@ def clusters_from_behaviour(
     from scipy.cluster.vq import kmeans2
     from scipy.sparse import csr_matrix
 
-    check_at_least(1, num_clusters=num_clusters)
+    check_counts(1, num_clusters=num_clusters)
     num_clusters = max(1, min(num_clusters, num_items // 3, len(np.unique(user)) - 1))
     touched = csr_matrix((np.ones(len(item), np.float32), (item, user)))
     touched.resize(num_items, touched.shape[1])

@@ -18,6 +18,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from interestkit.counting import pad
+from interestkit.limits import check_counts
 
 DATA, MODEL = "data", "model"
 # Arrays with a row per item: weights, and of the catalogue. Parts of optimizer states have these
@@ -51,8 +52,7 @@ def make_mesh(*, data: int | None = None, model: int = 1) -> Mesh:
         {'data': 1, 'model': 1}
     """
     devices = jax.devices()
-    if min(model, 1 if data is None else data) < 1:
-        raise ValueError(f"data and model must be at least 1, got {data} and {model}")
+    check_counts(1, model=model, data=1 if data is None else data)
     if data is None and len(devices) % model:
         raise ValueError(f"model must divide the {len(devices)} devices here, got {model}")
     data = len(devices) // model if data is None else data

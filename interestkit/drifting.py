@@ -15,7 +15,7 @@ from scipy.sparse import csr_matrix
 
 from interestkit.comparison import holm
 from interestkit.features import Features, as_events
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.schema import ITEM, KIND, TIME, USER
 
 MODERATE, LARGE = 0.1, 0.25  # PSI, above what chance gives
@@ -132,7 +132,7 @@ def drift(
     windows, edges = _windows(reference, events)
     users = pl.concat(windows).select(pl.col(USER).unique().sort())
     places = users.with_row_index("row")
-    check_at_least(round((_ASPECTS + (scores is not None)) / LEVEL) - 1, swaps=swaps)
+    check_counts(round((_ASPECTS + (scores is not None)) / LEVEL) - 1, swaps=swaps)
     signs = _signs(swaps, len(users), seed)
     counts = _counts(windows, reference, features, places)
     rows = [_compared(aspect, *pair, signs) for aspect, pair in counts]

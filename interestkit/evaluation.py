@@ -17,7 +17,7 @@ from interestkit.features import Features
 from interestkit.files import write_atomically, write_text
 from interestkit.heldout import HeldOut
 from interestkit.judging import Judge, Judgement
-from interestkit.limits import check_one_of
+from interestkit.limits import check_one_of, check_up_to
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
 
@@ -240,9 +240,7 @@ def evaluate(
           interests: 39 users judged
     """
     runs = runs_of(rankers)
-    if not 1 <= interest_k <= features.num_interests:
-        allowed = f"1..{features.num_interests} (the interests)"
-        raise ValueError(f"interest_k must be in {allowed}, got {interest_k}")
+    check_up_to(features.num_interests, "the interests", interest_k=interest_k)
     bar = progress_bar(runs, label="evaluation", unit="model", enabled=progress)
     judge = Judge(truth, features, k=k, interest_k=interest_k)
     return gather(bar, judge, truth, k=k, interest_k=interest_k)

@@ -15,7 +15,13 @@ from interestkit.devices import spread
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.layers import grown, in_shapes, is_kept
-from interestkit.limits import check_above_0, check_at_least, check_one_of, check_within
+from interestkit.limits import (
+    check_above_0,
+    check_at_least,
+    check_counts,
+    check_one_of,
+    check_within,
+)
 from interestkit.model import PARTS, Catalogue, Log, Moment
 
 
@@ -71,7 +77,7 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         check_one_of(("next", "hidden"), task=self.task)
         check_one_of(("users", "moments"), draw=self.draw)
-        check_at_least(1, **{name: getattr(self, name) for name in _COUNTS})
+        check_counts(1, **{name: getattr(self, name) for name in _COUNTS})
         check_above_0(learning_rate=self.learning_rate)
         check_at_least(0, weight_decay=self.weight_decay, interest_weight=self.interest_weight)
         check_at_least(0, sequence_weight=self.sequence_weight)

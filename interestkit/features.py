@@ -17,7 +17,7 @@ from interestkit.bounded import check_arrays, read_back
 from interestkit.content import content_vectors, interests_of, label_shares
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.modalities import Modality, fitted, packed, unpacked
 from interestkit.popularity import popularity_at, relative_weights, time_scales
 from interestkit.schema import (
@@ -311,7 +311,7 @@ def fit_features(
     check_columns(items, ITEM_COLUMNS, what="items")
     last = events[TIME].max()
     until = end_after(last, until)
-    check_at_least(0, num_snapshots=num_snapshots)
+    check_counts(0, num_snapshots=num_snapshots)
     catalogue = catalogue_of(events, items, min_item_events)
     if catalogue.is_empty():
         raise ValueError(f"no item has min_item_events={min_item_events} training events")

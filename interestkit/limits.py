@@ -8,6 +8,7 @@ Example:
 
 import math
 from collections.abc import Collection
+from operator import index
 
 
 def check_at_least(least: float, **values: float) -> None:
@@ -15,6 +16,20 @@ def check_at_least(least: float, **values: float) -> None:
     for name, value in values.items():
         if not least <= value < math.inf:
             raise ValueError(f"{name} must be at least {least}, got {value}")
+
+
+def check_counts(least: int, **values: int) -> None:
+    """Whole numbers of `least` or more."""
+    _check_whole(values)
+    check_at_least(least, **values)
+
+
+def check_up_to(most: int, what: str, **values: int) -> None:
+    """Whole numbers from 1 to `most`, as there are so many of what is named."""
+    _check_whole(values)
+    for name, value in values.items():
+        if not 1 <= value <= most:
+            raise ValueError(f"{name} must be in 1..{most} ({what}), got {value}")
 
 
 def check_above_0(**values: float) -> None:
@@ -38,3 +53,11 @@ def check_one_of(allowed: Collection[str], **values: object) -> None:
     for name, value in values.items():
         if value not in allowed:
             raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _check_whole(values: dict[str, int]) -> None:
+    for name, value in values.items():
+        try:
+            index(value)
+        except TypeError:
+            raise ValueError(f"{name} must be a whole number (int), got {value!r}") from None

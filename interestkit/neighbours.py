@@ -17,7 +17,7 @@ from interestkit.baselines import Popular, best_items, user_blocks
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_above_0, check_at_least
+from interestkit.limits import check_above_0, check_at_least, check_counts
 from interestkit.prediction import check_k
 from interestkit.similarity import (
     MAX_ITEMS,
@@ -240,7 +240,7 @@ class ALS(ItemBased):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_at_least(1, factors=self.factors, iterations=self.iterations)
+        check_counts(1, factors=self.factors, iterations=self.iterations)
         check_at_least(0, regularisation=self.regularisation)
         check_above_0(alpha=self.alpha)
 

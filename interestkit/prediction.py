@@ -20,7 +20,7 @@ from interestkit.devices import place
 from interestkit.examples import catalogue_arrays, log_arrays
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_one_of
+from interestkit.limits import check_one_of, check_up_to
 from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import (
     HIDDEN,
@@ -360,8 +360,7 @@ def _interests(graph, state, catalogue, linear, parts, chunk, *, block_events):
 
 def check_k(k: int, features: Features) -> None:
     """Raise ValueError unless `k` is in 1..items."""
-    if not 1 <= k <= features.num_items:
-        raise ValueError(f"k must be in 1..{features.num_items} (the catalogue), got {k}")
+    check_up_to(features.num_items, "the catalogue", k=k)
 
 
 def predict_interests(predictor: Predictor, histories: Histories) -> pl.DataFrame:

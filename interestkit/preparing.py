@@ -14,7 +14,7 @@ from interestkit.bounded import naming, read_back
 from interestkit.engines import ENGINES, Done, Job
 from interestkit.events import find_columns
 from interestkit.files import read_checked, sha256_of, write_checked
-from interestkit.limits import check_at_least, check_one_of
+from interestkit.limits import check_counts, check_one_of
 from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
 from interestkit.shards import Shards, checked_counts, part_name
@@ -186,7 +186,7 @@ def prepare(
 
 def _check_settings(engine: str, num_shards: int, gap_minutes: float, rules: Rules) -> None:
     check_one_of(ENGINES, engine=engine)
-    check_at_least(1, num_shards=num_shards)
+    check_counts(1, num_shards=num_shards)
     if gap_minutes < 0:
         raise ValueError(f"gap_minutes must be 0 or more, got {gap_minutes}")
     if not rules.missing:

@@ -4,6 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from interestkit.limits import check_up_to
+
 _BLOCK_ITEMS = 32  # fastest of 8, 16, 32, 64 and 128 for 20,000 items on a CPU
 _BLOCKS_PER_K = 6  # with fewer blocks than this times k, looking at all items is as fast
 
@@ -35,8 +37,7 @@ def top_k(
     if not isinstance(scores, Float[Array, "users items"]):
         came = f"{scores.dtype} with shape {scores.shape}"
         raise ValueError(f"scores must be Float with axes (users, items), got {came}")
-    if not 1 <= k <= scores.shape[1]:
-        raise ValueError(f"k must be in 1..{scores.shape[1]} (the items given), got {k}")
+    check_up_to(scores.shape[1], "the items given", k=k)
     best, codes = _top_k(scores, k)
     if not isinstance(best, jax.core.Tracer) and (has_nan := jnp.isnan(best[:, 0])).any():
         raise ValueError(f"scores must be numbers or -inf, got NaN for user {has_nan.argmax()}")

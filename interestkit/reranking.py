@@ -17,7 +17,7 @@ from interestkit.counting import evenly
 from interestkit.features import Features
 from interestkit.heldout import HeldOut, history_shares
 from interestkit.histories import Histories
-from interestkit.limits import check_one_of
+from interestkit.limits import check_one_of, check_up_to
 from interestkit.prediction import BLOCK, in_blocks
 
 MEASURED_BY = {  # goal -> the metric that says how far it is reached
@@ -180,8 +180,7 @@ class Reranked:
 def _check_k(k: int, candidates: int, features: Features) -> int:
     """The number of candidates that there can be."""
     candidates = min(candidates, features.num_items)
-    if not 1 <= k <= candidates:
-        raise ValueError(f"k must be in 1..{candidates} (the candidates), got {k}")
+    check_up_to(candidates, "the candidates", k=k)
     return candidates
 
 

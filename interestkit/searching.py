@@ -19,7 +19,7 @@ import polars as pl
 from interestkit.baselines import Ranker
 from interestkit.files import write_text
 from interestkit.heldout import HeldOut
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.metrics import hit_rate_at_k, ndcg_at_k, recall_at_k
 from interestkit.progress import progress_bar
 
@@ -151,7 +151,7 @@ def draw_settings(space: Space, *, num_trials: int, seed: int = 0) -> list[dict[
         >>> draw_settings({"days": LogUniform(1.0, 100.0, default=7.0)}, num_trials=1)
         [{'days': 7.0}]
     """
-    check_at_least(1, num_trials=num_trials)
+    check_counts(1, num_trials=num_trials)
     if taken := [name for name in space if name in _OWN_COLUMNS]:
         raise ValueError(f"settings must not be called {', '.join(_OWN_COLUMNS)}, got {taken}")
     from scipy.stats.qmc import Halton
@@ -213,7 +213,7 @@ def search(
         SearchResult('search', 3 trials, best NDCG@10 0.536 in trial 1)
     """
     measure = measure_of(validation, metric, targets)
-    check_at_least(1, workers=workers)
+    check_counts(1, workers=workers)
     settings = draw_settings(space, num_trials=num_trials, seed=seed)
     bar = progress_bar(settings, label=label, unit="trial", enabled=progress)
     outcomes = _side_by_side(partial(_trial, build, measure), settings, workers)

@@ -1,6 +1,6 @@
 """A model that was exported scores histories: NumPy and JAX's own programs, nothing that trains.
 
-It imports NumPy, JAX, safetensors and two small modules of this package, and no table library.
+It imports NumPy, JAX, safetensors and three small modules of this package, and no table library.
 """
 
 import json
@@ -19,6 +19,7 @@ from jaxtyping import Float, Int
 
 from interestkit.counting import pad, power_of_two, running_counts
 from interestkit.files import check_file, is_whole, locked
+from interestkit.limits import check_up_to
 
 KIND, FORMAT = "export", 1
 PROGRAMS = ("next", "new", "interests")
@@ -118,8 +119,7 @@ class Scorer:
         Raises:
             ValueError: As `score`, or if `k` is outside 1..items.
         """
-        if not 1 <= k <= len(self.items):
-            raise ValueError(f"k must be in 1..{len(self.items)} (the catalogue), got {k}")
+        check_up_to(len(self.items), "the catalogue", k=k)
         scores = self.score(log, exclude_seen=exclude_seen)
         codes = np.argsort(-scores, axis=1, kind="stable")[:, :k].astype(np.int32)
         best = np.take_along_axis(scores, codes, axis=1)

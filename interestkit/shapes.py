@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from interestkit.limits import check_at_least, check_one_of, check_within
+from interestkit.limits import check_counts, check_one_of, check_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,12 +67,14 @@ class ModelConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
         object.__setattr__(self, "content_blocks", tuple(self.content_blocks))
-        check_at_least(1, **{name: getattr(self, name) for name in _SIZES})
+        check_counts(1, **{name: getattr(self, name) for name in _SIZES})
         check_within("[0, 1)", dropout=self.dropout, event_dropout=self.event_dropout)
         check_within("[0, 1)", layer_dropout=self.layer_dropout)
         check_within("[0, 1]", pool_power=self.pool_power)
-        if not self.hidden or min(self.hidden) < 1:
-            raise ValueError(f"hidden must name at least one width >= 1, got {self.hidden}")
+        if not self.hidden:
+            raise ValueError("hidden must name at least one width, got none")
+        for width in self.hidden:
+            check_counts(1, hidden=width)
         check_one_of(("mlp", "transformer"), encoder=self.encoder)
         check_one_of(("float32", "bfloat16"), dtype=self.dtype)
         if self.layer_dim % (2 * self.num_heads):

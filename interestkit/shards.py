@@ -17,7 +17,7 @@ import polars as pl
 
 from interestkit.bounded import read_back, read_parquet
 from interestkit.files import check_file, read_checked, sha256_of, write_atomically, write_checked
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 from interestkit.storage import check_not_sealed
 
@@ -171,7 +171,7 @@ def write_shards(
         >>> len(shards), sum(len(shards.events(n)) for n in range(3)) == len(log.events)
         (3, True)
     """
-    check_at_least(1, num_shards=num_shards)
+    check_counts(1, num_shards=num_shards)
     check_not_sealed("shards")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 from scipy.sparse import csr_matrix, vstack
 
-from interestkit.limits import check_above_0, check_within
+from interestkit.limits import check_above_0, check_at_least, check_counts, check_within
 from interestkit.ranking import top_k
 
 MAX_ITEMS = 10_000  # weights take 400 MB, and about four times that while they are computed
@@ -87,9 +87,8 @@ def cosine_neighbours(
                [0.5 , 0.  , 0.  ],
                [0.71, 0.  , 0.  ]], dtype=float32)
     """
-    if neighbours < 1 or shrinkage < 0:
-        came = f"neighbours={neighbours}, shrinkage={shrinkage}"
-        raise ValueError(f"neighbours must be at least 1 and shrinkage at least 0, got {came}")
+    check_counts(1, neighbours=neighbours)
+    check_at_least(0, shrinkage=shrinkage)
     num_items, columns, kept = pairs.shape[1], pairs.tocsc(), []
     norms = np.sqrt(np.asarray(pairs.multiply(pairs).sum(axis=0), np.float32)).ravel()
     for first in range(0, num_items, _BLOCK):

@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from interestkit import schema
 from interestkit.events import EventLog
-from interestkit.limits import check_above_0, check_at_least, check_within
+from interestkit.limits import check_above_0, check_counts, check_within
 from interestkit.schema import INTERESTS, ITEM, KIND, SEARCH_PREFIX, TEXT, TIME, TITLE, USER, VALUE
 
 START = datetime(2024, 1, 1, tzinfo=UTC)  # a Monday
@@ -98,9 +98,9 @@ def simulate(
         >>> log.num_users, log.events["kind"].n_unique()
         (50, 8)
     """
-    check_at_least(1, num_users=num_users, num_interests=num_interests, days=days)
-    check_at_least(num_interests, num_items=num_items)
-    check_at_least(0, num_bots=num_bots)
+    check_counts(1, num_users=num_users, num_interests=num_interests, days=days)
+    check_counts(num_interests, num_items=num_items)
+    check_counts(0, num_bots=num_bots)
     check_within("[0, 1]", drift=drift, noise=noise, faults=faults)
     check_above_0(events_per_user=events_per_user, sharpness=sharpness)
     rng = np.random.default_rng([seed, 1])
@@ -149,7 +149,7 @@ def planted_interests(
         >>> planted.group_by("user").agg(pl.col("start").sum().round(6))["start"].to_list()
         [1.0, 1.0]
     """
-    check_at_least(1, num_users=num_users, num_interests=num_interests)
+    check_counts(1, num_users=num_users, num_interests=num_interests)
     check_within("[0, 1]", drift=drift)
     check_above_0(sharpness=sharpness)
     start, end = _plant(num_users, num_interests, drift, sharpness, seed)

@@ -54,6 +54,7 @@ from interestkit.features import Features
 from interestkit.feeding import Fed, Source, can_repeat, check_histories, feed, sample, users_at
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_up_to
 from interestkit.losses import LOSSES, total_loss
 from interestkit.model import InterestModel, ModelConfig, graphdef
 from interestkit.packing import Packed, pack, unpack
@@ -239,8 +240,7 @@ def _model(shape: ModelConfig, params: Packed, mesh: Mesh | None) -> InterestMod
 
 def _epochs(config: TrainingConfig, stop_after: int | None) -> range:
     stop_after = config.epochs if stop_after is None else stop_after
-    if not 1 <= stop_after <= config.epochs:
-        raise ValueError(f"stop_after must be in 1..{config.epochs} (epochs), got {stop_after}")
+    check_up_to(config.epochs, "epochs", stop_after=stop_after)
     return range(1, stop_after + 1)
 
 

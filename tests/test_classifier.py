@@ -142,7 +142,7 @@ def difference(params, p, x, y, step=1e-6):
         (np.zeros((2, 3)), np.zeros((3, 1)), {}, r"same number of rows.*\(2, 3\) and \(3, 1\)"),
         (np.zeros((0, 3)), np.zeros((0, 1)), {}, "at least one"),
         (np.zeros(3), np.zeros((3, 1)), {}, "must be tables"),
-        (np.zeros((2, 3)), np.zeros((2, 1)), {"epochs": 0}, "epochs and batch_size"),
+        (np.zeros((2, 3)), np.zeros((2, 1)), {"epochs": 0}, "epochs must be at least 1, got 0"),
     ],
 )
 def test_classifier_names_what_is_wrong(features, labels, options, message):

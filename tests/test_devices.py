@@ -103,8 +103,8 @@ def test_a_mesh_names_what_is_wrong():
     for arguments, message in (
         ({"data": here + 1}, rf"at most {here} \(devices here\), got {here + 1} x 1 = {here + 1}"),
         ({"model": here + 1}, f"model must divide the {here} devices here, got {here + 1}"),
-        ({"data": 0}, "data and model must be at least 1, got 0 and 1"),
-        ({"data": 1, "model": 0}, "data and model must be at least 1, got 1 and 0"),
+        ({"data": 0}, "data must be at least 1, got 0"),
+        ({"data": 1, "model": 0}, "model must be at least 1, got 0"),
     ):
         with pytest.raises(ValueError, match=message):
             make_mesh(**arguments)

@@ -327,6 +327,8 @@ def test_sets_hold_what_they_promise_of_users_like_those_they_were_chosen_on():
     assert table["covered"][0] == pytest.approx(0.8, abs=0.03)
     np.testing.assert_allclose(table["covered"], 0.8, atol=0.06)
     assert table["users"].to_list() == [2_000, 500, 500, 500, 500]
+    with pytest.raises(ValueError, match="groups must be at least 1, got 0"):
+        sets.check(other, groups=0)
     listed = sets.sets(other.histories.rows(0, 5))
     assert len(listed) == sets._inside(said[2_000:], other.histories)[:5].sum()
     for name, bad in (("coverage", 1.0), ("degree", 5)):

@@ -101,6 +101,7 @@ def test_weights_that_are_no_numbers_are_refused_before_training(world):
         world.fit(replace(world.sound, weight=weight))
 
 
+@pytest.mark.filterwarnings("ignore:overflow encountered in cast")  # as the program is compiled
 def test_weights_that_grow_too_large_are_told_from_bad_rows(world):
     with pytest.raises(
         FloatingPointError, match=r"step 1 of 3: .* each row are finite, the update"

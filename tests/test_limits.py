@@ -1,6 +1,14 @@
+import numpy as np
 import pytest
 
-from interestkit.limits import check_above_0, check_at_least, check_one_of, check_within
+from interestkit.limits import (
+    check_above_0,
+    check_at_least,
+    check_counts,
+    check_one_of,
+    check_up_to,
+    check_within,
+)
 
 INF = float("inf")
 
@@ -28,6 +36,24 @@ def test_numbers_out_of_limits_are_named(value):
         check_at_least(1, first=1, second=value)
     with pytest.raises(ValueError, match=f"second must be above 0, got {value}"):
         check_above_0(first=1, second=value)
+
+
+@pytest.mark.parametrize("value", [2.5, np.float64(2), INF, float("nan"), "2", None])
+def test_a_count_is_a_whole_number(value):
+    for check in (check_counts, check_up_to):
+        limits = (1,) if check is check_counts else (9, "the items")
+        check(*limits, first=2, second=np.int64(2))
+        with pytest.raises(ValueError, match=r"second must be a whole number \(int\), got "):
+            check(*limits, first=1, second=value)
+
+
+def test_a_count_is_within_its_limits():
+    with pytest.raises(ValueError, match="k must be at least 2, got 1"):
+        check_counts(2, k=1)
+    check_up_to(3, "the items", first=1, last=3)
+    for value in (0, 4):
+        with pytest.raises(ValueError, match=rf"k must be in 1\.\.3 \(the items\), got {value}"):
+            check_up_to(3, "the items", k=value)
 
 
 def test_a_word_must_be_one_of_those_allowed():

@@ -351,9 +351,16 @@ def test_config_rejects_impossible_pooling(value):
         replace(SHAPE, pool_power=value)
 
 
-@pytest.mark.parametrize("hidden", [(), (4, 0)])
-def test_config_rejects_a_tower_without_units(hidden):
-    with pytest.raises(ValueError, match="hidden must name at least one width >= 1, got"):
+@pytest.mark.parametrize(
+    ("hidden", "message"),
+    [
+        ((), "hidden must name at least one width, got none"),
+        ((4, 0), "hidden must be at least 1, got 0"),
+        ((4, 1.5), r"hidden must be a whole number \(int\), got 1\.5"),
+    ],
+)
+def test_config_rejects_a_tower_without_units(hidden, message):
+    with pytest.raises(ValueError, match=message):
         replace(SHAPE, hidden=hidden)
 
 

@@ -141,3 +141,13 @@ def test_one_run_shows_who_was_there_without_noise_and_not_with_it(crowd):
     assert bound_in_one_run(fit, histories) <= allowed
     broken = replace(fit, card=replace(card, noise_multiplier=0.0))
     assert bound_in_one_run(broken, histories) > allowed  # it would be found out
+
+
+def test_a_bound_from_one_run_needs_canaries_and_chances():
+    for wrong, message in (
+        ({"num_canaries": 15}, "num_canaries must be at least 16, got 15"),
+        ({"delta": 0.0}, r"delta must be in \(0, 1\), got 0\.0"),
+        ({"confidence": 1.0}, r"confidence must be in \(0, 1\), got 1\.0"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            bound_in_one_run(None, None, **wrong)

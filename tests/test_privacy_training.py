@@ -199,7 +199,7 @@ def test_counts_have_the_noise_that_is_promised():
     [
         ({"config": replace(CONFIG, draw="moments")}, "draw must be 'users' in private training"),
         ({"config": replace(CONFIG, weight_decay=0.1)}, "weight_decay must be 0.0 in private"),
-        ({"moments_per_user": 0}, "moments_per_user must be above 0, got 0"),
+        ({"moments_per_user": 0}, "moments_per_user must be at least 1, got 0"),
         ({"config": replace(CONFIG, batch_size=100)}, r"batch_size\) must be in 1\.\."),
     ],
 )

@@ -72,10 +72,10 @@ def test_no_items_have_no_neighbours():
     assert cosine_neighbours(csr_matrix((3, 0), dtype=np.float32)).shape == (0, 0)
 
 
-@pytest.mark.parametrize("wrong", [{"neighbours": 0}, {"shrinkage": -1}])
-def test_neighbours_out_of_range_are_an_error(wrong):
-    with pytest.raises(ValueError, match="at least 1 and shrinkage at least 0, got neighbours="):
-        cosine_neighbours(pair_matrix(USERS, ITEMS, **SIZES), **wrong)
+@pytest.mark.parametrize(("name", "value"), [("neighbours", 0), ("shrinkage", -1)])
+def test_neighbours_out_of_range_are_an_error(name, value):
+    with pytest.raises(ValueError, match=f"{name} must be at least ., got {value}"):
+        cosine_neighbours(pair_matrix(USERS, ITEMS, **SIZES), **{name: value})
 
 
 @pytest.mark.parametrize("block", [4, 512])

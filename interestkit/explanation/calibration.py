@@ -13,6 +13,7 @@ from interestkit.explanation.telling import Told
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_counts, check_within
 from interestkit.prediction import Predictor
 from interestkit.schema import USER
 
@@ -219,7 +220,11 @@ class InterestSets:
             (median length of the history), covered (mean share of later events whose interest is
             in the set), low, high (95 % over users), size (mean number of interests), nominal.
             Users whose later events have no interest are left out.
+
+        Raises:
+            ValueError: If `groups` is below 1.
         """
+        check_counts(1, groups=groups)
         has = truth.interest_shares.any(axis=1)
         inside = self._inside(self.model.interests(truth.histories), truth.histories)[has]
         covered = (truth.interest_shares[has] * inside).sum(axis=1)
@@ -286,8 +291,7 @@ def interest_sets(
         label: Angelopoulos et al. (2024), Conformal risk control, ICLR. The bend: Gibbs, Cherian
         and Candès (2025), Conformal prediction with conditional guarantees, JRSS B.
     """
-    if not 0 < coverage < 1:
-        raise ValueError(f"coverage must be in (0, 1), got {coverage}")
+    check_within("(0, 1)", coverage=coverage)
     if not 0 <= degree <= 4:
         raise ValueError(f"degree must be in 0..4, got {degree}")
     has = _has_interests(truth)

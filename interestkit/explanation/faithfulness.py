@@ -13,6 +13,7 @@ from interestkit.counting import pad
 from interestkit.explanation.asking import Asked, Users, scores
 from interestkit.explanation.attributions import Explanation, by_gradients, rank_correlations
 from interestkit.explanation.telling import Told
+from interestkit.limits import check_counts
 from interestkit.prediction import Predictor
 from interestkit.schema import USER
 
@@ -105,8 +106,7 @@ def faithfulness(found: Explanation, *, steps: int = 10, seed: int = 0) -> Faith
         Petsiuk, Das and Saenko (2018), RISE, BMVC; Adebayo et al. (2018), Sanity checks for
         saliency maps, NeurIPS.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, got {steps}")
+    check_counts(1, steps=steps)
     shares = np.linspace(0, 1, steps + 1)
     values = _removed(found, shares, np.random.default_rng(seed))
     curves = []

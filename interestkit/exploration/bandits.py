@@ -21,7 +21,7 @@ from jaxtyping import Bool, Float, Int
 from interestkit.baselines import Ranker
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least, check_one_of, check_within
+from interestkit.limits import check_counts, check_one_of, check_within
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
 
@@ -48,7 +48,7 @@ def bootstrap(
     Source:
         Efron and Tibshirani (1993), An Introduction to the Bootstrap, ch. 6.
     """
-    check_at_least(1, members=members)
+    check_counts(1, members=members)
     rng = np.random.default_rng(seed)
     drawn = rng.integers(len(log), size=(members, len(log)))
     return tuple(fit(features, log.take(users)) for users in drawn)
@@ -86,7 +86,7 @@ class Ensemble:
         if not self.members:
             raise ValueError("members must be at least one ranker, got none")
         check_one_of(CHOICES, choose=self.choose)
-        check_at_least(0, seed=self.seed)
+        check_counts(0, seed=self.seed)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
@@ -159,7 +159,7 @@ class RandomPlaces:
 
     def __post_init__(self) -> None:
         check_within("[0, 1]", share=self.share)
-        check_at_least(0, seed=self.seed)
+        check_counts(0, seed=self.seed)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True

@@ -13,7 +13,7 @@ from interestkit.comparison import bootstrap_interval
 from interestkit.content import NOT_A_THEME, reduce_rows, unit_rows, words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least, check_within
+from interestkit.limits import check_counts, check_up_to, check_within
 from interestkit.progress import progress_bar
 from interestkit.schema import INTERESTS, ITEM, TITLE
 
@@ -67,9 +67,7 @@ class InterestTree:
             ValueError: If there are fewer leaves.
         """
         granularity = self.granularity if granularity is None else granularity
-        if not 1 <= granularity <= self.num_leaves:
-            allowed = f"1..{self.num_leaves} (the leaves)"
-            raise ValueError(f"granularity must be in {allowed}, got {granularity}")
+        check_up_to(self.num_leaves, "the leaves", granularity=granularity)
         return _clusters(self.leaf, self.merges, granularity)
 
     def labels(self, granularity: int | None = None) -> list[tuple[str, ...]]:
@@ -193,9 +191,9 @@ def cluster_interests(
         Arabie (1985), doi:10.1007/BF01908075.
     """
     histories.check_coded_by(features.fingerprint)
-    check_at_least(1, granularity=granularity, dim=dim)
+    check_counts(1, granularity=granularity, dim=dim)
     check_within("[0, 1]", content_weight=content_weight)
-    check_at_least(0, resamples=resamples)
+    check_counts(0, resamples=resamples)
     given = {"weight": content_weight, "dim": dim}
     leaf, merges = _grow(features, histories, **given)
     sizes = sorted({max(2, granularity // 2), granularity, 2 * granularity})

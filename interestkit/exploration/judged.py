@@ -12,7 +12,7 @@ from interestkit.exploration.crowd import labels_touched
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts, check_up_to
 from interestkit.progress import progress_bar
 
 TARGET = "novel interests"
@@ -49,7 +49,7 @@ def tune_novel(
     if validation.part == "test":
         raise ValueError("validation must be the validation part: no setting sees test users")
     if num_trials is not None:
-        check_at_least(1, num_trials=num_trials)
+        check_counts(1, num_trials=num_trials)
     best = {}
     for name, (kind, grid) in BASELINES.items():
         tried = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
@@ -104,8 +104,7 @@ def judge_novel(
     Raises:
         ValueError: If `k` is outside its limits, or a name has no ranker, or there is none.
     """
-    if not 1 <= k <= features.num_interests:
-        raise ValueError(f"k must be in 1..{features.num_interests} (the interests), got {k}")
+    check_up_to(features.num_interests, "the interests", k=k)
 
     def judge(ranker: NovelRanker, **_: str):
         found = _judged(ranker, truth, features, k)

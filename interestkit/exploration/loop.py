@@ -17,7 +17,7 @@ from interestkit.exploration.planning import Exploring, LearnedPlanner, Plan, Pl
 from interestkit.exploration.world import Audience, World
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least, check_one_of
+from interestkit.limits import check_counts, check_one_of
 from interestkit.neighbours import EASE
 from interestkit.progress import progress_bar
 from interestkit.reranking import Reranked
@@ -132,7 +132,7 @@ def simulate_rounds(
     """
     policies = default_policies() if policies is None else policies
     world, seeds = world or World(), list(seeds)
-    check_at_least(1, rounds=rounds, k=k, refit_every=refit_every)
+    check_counts(1, rounds=rounds, k=k, refit_every=refit_every)
     if not policies or not seeds:
         raise ValueError("policies and seeds must hold at least one each")
     steps = [(s, name, n) for s in seeds for name in policies for n in range(rounds)]

@@ -22,7 +22,7 @@ from interestkit.exploration.crowd import (
 )
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_above_0, check_at_least
+from interestkit.limits import check_above_0, check_at_least, check_counts
 from interestkit.progress import progress_bar
 from interestkit.similarity import ease_weights
 
@@ -169,7 +169,7 @@ def fit_novel(
     """
     log.check_coded_by(features.fingerprint)
     check_above_0(days=days)
-    check_at_least(1, moments=moments, max_users=max_users)
+    check_counts(1, moments=moments, max_users=max_users)
     check_at_least(0, penalty=penalty)
     end = int(log.seconds.max(initial=0)) + 1
     begins = [int(end - (1 + n / 2) * days * SECONDS_PER_DAY) for n in range(moments)]

@@ -13,7 +13,7 @@ from interestkit.exploration.counting import NovelRanker
 from interestkit.exploration.crowd import NEVER, first_touches, label_counts, labels_touched
 from interestkit.features import Features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.schema import ITEM, TITLE, USER
 
 _USERS = 128  # ranked at a time
@@ -201,7 +201,7 @@ def exploring_items(
     items: int,
 ) -> tuple[Int[np.ndarray, "users interests items"], list[list[Plan]]]:
     """Codes of the items of each proposed interest, -1 where there is none, and the plans."""
-    check_at_least(1, interests=interests, items=items)
+    check_counts(1, interests=interests, items=items)
     plans = _new_plans(planner, features, histories, interests)
     number = {name: code for code, name in enumerate(features.interests)}
     wanted = [[number[plan.interest] for plan in own] for own in plans]

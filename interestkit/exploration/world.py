@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 
 from interestkit.features import fit_features
 from interestkit.histories import Histories
-from interestkit.limits import check_at_least, check_within
+from interestkit.limits import check_at_least, check_counts, check_within
 from interestkit.schema import ITEM, SEARCH_PREFIX, USER
 from interestkit.simulation import planted_interests, simulate
 
@@ -51,9 +51,8 @@ class World:
     drift: float = 0.02
 
     def __post_init__(self) -> None:
-        check_at_least(1, visits=self.visits)
-        if not self.position_bias >= 0:
-            raise ValueError(f"position_bias must be at least 0, got {self.position_bias}")
+        check_counts(1, visits=self.visits)
+        check_at_least(0, position_bias=self.position_bias)
         check_within("[0, 1]", drift=self.drift)
 
 

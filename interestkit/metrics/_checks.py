@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from interestkit.limits import check_up_to
+
 Hits = Bool[Array, "users ranks"]
 Codes = Int[Array, "users ranks"]
 Counts = Int[Array, " users"]
@@ -36,8 +38,7 @@ def check_lengths(axis: str, **lengths: int) -> None:
 
 def check_k(k: int, num_ranks: int) -> None:
     """Raise unless k is in 1..num_ranks."""
-    if not 1 <= k <= num_ranks:
-        raise ValueError(f"k must be in 1..{num_ranks} (the ranks given), got {k}")
+    check_up_to(num_ranks, "the ranks given", k=k)
 
 
 def check_values(name: str, values: Array, is_fine: Array, allowed: str) -> None:

@@ -7,7 +7,7 @@ import numpy as np
 from jax.scipy.special import xlogy
 from jaxtyping import Array, Float, Int
 
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.metrics._checks import PerUser, Shares, check_lengths, checked_shares, ratio
 
 
@@ -65,7 +65,7 @@ def reliability(probabilities: Shares, shares: Shares, *, num_bins: int = 15) ->
         [0 2] [ nan 0.85] [ nan 0.75]
     """
     probabilities, shares = _checked_pair(probabilities, shares)
-    check_at_least(1, num_bins=num_bins)
+    check_counts(1, num_bins=num_bins)
     first = probabilities.argmax(axis=1)[:, None]
     confidence = jnp.take_along_axis(probabilities, first, axis=1)
     accuracy = jnp.take_along_axis(shares, first, axis=1)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Real
 
-from interestkit.limits import check_at_least, check_within
+from interestkit.limits import check_counts, check_within
 from interestkit.metrics._checks import (
     Codes,
     Counts,
@@ -241,7 +241,7 @@ def ideal_alpha_dcg_at_k(
         1.631
     """
     ideal_topics = checked("ideal_topics", ideal_topics, Bool, "users relevant topics")
-    check_at_least(1, k=k)
+    check_counts(1, k=k)
     check_within("[0, 1]", alpha=alpha)
     return _discounted(_greedy_gains(ideal_topics, k, alpha))
 

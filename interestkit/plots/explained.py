@@ -5,7 +5,7 @@ import polars as pl
 from matplotlib.axes import Axes
 from matplotlib.patches import Patch
 
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.plots.drawing import (
     BLACK,
     BLUE,
@@ -61,7 +61,7 @@ def event_reasons(
     need(events, "place", "item", TITLE, TIME)
     need_one_of("way", way, list(_WAYS))
     need(events, way)
-    check_at_least(1, top=top)
+    check_counts(1, top=top)
     best = _chosen(events.drop_nans(way), way, changing, top)
     ax = make_axes(ax, rows=len(best) + 3)
     labels = ("times as probable for the event (log scale)", "event, time (UTC)")

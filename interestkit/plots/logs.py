@@ -9,7 +9,7 @@ import polars as pl
 from jaxtyping import Int
 from matplotlib.axes import Axes
 
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
@@ -220,7 +220,7 @@ def user_timeline(
     """
     need(events, USER, ITEM, TIME, KIND)
     need(items, ITEM, INTERESTS)
-    check_at_least(1, max_interests=max_interests)
+    check_counts(1, max_interests=max_interests)
     own = events.filter(pl.col(USER) == user)
     if own.is_empty() and not events.is_empty():
         raise ValueError(f"user must have an event in the table, got {user!r}")
@@ -270,7 +270,7 @@ def interest_sizes(items: pl.DataFrame, *, top: int = 20, ax: Axes | None = None
     interests are drawn; the title has their sum.
     """
     need(items, INTERESTS, "events")
-    check_at_least(1, top=top)
+    check_counts(1, top=top)
     share = 100 * pl.col("events") / items["events"].sum() / pl.col(INTERESTS).list.len()
     sizes = (
         items.filter(pl.col(INTERESTS).list.len() > 0)

@@ -7,7 +7,7 @@ import polars as pl
 from jaxtyping import Float
 from matplotlib.axes import Axes
 
-from interestkit.limits import check_at_least
+from interestkit.limits import check_counts
 from interestkit.plots.drawing import (
     BLUE,
     GREY,
@@ -161,7 +161,7 @@ def interest_bars(table: pl.DataFrame, *, top: int = 12, ax: Axes | None = None)
         ax: Where to draw; None makes a figure.
     """
     need(table, "interest", "probability")
-    check_at_least(1, top=top)
+    check_counts(1, top=top)
     if table["interest"].is_duplicated().any():
         raise ValueError("table must have one row per interest, those of one user; got more")
     best = table.sort("probability", descending=True, maintain_order=True).head(top)

@@ -24,6 +24,7 @@ from jaxtyping import Float, Int
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features, with_popularity
 from interestkit.histories import Histories
+from interestkit.limits import check_counts
 from interestkit.prediction import BLOCK, Predictor, check_k
 from interestkit.privacy.training import public_features
 from interestkit.progress import progress_bar
@@ -176,8 +177,7 @@ def train_parts(
     """
     folder = Path(folder)
     _check_key(key)
-    if num_parts < 1:
-        raise ValueError(f"num_parts must be at least 1, got {num_parts}")
+    check_counts(1, num_parts=num_parts)
     check_whole(events, before="users are dealt to parts")
     _check_period(events, since, until)
     _check_empty(folder)

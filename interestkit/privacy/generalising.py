@@ -8,6 +8,7 @@ import polars as pl
 from interestkit import reprs
 from interestkit.events import EventLog
 from interestkit.features import Features, fit_features
+from interestkit.limits import check_counts
 from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
@@ -255,8 +256,7 @@ def k_anonymity(
     Source:
         Sweeney (2002), k-anonymity, IJUFKS 10(5), doi:10.1142/S0218488502001648.
     """
-    if k < 2:
-        raise ValueError(f"k must be at least 2, got {k}")
+    check_counts(2, k=k)
     if not by:
         raise ValueError("by must name at least one column, got none")
     if missing := {USER, *by} - set(events.columns):

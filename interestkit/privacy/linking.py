@@ -8,6 +8,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from interestkit.comparison import bootstrap_interval, rate_interval
+from interestkit.limits import check_counts, check_within
 from interestkit.privacy.generalising import RELEASED, floor_time
 from interestkit.progress import progress_bar
 from interestkit.schema import ITEM, SEARCH_PREFIX, TIME, USER
@@ -41,11 +42,8 @@ class Attacker:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, least in (("num_items", 1), ("days", 0), ("num_targets", 1)):
-            if not getattr(self, name) >= least:
-                raise ValueError(f"{name} must be at least {least}, got {getattr(self, name)}")
-        if self.days > _MOST_DAYS:
-            raise ValueError(f"days must be at most {_MOST_DAYS:,}, got {self.days}")
+        check_counts(1, num_items=self.num_items, num_targets=self.num_targets)
+        check_within(f"[0, {_MOST_DAYS}]", days=self.days)
 
     def __str__(self) -> str:
         return f"{self.num_items} items, their times within {self.days:g} days"

@@ -22,6 +22,7 @@ from interestkit import training
 from interestkit.examples import Examples, TrainingConfig
 from interestkit.features import Features
 from interestkit.histories import Histories
+from interestkit.limits import check_counts, check_within
 from interestkit.losses import total_loss
 from interestkit.model import PARTS
 from interestkit.packing import unpack
@@ -215,9 +216,10 @@ def bound_in_one_run(
     Args:
         fit: The private model whose training is tested.
         histories: Histories of its users.
-        num_canaries: Canaries, users with the fewest moments, as a step sees few of those that a
-            user has, so that of others less is known of what they add. Made-up users with two
-            events are the best ones. With their number grows what can be found: 200 can show 3.
+        num_canaries: Canaries, at least 16: users with the fewest moments, as a step sees few of
+            those that a user has, so that of others less is known of what they add. Made-up users
+            with two events are the best ones. With their number grows what can be found: 200 can
+            show 3.
         delta: Delta of the promise that is tested, far below 1 / canaries: with that of a card of
             few users nothing can be found, as half of the canaries may be given away by delta.
         confidence: With which the bound holds.
@@ -227,9 +229,14 @@ def bound_in_one_run(
         A bound of at least 0. It must not exceed the epsilon of the card's noise at the same delta,
         `epsilon_of(dataclasses.replace(fit.card, delta=delta, overflow_delta=0))`.
 
+    Raises:
+        ValueError: If a number is outside its limits.
+
     Source:
         Steinke, Nasr and Jagielski (2023), arXiv:2305.08846.
     """
+    check_counts(16, num_canaries=num_canaries)
+    check_within("(0, 1)", delta=delta, confidence=confidence)
     setting = fit.setting
     world = learning.make_world(fit.features, histories, setting.shape, setting.config.num_sampled)
     moments = np.asarray(world.examples.num_moments)

@@ -16,6 +16,7 @@ from interestkit.examples import TrainingConfig, find_examples
 from interestkit.features import Features, fit_features
 from interestkit.feeding import check_histories
 from interestkit.histories import Histories
+from interestkit.limits import check_counts
 from interestkit.model import InterestModel, ModelConfig
 from interestkit.privacy.accounting import (
     GaussianMechanism,
@@ -140,7 +141,8 @@ def private_features(
         (20, 5.0)
     """
     numbers = {"noise_multiplier": noise_multiplier, "items_per_user": items_per_user}
-    check_positive(**numbers, max_items=max_items)
+    check_positive(**numbers)
+    check_counts(1, max_items=max_items)
     if infinite := [name for name, number in numbers.items() if math.isinf(number)]:
         raise ValueError(f"{infinite[0]} must be finite, got infinity")
     check_whole(events, before="users are counted")
@@ -331,4 +333,4 @@ def _check_settings(histories: Histories, config: TrainingConfig, moments: int) 
     for name, value in wanted.items():
         if (came := getattr(config, name)) != value:
             raise ValueError(f"{name} must be {value!r} in private training, got {came!r}")
-    check_positive(moments_per_user=moments)
+    check_counts(1, moments_per_user=moments)

@@ -146,7 +146,7 @@ heavy = ("flax", "optax", "polars", "pandas", "interestkit.")
 print(sorted(name for name in sys.modules if name.startswith(heavy)))
 """
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    allowed = [f"interestkit.{name}" for name in ("counting", "files", "lazy", "serving")]
+    allowed = [f"interestkit.{name}" for name in ("counting", "files", "lazy", "limits", "serving")]
     assert out.stdout.strip() == str(allowed)
 
 

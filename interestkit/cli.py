@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from interestkit import __version__
+from interestkit.files import check_new
 from interestkit.running import (
     Failure,
     Notebook,
@@ -212,8 +213,10 @@ def _run_folder(
         print(f"again in {_short(folder)} ({which})", flush=True)
         return folder
     if out:
-        if out.exists() and (not out.is_dir() or any(out.iterdir())):
-            raise RunError(f"--out: {options.out} is not an empty folder")
+        try:
+            check_new(out)
+        except ValueError as error:
+            raise RunError(f"--out: {error}") from error
         out.mkdir(parents=True, exist_ok=True)
     else:
         defaults = [n.defaults["DATA"] for n in everything if "DATA" in n.defaults]

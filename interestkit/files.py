@@ -105,6 +105,17 @@ def read_checked(path: Path) -> dict[str, object]:
     return json.loads(text)
 
 
+def check_new(folder: Path) -> None:
+    """Raise ValueError unless a folder is new or empty: nothing that is there is mixed with."""
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"{folder}: must be a folder, got a file")
+    there = sorted(path.name for path in folder.iterdir()) if folder.exists() else []
+    if there:
+        first, rest = there[:3], len(there) - 3
+        more = f" and {rest} more" if rest > 0 else ""
+        raise ValueError(f"{folder}: must be new or empty, got a folder with {first}{more}")
+
+
 def sha256_of(path: Path) -> str:
     """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
     with path.open("rb") as file:

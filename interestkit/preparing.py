@@ -13,7 +13,7 @@ import polars as pl
 from interestkit.bounded import naming, read_back
 from interestkit.engines import ENGINES, Done, Job
 from interestkit.events import find_columns
-from interestkit.files import read_checked, sha256_of, write_checked
+from interestkit.files import check_new, read_checked, sha256_of, write_checked
 from interestkit.limits import check_counts, check_one_of
 from interestkit.rules import EVENTS, Rules, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
@@ -167,8 +167,7 @@ def prepare(
     rules, folder = Rules(**limits), Path(folder)
     _check_settings(engine, num_shards, gap_minutes, rules)
     check_not_sealed("prepared logs")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ValueError(f"{folder}: must be a new or empty folder")
+    check_new(folder)
     folder.parent.mkdir(parents=True, exist_ok=True)
     # after an error Polars may still be writing where it was told to, which must not hide the error
     place = {"prefix": f".{folder.name}.", "dir": folder.parent}

@@ -16,7 +16,14 @@ import numpy as np
 import polars as pl
 
 from interestkit.bounded import read_back, read_parquet
-from interestkit.files import check_file, read_checked, sha256_of, write_atomically, write_checked
+from interestkit.files import (
+    check_file,
+    check_new,
+    read_checked,
+    sha256_of,
+    write_atomically,
+    write_checked,
+)
 from interestkit.limits import check_counts
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, TIME, USER, check_columns
 from interestkit.storage import check_not_sealed
@@ -174,9 +181,8 @@ def write_shards(
     check_counts(1, num_shards=num_shards)
     check_not_sealed("shards")
     folder = Path(folder)
+    check_new(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    if any(folder.iterdir()):
-        raise ValueError(f"{folder}: must be a new or empty folder")
     events = events.lazy()
     check_columns(pl.DataFrame(schema=events.collect_schema()), EVENT_COLUMNS, what="events")
     keyed = events.select(*EVENT_COLUMNS, shard=pl.col(USER).hash(seed=0) % num_shards)

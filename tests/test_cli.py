@@ -156,7 +156,11 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_was_done(tmp_path):
         pytest.param(["run", "--only", "3"], "no earlier run in ", id="no-run-yet"),
         pytest.param(["run", "--only", "3", "--out", "x"], "there is no run x", id="no-such-run"),
         pytest.param(["run", "--only", "3", "--data", "tiny"], "a parameter DATA", id="not-for-3"),
-        pytest.param(["run", "--out", "notebooks"], "is not an empty folder", id="full-folder"),
+        pytest.param(
+            ["run", "--out", "notebooks"],
+            "must be new or empty, got a folder with",
+            id="full-folder",
+        ),
         pytest.param(["run", "--data", "no.csv"], "there is no file no.csv", id="no-file"),
         pytest.param(["run", "--data", "tinny"], "(did you mean tiny?)", id="no-data-set"),
         pytest.param(["run", "--columns", "user"], "pairs such as a=b, got 'user'", id="pair"),

@@ -222,7 +222,7 @@ def test_a_wrong_table_is_named(log, tmp_path, prepared):
         ik.prepare(log.events.with_columns(user=pl.lit(0.5)), new)
     with pytest.raises(ValueError, match="events must be a path or a Polars table"):
         ik.prepare([1, 2], new)
-    with pytest.raises(ValueError, match="must be a new or empty folder"):
+    with pytest.raises(ValueError, match="must be new or empty, got a folder with"):
         ik.prepare(log.events, prepared.folder)
     with pytest.raises(ValueError, match="train and validation would be empty"):
         ik.prepare(log.events.with_columns(time=pl.lit(START)), new, bots=False)

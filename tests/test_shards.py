@@ -151,8 +151,10 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         write_shards(events, tmp_path / "no", num_shards=0)
     with pytest.raises(ValueError, match="events must hold at least one event, got none"):
         write_shards(events.head(0), tmp_path / "empty", num_shards=2)
-    with pytest.raises(ValueError, match="must be a new or empty folder"):
+    with pytest.raises(ValueError, match="must be new or empty, got a folder with"):
         write_shards(events, shards.folder, num_shards=2)
+    with pytest.raises(ValueError, match="must be a folder, got a file"):
+        write_shards(events, shards.folder / "shards.json", num_shards=2)
     with pytest.raises(ValueError, match="events"):
         write_shards(events.drop("item"), tmp_path / "none", num_shards=2)
     with pytest.raises(FileNotFoundError):

@@ -23,6 +23,7 @@ from jaxtyping import Float, Int
 
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features, with_popularity
+from interestkit.files import check_new
 from interestkit.histories import Histories
 from interestkit.limits import check_counts
 from interestkit.prediction import BLOCK, Predictor, check_k
@@ -180,7 +181,7 @@ def train_parts(
     check_counts(1, num_parts=num_parts)
     check_whole(events, before="users are dealt to parts")
     _check_period(events, since, until)
-    _check_empty(folder)
+    check_new(folder)  # parts of another model would stay, users and all
     config = config or TrainingConfig()
     settings = _Settings(items, since, until, num_parts, config, seed, shape)
     settings.write(folder)
@@ -345,14 +346,6 @@ def _check_key(key: bytes) -> None:
     if not isinstance(key, bytes) or not 1 <= len(key) <= 64:
         came = len(key) if isinstance(key, bytes) else type(key).__name__
         raise ValueError(f"key must have 1 to 64 bytes, got {came}")
-
-
-def _check_empty(folder: Path) -> None:
-    """Raise ValueError if there is anything: parts of another model would stay, users and all."""
-    if folder.exists() and not folder.is_dir():
-        raise ValueError(f"{folder}: must be a folder, got a file")
-    if there := sorted(path.name for path in folder.glob("*")):
-        raise ValueError(f"{folder}: must be new or empty, got a folder with {there}")
 
 
 def _check_period(events: pl.DataFrame, since: datetime, until: datetime) -> None:

@@ -84,10 +84,13 @@ class Checkpoint:
 
         Raises:
             ValueError: As `load_progress`.
+            OSError: If there is no such folder and none can be made.
         """
         begin = Progress(state, state.params)
         found = None if self.folder is None else load_progress(self.folder, state, self.identity)
         if found is None:
+            if self.folder is not None and not jax.process_index():  # sooner than after an epoch
+                Path(self.folder).mkdir(parents=True, exist_ok=True)
             return begin
         rows = padded_items(self.shape.num_items, self.mesh)
         placed = place((found.state, found.best_params), self.mesh, rows)

@@ -167,6 +167,13 @@ def test_broken_states_are_an_error_and_no_new_beginning(tmp_path):
         killed.fit(tmp_path / "file")
 
 
+def test_a_folder_that_cannot_be_made_is_an_error_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr("interestkit.training.train_epoch", None)
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(NotADirectoryError, match="file/c"):
+        killed.fit(tmp_path / "file" / "c")
+
+
 def test_a_full_disk_says_what_is_lost_and_that_nothing_else_is(
     tmp_path, monkeypatch, never_stopped
 ):

@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 from fuzz_targets import TARGETS
@@ -58,6 +59,8 @@ _WORDS += [
     b"=1+1",
     b"\r",
 ]
+_ODD = [None, True, -1, 0, 1.5, 1e308, 2**31, 2**63, 2**70, "", "../x", "nan", "2024", "x" * 300]
+_ODD += [[], {}, [[]], [0, 0], [2**40], [None], {"": 0}, "F16", "I64", "U8"]
 
 
 def running_of(name: str) -> Path:
@@ -126,7 +129,12 @@ class Watch:
 
 
 def changed(data: bytes, rng: random.Random) -> bytes:
-    """The input with a few changes: bits, bytes, words, parts that go, come twice or move."""
+    """The input with a few changes: bits, bytes, words, parts that go, come twice or move.
+
+    One time in three something in its JSON changes, if it has any.
+    """
+    if rng.randrange(3) == 0 and (other := retold(data, rng)) is not None:
+        return other[: 4 * LONGEST]
     data = bytearray(data)
     for _ in range(rng.choice((1, 1, 2, 4, 8))):
         at = rng.randrange(len(data) + 1)
@@ -144,6 +152,41 @@ def changed(data: bytes, rng: random.Random) -> bytes:
         else:
             data[at : at + len(word)] = (word := rng.choice(_WORDS))
     return bytes(data[: 4 * LONGEST])
+
+
+def retold(data: bytes, rng: random.Random) -> bytes | None:
+    """The input with a part of its JSON that is gone, odd, or that of another place.
+
+    Where the eight bytes before it are its length, as in safetensors, they stay so.
+    """
+    text = data.decode("latin-1")  # a character for each byte
+    starts = [at for at, letter in enumerate(text[:LONGEST]) if letter in "{["]
+    try:
+        at = rng.choice([*starts[:1] * len(starts), *starts])
+        value, end = json.JSONDecoder().raw_decode(text, at)
+        places = [*_places(value)]
+        inside, key = rng.choice(places)
+    except (IndexError, ValueError, RecursionError):
+        return None
+    others = [other[name] for other, name in places] + _ODD
+    if rng.randrange(4):
+        inside[key] = json.loads(json.dumps(rng.choice(others)))
+    else:
+        del inside[key]
+    layout = {"indent": 1} if "\n" in text[at:end] else {"separators": (",", ":")}
+    part = json.dumps(value, ensure_ascii=False, **layout).encode("latin-1", "replace")
+    before = data[:at]
+    if before.endswith((end - at).to_bytes(8, "little")):
+        before = before[:-8] + len(part).to_bytes(8, "little")
+    return before + part + data[end:]
+
+
+def _places(value: object) -> Iterator[tuple[dict | list, str | int]]:
+    """Each place in JSON, as what it is in and its key there."""
+    keys = value if isinstance(value, dict) else range(len(value) if isinstance(value, list) else 0)
+    for key in keys:
+        yield value, key
+        yield from _places(value[key])
 
 
 def watch(name: str, seconds: float, seed: int) -> None:

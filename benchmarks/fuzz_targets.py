@@ -1,5 +1,6 @@
 """What `fuzz.py` fuzzes: readers, loaders and exporters, each with whole files to start from."""
 
+import hashlib
 import io
 import json
 import re
@@ -36,6 +37,16 @@ def reader(suffix: str) -> Callable:
     return run
 
 
+def sealed(text: bytes) -> bytes:
+    """JSON of the kit with another last line, which holds the sha256 of the lines before."""
+    lines = text[: -len(_seal(b""))]
+    return lines + _seal(lines)
+
+
+def _seal(lines: bytes) -> bytes:
+    return f',\n "sha256": "{hashlib.sha256(lines).hexdigest()}"\n}}\n'.encode()
+
+
 def preparer(data: bytes, folder: Path) -> None:
     """What a log larger than memory goes through, from CSV or Parquet."""
     from interestkit import prepare
@@ -48,11 +59,14 @@ def preparer(data: bytes, folder: Path) -> None:
 
 
 def replacer(make: Callable, load: Callable) -> Callable:
-    """A target that replaces one file of a saved folder; its checksum is made to fit."""
+    """A target that replaces one file of a saved folder; its checksum is made to fit.
+
+    The first byte says which file; from 128 on the last line of a JSON file stays as it is.
+    """
     saved = {}
 
     def run(data: bytes, folder: Path) -> None:
-        from interestkit.files import sha256_of, with_digest
+        from interestkit.files import is_whole, sha256_of, with_digest
 
         if not saved:
             saved["folder"] = make(folder / "saved")
@@ -61,7 +75,8 @@ def replacer(make: Callable, load: Callable) -> Callable:
         for path, content in saved["files"].items():
             path.write_bytes(content)
         changed = paths[data[0] % len(paths)] if data else paths[0]
-        changed.write_bytes(data[1:])
+        is_sealed = data[:1] < b"\x80" and is_whole(saved["files"][changed])
+        changed.write_bytes(sealed(data[1:]) if is_sealed else data[1:])
         manifest = saved["folder"] / "manifest.json"
         if manifest.exists() and changed != manifest:
             text = json.loads(saved["files"][manifest])

@@ -1,5 +1,6 @@
-"""Parquet files and NumPy archives, read within bounds: one that lies of its size is an error."""
+"""Parquet files, NumPy archives, notebooks: one that lies of its size or form is one error."""
 
+import json
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -196,6 +197,26 @@ def read_back(source: object) -> Iterator[None]:
         raise ValueError(
             f"{source}: damaged, or saved by another version ({brief(error)}); save it again"
         ) from error
+
+
+def load_notebook(path: Path):
+    """A notebook of format 4 as nbformat has it; its cells may still be of another form.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is no notebook, or one of an older format.
+    """
+    import nbformat
+
+    with read_back(path):
+        said = json.loads(text := path.read_text(encoding="utf-8"))
+        form = said["nbformat"], said["nbformat_minor"]
+        if form[0] != 4 or [*map(type, form)] != [int, int]:
+            raise ValueError(f"its format must be 4, got {form[0]!r:.20}")
+        try:
+            return nbformat.reads(text, as_version=4)
+        except nbformat.ValidationError as error:
+            raise ValueError(error.message) from error
 
 
 def check_arrays(

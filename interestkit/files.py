@@ -102,7 +102,10 @@ def read_checked(path: Path) -> dict[str, object]:
     text = path.read_bytes()
     if not is_whole(text):
         raise ValueError(f"{path}: the file is damaged, or of an older version; write it anew")
-    return json.loads(text)
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # somebody else gave it a digest
+        raise ValueError(f"{path}: the file is damaged ({error}); write it anew") from error
 
 
 def check_new(folder: Path) -> None:

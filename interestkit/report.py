@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from interestkit import __version__
-from interestkit.bounded import read_back
+from interestkit.bounded import load_notebook, read_back
 from interestkit.cardpage import HEAD, page, read_card
 from interestkit.files import write_text
 from interestkit.markup import STYLE, html_table
@@ -152,9 +152,10 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
     import nbformat
 
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        notebook = load_notebook(path)
         with read_back(path):
             try:
-                _ended(notebook := nbformat.read(path, as_version=4))
+                _ended(notebook)
                 nbformat.validate(notebook)
             except nbformat.ValidationError as error:
                 raise ValueError(error.message) from error

@@ -93,12 +93,12 @@ def read_notebook(path: Path) -> Notebook:
     Raises:
         RunError: If the file is no notebook, or its parameters cell is not plain Python.
     """
-    import nbformat
+    from interestkit.bounded import load_notebook
 
     try:
-        cells = nbformat.read(path, as_version=4).cells
-    except (nbformat.reader.NotJSONError, nbformat.ValidationError, AttributeError) as error:
-        raise RunError(f"{path} is not a notebook: {_one_line(error)}") from error
+        cells = load_notebook(path).cells
+    except ValueError as error:
+        raise RunError(_one_line(error)) from error
     tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
     code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
     try:

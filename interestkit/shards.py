@@ -93,16 +93,21 @@ class Shards:
             )
         if not self.is_coded:
             return table
-        there = set(table.columns)
+        there, known = set(table.columns), self._names
         with read_back(path):
-            names = (own.gather(table[c]) for c, own in self._names.items() if c in there)
+            names = (own.gather(table[c]) for c, own in known.items() if c in there)
             return table.with_columns(*names, *(pl.col(c).cast(pl.String) for c in there & {KIND}))
 
     @cached_property
     def _names(self) -> dict[str, pl.Series]:
         """Name of each code."""
-        files = {USER: "users", ITEM: "items"}
-        return {c: read_parquet(self._checked(f"{f}.parquet"))[c] for c, f in files.items()}
+        names = {}
+        for column, file in ((USER, "users"), (ITEM, "items")):
+            path = self._checked(f"{file}.parquet")
+            table = read_parquet(path)
+            with read_back(path):
+                names[column] = table[column]
+        return names
 
     def _checked(self, name: str) -> Path:
         """The path of a file whose bytes were right when it was first asked for."""

@@ -273,7 +273,16 @@ def test_damaged_results_are_told_in_the_report(tmp_path):
         read_results(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["{}", '{"nbformat": 1, "nbformat_minor": 0, "x": 1}', "[]"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *("{}", "[]", '{"nbformat": 1, "nbformat_minor": 0, "x": 1}'),
+        '{"nbformat": 2, "nbformat_minor": 0, "worksheets": [{"cells": [{"cell_type": 0}]}]}',
+        '{"nbformat": 4, "nbformat_minor": null, "metadata": {}, "cells": []}',
+        '{"nbformat": true, "nbformat_minor": 5, "metadata": {}, "cells": []}',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": ["code"]}',
+    ],
+)
 def test_a_notebook_that_is_none_is_named(tmp_path, content):
     (tmp_path / "01_first.ipynb").write_text(content)
     with pytest.raises(ValueError, match=r"01_first\.ipynb: damaged, or saved by another version"):

@@ -69,7 +69,7 @@ def test_defaults_are_those_that_the_parameters_cell_sets(notebooks):
 
 def test_file_that_is_no_notebook_is_named(tmp_path):
     (tmp_path / "01_bad.ipynb").write_text("not JSON")
-    with pytest.raises(RunError, match=r"01_bad\.ipynb is not a notebook"):
+    with pytest.raises(RunError, match=r"01_bad\.ipynb: damaged, or saved"):
         list_notebooks(tmp_path)
 
 

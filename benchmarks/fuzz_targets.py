@@ -168,7 +168,10 @@ def make_run(folder: Path) -> Path:
     (folder / "results.json").write_text(json.dumps({"data": "x", "table": [row]}))
     cells = [nbformat.v4.new_markdown_cell("# T\n<b>x</b>"), nbformat.v4.new_code_cell("1")]
     cells[1].outputs = [nbformat.v4.new_output("display_data", {"text/html": "<p>x</p>"})]
-    nbformat.write(nbformat.v4.new_notebook(cells=cells), folder / "01_x.ipynb")
+    told = {"papermill": {"end_time": "2024-05-31T18:30:00+00:00", "duration": 1.5}}
+    told |= {"interestkit": {"failure": "KeyError"}}
+    notebook = nbformat.v4.new_notebook(cells=cells, metadata=told)
+    nbformat.write(notebook, folder / "01_x.ipynb")
     return folder
 
 

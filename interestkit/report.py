@@ -9,9 +9,9 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from interestkit import __version__
 from interestkit.bounded import load_notebook, read_back
@@ -83,7 +83,7 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 def outdated_note(folder: Path) -> str:
     """Which executed notebooks are older than one with a lower number; empty when none is."""
-    ends = [(path.stem, _ended(notebook)) for path, notebook in _executed(folder)]
+    ends = [(each.name, each.ended) for each in _executed(folder)]
     older = [
         name for at, (name, end) in enumerate(ends) if any(before > end for _, before in ends[:at])
     ]
@@ -104,8 +104,8 @@ def write_report(folder: Path) -> Path:
     """
     notebooks = list(_executed(folder))
     parts, contents = [], []
-    for path, notebook in notebooks:
-        part, headings = _section(path.stem, notebook)
+    for each in notebooks:
+        part, headings = _section(each)
         parts.append(part)
         contents.append(headings)
     front, environment = _notices(folder) + _results(folder), _environment(notebooks)
@@ -147,7 +147,17 @@ def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:
     return f"{ends} {word}{'' if found == [1] else 's'}"
 
 
-def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
+class _Executed(NamedTuple):
+    """A notebook that was run: when that ended, how long it took, and why it did not finish."""
+
+    name: str
+    cells: list[Any]
+    ended: datetime
+    seconds: float  # NaN where nobody wrote it down
+    failure: str | None
+
+
+def _executed(folder: Path) -> Iterator[_Executed]:
     """The executed notebooks of a run folder, in order."""
     import nbformat
 
@@ -155,21 +165,22 @@ def _executed(folder: Path) -> Iterator[tuple[Path, Any]]:
         notebook = load_notebook(path)
         with read_back(path):
             try:
-                _ended(notebook)
                 nbformat.validate(notebook)
             except nbformat.ValidationError as error:
                 raise ValueError(error.message) from error
-        yield path, notebook
-
-
-def _ended(notebook: Any) -> datetime:
-    end = notebook.metadata.get("papermill", {}).get("end_time") or "1970-01-01T00:00:00+00:00"
-    return datetime.fromisoformat(end)
+            told = notebook.metadata.get("papermill", {})
+            ended = datetime.fromisoformat(told.get("end_time") or "1970-01-01")
+            ended = ended.astimezone(UTC) if ended.tzinfo else ended.replace(tzinfo=UTC)
+            seconds = float(told.get("duration") or math.nan)
+            failure = None
+            if "interestkit" in notebook.metadata:
+                failure = str(notebook.metadata["interestkit"].get("failure", ""))
+        yield _Executed(path.stem, notebook.cells, ended, seconds, failure)
 
 
 def _notices(folder: Path) -> str:
     """What a reader must know before the results: failures and outdated notebooks."""
-    broken = [path.stem for path, found in _executed(folder) if "interestkit" in found.metadata]
+    broken = [each.name for each in _executed(folder) if each.failure is not None]
     failed = [f"{name} did not finish; its section below says why" for name in broken]
     notices = filter(None, [*failed, outdated_note(folder)])
     return "".join(f'<p class="failure">{html.escape(notice)}</p>' for notice in notices)
@@ -203,20 +214,18 @@ def _model_card(folder: Path) -> str:
     return f'<details id="card"><summary>Model card</summary>{body}</details>'
 
 
-def _environment(notebooks: Sequence[tuple[Path, Any]]) -> str:
+def _environment(notebooks: Sequence[_Executed]) -> str:
     """Versions, devices and seconds per notebook as HTML tables."""
     versions = {"interestkit": __version__, "Python": platform.python_version()}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
     versions |= {"system": platform.platform(), "device": _device()}
-    found = [notebook for _, notebook in notebooks]
-    times = [each.metadata.get("papermill", {}).get("duration") or math.nan for each in found]
     runs = {
-        "notebook": [path.stem for path, _ in notebooks],
-        "seconds": [f"{seconds:.1f}" for seconds in times],
-        "ended (UTC)": [f"{_ended(each):%Y-%m-%d %H:%M:%S}" for each in found],
-        "": ["did not finish" if "interestkit" in each.metadata else "" for each in found],
+        "notebook": [each.name for each in notebooks],
+        "seconds": [f"{each.seconds:.1f}" for each in notebooks],
+        "ended (UTC)": [f"{each.ended:%Y-%m-%d %H:%M:%S}" for each in notebooks],
+        "": ["" if each.failure is None else "did not finish" for each in notebooks],
     }
     software = {"": list(versions), "version": list(versions.values())}
     tables = {"Notebooks": runs, "Software and device": software}
@@ -235,15 +244,13 @@ def _device() -> str:
     return f"{len(devices)} × {', '.join(kinds)} ({os.cpu_count()} processor cores)"
 
 
-def _section(name: str, notebook: Any) -> tuple[str, list[tuple[int, str, str]]]:
+def _section(each: _Executed) -> tuple[str, list[tuple[int, str, str]]]:
     """One notebook as HTML, and its headings as (level, anchor, HTML text)."""
-    headings: list[tuple[int, str, str]] = []
+    name, headings = each.name, []
     markdown = _markdown(name, headings)
-    parts = [_rendered(cell, markdown, headings) for cell in notebook.cells]
-    seconds = notebook.metadata.get("papermill", {}).get("duration")
-    facts = f"{name}.ipynb" + (f" · {seconds:.1f} s" if seconds else "")
-    failure = notebook.metadata.get("interestkit", {}).get("failure")
-    banner = f'<pre class="failure">{html.escape(failure)}</pre>' if failure else ""
+    parts = [_rendered(cell, markdown, headings) for cell in each.cells]
+    facts = f"{name}.ipynb" + ("" if math.isnan(each.seconds) else f" · {each.seconds:.1f} s")
+    banner = f'<pre class="failure">{html.escape(each.failure)}</pre>' if each.failure else ""
     if not headings or headings[0][0] != 2:
         headings.insert(0, (2, name, html.escape(name)))
         banner = f"<h2>{html.escape(name)}</h2>{banner}"

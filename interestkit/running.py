@@ -93,14 +93,15 @@ def read_notebook(path: Path) -> Notebook:
     Raises:
         RunError: If the file is no notebook, or its parameters cell is not plain Python.
     """
-    from interestkit.bounded import load_notebook
+    from interestkit.bounded import load_notebook, read_back
 
     try:
         cells = load_notebook(path).cells
+        with read_back(path):
+            tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
+            code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
     except ValueError as error:
         raise RunError(_one_line(error)) from error
-    tagged = [i for i, c in enumerate(cells) if "parameters" in c.metadata.get("tags", [])]
-    code = [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
     try:
         defaults = _defaults(cells[tagged[0]].source) if tagged else {}
     except SyntaxError as error:

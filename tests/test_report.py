@@ -248,6 +248,28 @@ def test_failure_is_told_on_top_and_in_its_section(tmp_path):
     assert '<pre class="failure">cell 1 &lt;script' in text
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"end": 5},
+        {"end": "0001-01-01T00:00:00+10:00"},
+        {"seconds": "long"},
+        {"papermill": "done"},
+        {"interestkit": ["failure"]},
+    ],
+)
+def test_what_is_told_of_a_run_in_another_form_is_one_error(tmp_path, wrong):
+    with pytest.raises(ValueError, match=r"01_first\.ipynb: damaged, or saved by another version"):
+        report_of(tmp_path, code("1"), **wrong)
+
+
+def test_times_without_a_zone_are_utc_and_a_failure_is_any_text(tmp_path):
+    save(tmp_path, "02_second", code("1"), end="2026-01-01T00:00:04+00:00")
+    text = report_of(tmp_path, code("1"), end="2026-01-01T00:00:05", interestkit={"failure": 5})
+    assert "note: 02_second ran before" in text
+    assert '<pre class="failure">5</pre>' in text
+
+
 def test_marks_of_papermill_are_left_out(tmp_path):
     mark = new_markdown_cell("An Exception was", metadata={"tags": ["papermill-error-cell-tag"]})
     assert "An Exception was" not in report_of(tmp_path, mark, code("1"))

@@ -67,8 +67,19 @@ def test_defaults_are_those_that_the_parameters_cell_sets(notebooks):
     assert second.defaults["SIZE"] == 0.5
 
 
-def test_file_that_is_no_notebook_is_named(tmp_path):
-    (tmp_path / "01_bad.ipynb").write_text("not JSON")
+@pytest.mark.parametrize(
+    "content",
+    [
+        "not JSON",
+        json.dumps(
+            {"nbformat": 4, "nbformat_minor": 2, "metadata": {}}
+            | {"cells": [{"cell_type": "raw", "source": "", "metadata": {"tags": 5}}]}
+        ),
+    ],
+    ids=["text", "strange tags"],
+)
+def test_file_that_is_no_notebook_is_named(tmp_path, content):
+    (tmp_path / "01_bad.ipynb").write_text(content)
     with pytest.raises(RunError, match=r"01_bad\.ipynb: damaged, or saved"):
         list_notebooks(tmp_path)
 

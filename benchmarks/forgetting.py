@@ -18,7 +18,8 @@ import jax
 from timing import RUNS, machine
 
 import interestkit as ik
-from interestkit.privacy.forgetting import find_traces, train_parts
+from interestkit.privacy.forgetting import train_parts
+from interestkit.privacy.tracing import find_traces
 
 KEY = b"the key of a benchmark"
 

@@ -66,18 +66,45 @@ def check_parquet(path: Path) -> None:
 @contextmanager
 def _parquet(path: Path | BytesIO) -> Iterator[tuple]:
     """A Parquet file whose claims can be true, and the bytes that it may unpack to."""
-    import pyarrow as pa
     from pyarrow import parquet
 
-    errors = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, MemoryError)
-    errors += (pl.exceptions.PolarsError, pl.exceptions.PanicException)
     try:
-        room = max(_ROOM, _EXPANSION * _size(path))
+        room = room_of(_size(path))
         with parquet.ParquetFile(path) as file:
             _check_claims(file.metadata, room)
             yield file, room
-    except errors as error:
-        raise ValueError(f"{path}: cannot be read as .parquet: {brief(error)}") from error
+    except _arrow_errors() as error:
+        what = "" if isinstance(path, BytesIO) else f"{path}: "
+        raise ValueError(f"{what}cannot be read as .parquet: {brief(error)}") from error
+
+
+def _arrow_errors() -> tuple[type[BaseException], ...]:
+    """What reading a damaged file with Arrow and Polars raises."""
+    import pyarrow as pa
+
+    errors = (pa.ArrowException, OSError, LookupError, ValueError, TypeError, MemoryError)
+    return (*errors, pl.exceptions.PolarsError, pl.exceptions.PanicException)
+
+
+def room_of(size: int) -> int:
+    """Bytes that a file of this size may unpack to."""
+    return max(_ROOM, _EXPANSION * size)
+
+
+def read_ipc(content: bytes) -> pl.DataFrame:
+    """An Arrow file, every value checked.
+
+    Raises:
+        ValueError: If it cannot be read.
+    """
+    import pyarrow as pa
+
+    try:
+        table = pa.ipc.open_file(content).read_all()
+        table.validate(full=True)
+        return pl.from_arrow(table)
+    except _arrow_errors() as error:
+        raise ValueError(f"cannot be read as an Arrow file: {brief(error)}") from error
 
 
 def _size(path: Path | BytesIO) -> int:

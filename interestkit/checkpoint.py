@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from interestkit import __version__
+from interestkit.bounded import read_back
 from interestkit.devices import padded_items, place, whole
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features
@@ -174,16 +175,19 @@ def load_progress(
     if not (epochs := _saved_epochs(folder)):
         return None
     stored = _last_whole(folder, epochs)
-    if differing := list(_differing(stored.meta["identity"], identity)):
+    with read_back(folder):
+        differing = list(_differing(stored.meta["identity"], identity))
+    if differing:
         raise ValueError(
             f"{folder}: must hold the state of this very run, got another "
             f"{', '.join(differing)}; take a new folder to begin anew"
         )
-    state = _unnamed(stored.arrays, "state", like)
-    found = Progress(state, state.params, tuple(stored.meta["rows"]), stored.meta["best_epoch"])
-    if not found.epochs_since_best:
-        return found
-    return found._replace(best_params=_unnamed(stored.arrays, "best", like.params))
+    with read_back(folder):
+        state = _unnamed(stored.arrays, "state", like)
+        found = Progress(state, state.params, tuple(stored.meta["rows"]), stored.meta["best_epoch"])
+        if not found.epochs_since_best:
+            return found
+        return found._replace(best_params=_unnamed(stored.arrays, "best", like.params))
 
 
 def _of_epoch(folder: str | Path, epoch: int) -> Path:
@@ -221,7 +225,7 @@ def _last_whole(folder: str | Path, epochs: list[int]) -> Stored:
         except (ValueError, OSError) as error:
             wrong.append(str(error))
             continue
-        if (before := stored.meta["before"]) and before not in epochs:
+        if (before := stored.meta.get("before")) and before not in epochs:
             wrong.append(f"{_of_epoch(folder, before)}: missing, as a later one may be")
         if wrong:
             what = f"training goes on after epoch {epoch}, the last whole state"

@@ -209,10 +209,11 @@ def _loaded(folder: Path) -> Scorer:
         manifest = json.loads(text)
         if not is_whole(text) or manifest["kind"] != KIND or "sealed" in manifest:
             raise ValueError(f"must be an export, unchanged and not encrypted, got {text[:60]!s}")
+        meta, digest = manifest["meta"], manifest["files"][name := "arrays.safetensors"]
+        is_newer = meta["format"] > FORMAT
     except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
         raise ValueError(f"{folder}: no export can be read ({error}); export it again") from error
-    if manifest["meta"]["format"] > FORMAT:
+    if is_newer:
         raise ValueError(f"{folder}: format must be at most {FORMAT}, got a newer one")
-    name = "arrays.safetensors"
-    check_file(folder / name, manifest["files"][name])
-    return Scorer(safetensors.load_file(folder / name), manifest["meta"])
+    check_file(folder / name, digest)
+    return Scorer(safetensors.load_file(folder / name), meta)

@@ -1,5 +1,3 @@
-import gzip
-import json
 import shutil
 from datetime import UTC, datetime
 
@@ -10,7 +8,8 @@ import pytest
 from flax import nnx
 
 import interestkit as ik
-from interestkit.privacy.forgetting import PartedModel, find_traces, part_of, train_parts
+from interestkit.privacy.forgetting import PartedModel, part_of, train_parts
+from interestkit.privacy.tracing import find_traces
 from interestkit.training import train_epoch
 
 SINCE, UNTIL = datetime(2024, 1, 1, tzinfo=UTC), datetime(2024, 5, 1, tzinfo=UTC)
@@ -155,42 +154,3 @@ def test_parts_follow_the_key():
     one, other = ([part_of(user, key, 4) for user in users] for key in (b"a", b"b"))
     assert np.abs(np.bincount(one, minlength=4) - 500).max() < 100  # five standard deviations
     assert 0.2 < np.mean(np.array(one) == np.array(other)) < 0.3  # a quarter, by chance
-
-
-def test_traces_are_found_in_every_kind_of_file(tmp_path):
-    table = pl.DataFrame({"who": ["ann", "bo"], "also": [["x", "bo"], ["bo"]]})
-    table.write_parquet(tmp_path / "table.parquet", compression="zstd")
-    np.savez_compressed(tmp_path / "arrays.npz", users=np.array(["ann", "carol"]))
-    (tmp_path / "log.gz").write_bytes(gzip.compress(b"ann did this"))
-    (tmp_path / ".hidden").mkdir()
-    (tmp_path / ".hidden" / "notebook.ipynb").write_text(json.dumps({"cells": ["ann's row"]}))
-    (tmp_path / "other.txt").write_text("annabel and joann, ann-marie")
-    found = find_traces(tmp_path, "ann")
-    assert sorted(found["file"]) == [
-        ".hidden/notebook.ipynb",
-        "arrays.npz",
-        "log.gz",
-        "table.parquet",
-    ]
-    assert find_traces(tmp_path, "x")["where"].to_list() == ["also"]
-
-
-def test_traces_are_found_however_deep_a_table_has_them(tmp_path):
-    pl.DataFrame({"a": [[["bo", "ann"]]]}).write_parquet(tmp_path / "deep.parquet")
-    pl.DataFrame({"b": ["ann"]}).write_ipc(tmp_path / "table.arrow", compression="zstd")
-    expected = [("deep.parquet", "a"), ("table.arrow", "b")]
-    assert find_traces(tmp_path, "ann").rows() == expected
-
-
-@pytest.mark.parametrize(
-    "content", [b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"]
-)
-def test_a_file_that_cannot_be_looked_into_is_named(tmp_path, content):
-    (tmp_path / "broken").write_bytes(content)
-    with pytest.raises(ValueError, match="broken: cannot be unpacked to look for a name"):
-        find_traces(tmp_path, "annabel")
-
-
-def test_a_folder_that_is_not_there_is_not_free_of_traces(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no name can be looked for"):
-        find_traces(tmp_path / "none", "ann")

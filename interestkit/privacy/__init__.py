@@ -17,7 +17,7 @@ _MODULE_OF = {
     "attack_plain": "membership",
     "attack_private": "membership",
     "train_parts": "forgetting",
-    "find_traces": "forgetting",
+    "find_traces": "tracing",
     "new_key": "pseudonyms",
     "Attacker": "linking",
     "Release": "releasing",

@@ -5,13 +5,7 @@ own (SISA: Bourtoule et al. 2021, arXiv:1912.03817), and the prediction is the m
 forget somebody their events go, and the model of their part is trained again from the beginning.
 """
 
-import gzip
 import hashlib
-import io
-import re
-import zipfile
-import zlib
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from functools import cached_property
@@ -21,6 +15,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float, Int
 
+from interestkit.bounded import read_back
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features, with_popularity
 from interestkit.files import check_new
@@ -37,9 +32,6 @@ from interestkit.training import fit
 
 _KIND = "parted model"
 _SNAPSHOTS = 64  # of popularity
-_LONG_NAME = 6  # bytes
-_DAMAGED = (ValueError, EOFError, OSError, RuntimeError, zlib.error, zipfile.BadZipFile)
-_DAMAGED += (pl.exceptions.PolarsError,)  # what unpacking makes of what is damaged or encrypted
 
 
 def part_of(user: str, key: bytes, num_parts: int) -> int:
@@ -226,12 +218,14 @@ class _Settings:
 
     @classmethod
     def read(cls, folder: str | Path) -> "_Settings":
-        stored = load_folder(Path(folder) / "settings", kind=_KIND)
+        stored = load_folder(place := Path(folder) / "settings", kind=_KIND)
         meta = stored.meta
-        since, until = (datetime.fromisoformat(meta[name]) for name in ("since", "until"))
-        shape = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["shape"].items()}
-        numbers = meta["num_parts"], TrainingConfig(**meta["config"]), meta["seed"], shape
-        return cls(stored.tables["items"], since, until, *numbers)
+        with read_back(place):
+            since, until = (datetime.fromisoformat(meta[name]) for name in ("since", "until"))
+            shape = {k: tuple(v) if isinstance(v, list) else v for k, v in meta["shape"].items()}
+            check_counts(1, num_parts=meta["num_parts"])
+            numbers = meta["num_parts"], TrainingConfig(**meta["config"]), meta["seed"], shape
+            return cls(stored.tables["items"], since, until, *numbers)
 
     def train(self, folder: Path, number: int, events: pl.DataFrame) -> Predictor:
         """The model of one part, written to the folder, and then its events."""
@@ -257,89 +251,6 @@ def _with_counts(features: Features, events: pl.DataFrame, until: datetime) -> F
 
 def _place(folder: str | Path, number: int, what: str) -> Path:
     return Path(folder) / f"part-{number:03d}" / what
-
-
-def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
-    """Where a name still stands in the files of a folder, hidden ones and subfolders included.
-
-    Parquet, NumPy, zip and gzip files are unpacked, Arrow tables decoded to their values. A name
-    is found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text only
-    names of at least six bytes are looked for, as shorter ones stand everywhere by chance. What is
-    encrypted is not looked into.
-
-    Args:
-        folder: Where to look.
-        user: The name.
-
-    Returns:
-        Columns file and where: "bytes", "text", or the name of a column or member.
-
-    Raises:
-        FileNotFoundError: If there is no such folder.
-        ValueError: If a file cannot be unpacked, as a name may stand in it; the message names it.
-
-    Example:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> _ = (folder / "note.txt").write_text("ann likes tea, anna does not")
-        >>> find_traces(folder, "ann")["where"].to_list(), len(find_traces(folder, "an"))
-        (['text'], 0)
-    """
-    folder = Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"{folder}: there is no such folder, so no name can be looked for")
-    rows = [
-        (str(path.relative_to(folder)), where)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-        for where in _in_file(path, user)
-    ]
-    schema = {"file": pl.String, "where": pl.String}
-    return pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
-
-
-def _in_file(path: Path, user: str) -> list[str]:
-    """Where the name stands in a file; one clear error where that cannot be told."""
-    try:
-        return list(_in_bytes(path.name, path.read_bytes(), user))
-    except _DAMAGED as error:
-        raise ValueError(f"{path}: cannot be unpacked to look for a name: {error}") from error
-
-
-def _in_bytes(name: str, content: bytes, user: str) -> Iterator[str]:
-    """Where the name stands in one file or member."""
-    raw = rb"(?<![\w-])" + re.escape(user.encode()) + rb"(?![\w-])"
-    is_text = b"\0" not in content[:8192]
-    if (is_text or len(user.encode()) >= _LONG_NAME) and re.search(raw, content):
-        yield "text" if is_text else "bytes"
-    if content[:4] == b"PAR1":
-        yield from _in_columns(pl.read_parquet(io.BytesIO(content)), user)
-    elif content[:6] == b"ARROW1":
-        yield from _in_columns(pl.read_ipc(io.BytesIO(content)), user)
-    elif content[:2] == b"\x1f\x8b":
-        yield from (f"{name}: {part}" for part in _in_bytes(name, gzip.decompress(content), user))
-    elif zipfile.is_zipfile(io.BytesIO(content)):
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            for member in archive.namelist():
-                for where in _in_bytes(member, archive.read(member), user):
-                    yield f"{member}: {where}"
-    elif content[:6] == b"\x93NUMPY":
-        values = np.load(io.BytesIO(content), allow_pickle=False)
-        if values.dtype.kind in "US" and _says(user, values.astype(str).ravel().tolist()):
-            yield "values"
-
-
-def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:
-    for column in table.get_columns():
-        while isinstance(column.dtype, pl.List | pl.Array):
-            column = column.explode()
-        if _says(user, column.cast(pl.String, strict=False).unique().to_list()):
-            yield column.name
-
-
-def _says(user: str, values: Iterable[str | None]) -> bool:
-    pattern = re.compile(rf"(?<![\w-]){re.escape(user)}(?![\w-])")
-    return any(value is not None and pattern.search(value) for value in values)
 
 
 def _check_key(key: bytes) -> None:

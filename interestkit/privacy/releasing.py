@@ -9,6 +9,7 @@ from pathlib import Path
 import polars as pl
 
 from interestkit import reprs
+from interestkit.bounded import read_back
 from interestkit.events import EventLog
 from interestkit.privacy.generalising import (
     RELEASED,
@@ -97,15 +98,16 @@ class Release:
         """The release that `save` wrote; errors as in `storage.load_folder`."""
         stored = load_folder(folder, kind="release")
         tables, meta = dict(stored.tables), stored.meta
-        log = {name: tables.pop(name) for name in ("events", "items")}
-        anonymity = meta["anonymity"] | {"by": tuple(meta["anonymity"]["by"])}
-        return cls(
-            log=EventLog(**log, name=meta["name"], note=meta["note"]),
-            coarseness=Coarseness(**meta["coarseness"]),
-            attacker=Attacker(**meta["attacker"]),
-            anonymity=KAnonymity(**anonymity),
-            **tables,
-        )
+        with read_back(folder):
+            log = {name: tables.pop(name) for name in ("events", "items")}
+            anonymity = meta["anonymity"] | {"by": tuple(meta["anonymity"]["by"])}
+            return cls(
+                log=EventLog(**log, name=meta["name"], note=meta["note"]),
+                coarseness=Coarseness(**meta["coarseness"]),
+                attacker=Attacker(**meta["attacker"]),
+                anonymity=KAnonymity(**anonymity),
+                **tables,
+            )
 
 
 def release(

@@ -1,0 +1,127 @@
+"""Whether a name still stands in the files of a folder, whatever they are packed in."""
+
+import gzip
+import io
+import re
+import zipfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from interestkit.bounded import read_ipc, read_parquet, room_of
+
+_LONG_NAME = 6  # bytes
+_DAMAGED = (ValueError, EOFError, OSError, RuntimeError, MemoryError, LookupError, TypeError)
+_DAMAGED += (zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError)  # also what is encrypted
+
+
+def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
+    """Where a name still stands in the files of a folder, hidden ones and subfolders included.
+
+    Parquet, NumPy, zip and gzip files are unpacked, Arrow tables decoded to their values. A name
+    is found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text only
+    names of at least six bytes are looked for, as shorter ones stand everywhere by chance. What is
+    encrypted is not looked into.
+
+    Args:
+        folder: Where to look.
+        user: The name.
+
+    Returns:
+        Columns file and where: "bytes", "text", or the name of a column or member.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If a file cannot be unpacked, or only to more than 64 MiB and 1,000 times its
+            size, as a name may stand in it; the message names it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "note.txt").write_text("ann likes tea, anna does not")
+        >>> find_traces(folder, "ann")["where"].to_list(), len(find_traces(folder, "an"))
+        (['text'], 0)
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder}: there is no such folder, so no name can be looked for")
+    rows = [
+        (str(path.relative_to(folder)), where)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+        for where in _in_file(path, user)
+    ]
+    schema = {"file": pl.String, "where": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").unique(maintain_order=True)
+
+
+@dataclass
+class _Room:
+    """Bytes that a file may still unpack to, members of members included."""
+
+    left: int
+
+    def read(self, file: io.BufferedIOBase) -> bytes:
+        """All of a file, if there is room for it."""
+        content = file.read(self.left + 1)
+        self.left -= len(content)
+        if self.left < 0:
+            raise ValueError("it unpacks to more than 64 MiB and 1,000 times its size")
+        return content
+
+
+def _in_file(path: Path, user: str) -> list[str]:
+    """Where the name stands in a file; one clear error where that cannot be told."""
+    content = path.read_bytes()
+    try:
+        return list(_in_bytes(path.name, content, user, _Room(room_of(len(content)))))
+    except _DAMAGED as error:
+        raise ValueError(f"{path}: cannot be unpacked to look for a name: {error}") from error
+
+
+def _in_bytes(name: str, content: bytes, user: str, room: _Room) -> Iterator[str]:
+    """Where the name stands in one file or member."""
+    raw = rb"(?<![\w-])" + re.escape(user.encode()) + rb"(?![\w-])"
+    is_text = b"\0" not in content[:8192]
+    if (is_text or len(user.encode()) >= _LONG_NAME) and re.search(raw, content):
+        yield "text" if is_text else "bytes"
+    if content[:4] == b"PAR1":
+        yield from _in_columns(read_parquet(io.BytesIO(content)), user)
+    elif content[:6] == b"ARROW1":
+        yield from _in_columns(read_ipc(content), user)
+    elif content[:2] == b"\x1f\x8b":
+        with gzip.open(io.BytesIO(content)) as file:
+            inner = room.read(file)
+        yield from (f"{name}: {part}" for part in _in_bytes(name, inner, user, room))
+    elif zipfile.is_zipfile(io.BytesIO(content)):
+        yield from _in_archive(content, user, room)
+    elif content[:6] == b"\x93NUMPY":
+        values = np.load(io.BytesIO(content), allow_pickle=False)
+        if values.dtype.kind in "US" and _says(user, values.astype(str).ravel().tolist()):
+            yield "values"
+
+
+def _in_archive(content: bytes, user: str, room: _Room) -> Iterator[str]:
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for member in archive.namelist():
+            with archive.open(member) as file:
+                inner = room.read(file)
+            for where in _in_bytes(member, inner, user, room):
+                yield f"{member}: {where}"
+
+
+def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:
+    for column in table.get_columns():
+        while isinstance(column.dtype, pl.List | pl.Array):
+            column = column.explode()
+        if _says(user, column.cast(pl.String, strict=False).unique().to_list()):
+            yield column.name
+
+
+def _says(user: str, values: Iterable[str | None]) -> bool:
+    pattern = re.compile(rf"(?<![\w-]){re.escape(user)}(?![\w-])")
+    return any(value is not None and pattern.search(value) for value in values)

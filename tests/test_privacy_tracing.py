@@ -1,0 +1,81 @@
+import gzip
+import io
+import json
+import zipfile
+
+import numpy as np
+import polars as pl
+import pytest
+
+from interestkit.privacy.tracing import find_traces
+
+
+def test_traces_are_found_in_every_kind_of_file(tmp_path):
+    table = pl.DataFrame({"who": ["ann", "bo"], "also": [["x", "bo"], ["bo"]]})
+    table.write_parquet(tmp_path / "table.parquet", compression="zstd")
+    np.savez_compressed(tmp_path / "arrays.npz", users=np.array(["ann", "carol"]))
+    (tmp_path / "log.gz").write_bytes(gzip.compress(b"ann did this"))
+    (tmp_path / ".hidden").mkdir()
+    (tmp_path / ".hidden" / "notebook.ipynb").write_text(json.dumps({"cells": ["ann's row"]}))
+    (tmp_path / "other.txt").write_text("annabel and joann, ann-marie")
+    found = find_traces(tmp_path, "ann")
+    assert sorted(found["file"]) == [
+        ".hidden/notebook.ipynb",
+        "arrays.npz",
+        "log.gz",
+        "table.parquet",
+    ]
+    assert find_traces(tmp_path, "x")["where"].to_list() == ["also"]
+
+
+def test_traces_are_found_however_deep_a_table_has_them(tmp_path):
+    pl.DataFrame({"a": [[["bo", "ann"]]]}).write_parquet(tmp_path / "deep.parquet")
+    pl.DataFrame({"b": ["ann"]}).write_ipc(tmp_path / "table.arrow", compression="zstd")
+    expected = [("deep.parquet", "a"), ("table.arrow", "b")]
+    assert find_traces(tmp_path, "ann").rows() == expected
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"]
+)
+def test_a_file_that_cannot_be_looked_into_is_named(tmp_path, content):
+    (tmp_path / "broken").write_bytes(content)
+    with pytest.raises(ValueError, match="broken: cannot be unpacked to look for a name"):
+        find_traces(tmp_path, "annabel")
+
+
+def test_a_folder_that_is_not_there_is_not_free_of_traces(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no name can be looked for"):
+        find_traces(tmp_path / "none", "ann")
+
+
+def packed(content, times):
+    for _ in range(times):
+        content = gzip.compress(content, 1, mtime=0)
+    return content
+
+
+def in_a_zip(content):
+    with zipfile.ZipFile(file := io.BytesIO(), "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("inner.zip", content)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (packed(bytes(70 << 20), 2), "unpacks to more than 64 MiB"),
+        (in_a_zip(in_a_zip(bytes(70 << 20))), "unpacks to more than 64 MiB"),
+        (packed(b"ann", 2_000), "recursion"),
+    ],
+    ids=["gzip in gzip", "zip in zip", "many levels"],
+)
+def test_what_unpacks_without_end_is_named(tmp_path, content, why):
+    (tmp_path / "bomb").write_bytes(content)
+    with pytest.raises(ValueError, match=f"bomb: cannot be unpacked to look for a name: .*{why}"):
+        find_traces(tmp_path, "annabel")
+
+
+def test_what_is_packed_well_is_looked_into(tmp_path):
+    (tmp_path / "log.gz").write_bytes(packed(bytes(20 << 20) + b" annabel ", 2))
+    assert find_traces(tmp_path, "annabel").rows() == [("log.gz", "log.gz: log.gz: bytes")]

@@ -1,5 +1,6 @@
 """What `fuzz.py` fuzzes: readers, loaders and exporters, each with whole files to start from."""
 
+import gzip
 import hashlib
 import io
 import json
@@ -7,6 +8,7 @@ import re
 import tempfile
 from collections.abc import Callable, Collection
 from pathlib import Path
+from typing import NamedTuple
 
 _ROWS = "user,item,time,kind,rating,title,genres,query\n"
 _ROWS += "ann,x,1717180200,view,4.5,Emma,a|b,\nbob,,1717180201,search,,,,red wine\n"
@@ -205,6 +207,107 @@ def load_shards(folder: Path) -> None:
             shards.events(number)
 
 
+def make_release(folder: Path) -> Path:
+    """A saved release."""
+    import interestkit as ik
+
+    options = {"num_items": 12, "num_interests": 3, "num_bots": 0, "faults": 0, "seed": 1}
+    log, _ = ik.clean(ik.simulate(num_users=30, events_per_user=9, **options), min_item_events=1)
+    return ik.privacy.release(log, key=b"k" * 32, ranker=None, progress=False).save(folder)
+
+
+def load_release(folder: Path) -> None:
+    """Load a release."""
+    import interestkit as ik
+
+    ik.privacy.Release.load(folder)._repr_html_()
+
+
+class State(NamedTuple):
+    """A state of training, as far as checkpoints know it."""
+
+    params: dict
+    step: int
+
+
+def _trained() -> tuple[State, dict]:
+    import numpy as np
+
+    return State({"a": np.ones(3, np.float32)}, np.int32(1)), {"seed": 0, "config": {"epochs": 2}}
+
+
+def make_checkpoint(folder: Path) -> Path:
+    """The state after one epoch."""
+    from interestkit.checkpoint import Progress, save_progress
+
+    state, identity = _trained()
+    row = {"epoch": 1, "score": 0.5, "seconds": 1.0}
+    save_progress(folder, Progress(state, state.params, (row,), 1), identity)
+    return folder / "epoch-00001"
+
+
+def load_checkpoint(folder: Path) -> None:
+    """Load the state of a run."""
+    from interestkit.checkpoint import load_progress
+
+    load_progress(folder.parent, *_trained())
+
+
+def vectors(data: bytes, folder: Path) -> None:
+    """Vectors of items and the manifest beside them; the first byte says what is replaced."""
+    import interestkit as ik
+    from interestkit.files import sha256_of
+
+    path = folder / ("v.safetensors" if data[:1] == b"\1" else "v.parquet")
+    given = ik.Modality(name="v", items=["a", "b"], vectors=[[1, 2], [3, 4]], encoder="by hand")
+    manifest = ik.write_vectors(given, path).with_suffix(".manifest.json")
+    if data[:1] > b"\1":
+        manifest.write_bytes(data[1:])
+    else:
+        path.write_bytes(data[1:])
+        says = json.loads(manifest.read_text()) | {"sha256": sha256_of(path)}
+        manifest.write_text(json.dumps(says))
+    try:
+        repr(ik.read_vectors(path))
+    finally:
+        path.unlink()
+        manifest.unlink()
+
+
+def _vector_seeds(folder: Path) -> list[bytes]:
+    import interestkit as ik
+
+    folder.mkdir(exist_ok=True)
+    given = ik.Modality(name="v", items=["a", "b"], vectors=[[1, 2], [3, 4]], encoder="by hand")
+    paths = [folder / "v.parquet", folder / "w.safetensors"]
+    seeds = [bytes([n]) + ik.write_vectors(given, p).read_bytes() for n, p in enumerate(paths)]
+    return [*seeds, b"\2" + (folder / "v.manifest.json").read_bytes()]
+
+
+def traces(data: bytes, folder: Path) -> None:
+    """A file in a folder where a name is looked for."""
+    from interestkit.privacy import find_traces
+
+    place = folder / "looked into"
+    place.mkdir(exist_ok=True)
+    (place / "file").write_bytes(data)
+    find_traces(place, "annabel")
+
+
+def _packed_seeds(_: Path) -> list[bytes]:
+    import numpy as np
+    import polars as pl
+
+    table, found = pl.DataFrame({"who": [["annabel"], ["x"]], "n": [1, 2]}), []
+    for write in (table.write_parquet, table.write_ipc):
+        write(file := io.BytesIO())
+        found.append(file.getvalue())
+    for save in (np.savez, np.savez_compressed):
+        save(file := io.BytesIO(), a=np.array(["annabel"]), b=np.ones(2))
+        found.append(file.getvalue())
+    return [*found, gzip.compress(b"annabel", mtime=0), gzip.compress(found[-1], mtime=0)]
+
+
 def load_run(folder: Path) -> None:
     """Write the report of a run; its page must run nothing."""
     from hostile import live_parts
@@ -287,6 +390,10 @@ TARGETS = {
     "features": replacer(make_features, load_features),
     "model": replacer(make_model, load_model),
     "shards": replacer(make_shards, load_shards),
+    "release": replacer(make_release, load_release),
+    "checkpoint": replacer(make_checkpoint, load_checkpoint),
+    "vectors": _seeded(vectors, _vector_seeds),
+    "traces": _seeded(traces, _packed_seeds),
     "report": replacer(make_run, load_run),
     "export": _seeded(exporter, _text_seeds("<script>x</script>|=1+1|\t@x|Emma")),
 }

@@ -193,6 +193,11 @@ class Predictor:
         )
         if config.num_items != features.num_items or config.num_interests != features.num_interests:
             raise ValueError("model and features must be of one catalogue")
+        widths = config.item_dim, config.content_dim, config.num_user_vectors, *config.hidden
+        depths = (config.layer_dim, config.num_layers) if config.has_layers else ()
+        there = sum(array.size for array in stored.arrays.values())
+        if (most := max(*widths, *depths)) > there:  # nothing is made that cannot be
+            raise ValueError(f"the model must have at most {there:,} of anything, got {most:,}")
         state = abstract_params(config)
         shapes = {f"weights.{name}": leaf.shape for name, leaf in by_name(state).items()}
         linear = {"linear": (features.num_items,) * 2} if "linear" in stored.arrays else {}

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from interestkit.limits import check_counts, check_one_of, check_within
+from interestkit.limits import check_above_0, check_counts, check_one_of, check_within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,9 @@ class ModelConfig:
         object.__setattr__(self, "hidden", tuple(self.hidden))  # a list has no hash
         object.__setattr__(self, "content_blocks", tuple(self.content_blocks))
         check_counts(1, **{name: getattr(self, name) for name in _SIZES})
+        check_counts(0, content_dim=self.content_dim)
+        for days in self.scales_days:
+            check_above_0(scales_days=days)
         check_within("[0, 1)", dropout=self.dropout, event_dropout=self.event_dropout)
         check_within("[0, 1)", layer_dropout=self.layer_dropout)
         check_within("[0, 1]", pool_power=self.pool_power)

@@ -424,3 +424,22 @@ def test_a_model_whose_parts_do_not_belong_together_is_not_loaded(
     storage.save_folder(tmp_path / "m", kind="model", **parts)
     with pytest.raises(ValueError, match=f"m: damaged, .*{message}"):
         Predictor.load(tmp_path / "m")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("hidden", [2**50], "must have at most .* of anything"),
+        ("num_user_vectors", 2**50, "must have at most .* of anything"),
+        ("item_dim", 2**50, "must have at most .* of anything"),
+        ("scales_days", [0], "scales_days must be above 0, got 0"),
+        ("content_dim", -1, "content_dim must be at least 0, got -1"),
+    ],
+)
+def test_a_model_that_claims_what_is_not_there_is_not_made(study, tmp_path, name, value, message):
+    stored = storage.load_folder(study.predictor.save(tmp_path / "m"), kind="model")
+    meta = stored.meta | {"model": stored.meta["model"] | {name: value}}
+    parts = {"tables": stored.tables, "arrays": stored.arrays, "meta": meta}
+    storage.save_folder(tmp_path / "m", kind="model", **parts)
+    with pytest.raises(ValueError, match=f"m: damaged, .*{message}"):
+        Predictor.load(tmp_path / "m")

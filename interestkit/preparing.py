@@ -16,8 +16,8 @@ from interestkit.events import find_columns
 from interestkit.files import check_new, read_checked, sha256_of, write_checked
 from interestkit.limits import check_counts, check_one_of
 from interestkit.rules import EVENTS, Rules, times_at
-from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE
-from interestkit.shards import Shards, checked_counts, part_name
+from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE, check_has_zone
+from interestkit.shards import Shards, checked_counts, checked_digests, part_name
 from interestkit.splitting import first_numbers, later_shares
 from interestkit.storage import check_not_sealed
 
@@ -111,8 +111,11 @@ class Prepared:
                 raise ValueError(f"format must be at most {_FORMAT}, got {form}")
             stored["report"] = pl.DataFrame(stored["report"])
             stored["cuts"] = tuple(map(datetime.fromisoformat, stored["cuts"]))
-            counts = {part: checked_counts(stored["counts"][part]) for part in _PARTS}
-            return cls(folder=folder, **{**stored, "counts": counts})
+            validation, test = stored["cuts"]
+            check_has_zone(validation=validation, test=test)
+            stored["counts"] = {part: checked_counts(stored["counts"][part]) for part in _PARTS}
+            stored["digests"] = checked_digests(stored["digests"])
+            return cls(folder=folder, **stored)
 
 
 def prepare(

@@ -153,7 +153,7 @@ class Shards:
                 folder=Path(folder),
                 counts=checked_counts(stored["counts"]),
                 fingerprint=stored["fingerprint"],
-                digests=stored["digests"],
+                digests=checked_digests(stored["digests"]),
             )
 
 
@@ -222,6 +222,13 @@ def checked_counts(stored: Iterable[Sequence[int]]) -> tuple[tuple[int, int], ..
     if not counts or not all(type(n) is int and 0 <= n < 2**31 for pair in counts for n in pair):
         raise ValueError("counts must be pairs of whole numbers from 0 on, at least one")
     return counts
+
+
+def checked_digests(stored: Mapping[str, str]) -> dict[str, str]:
+    """The sha256 of each file, as a manifest says them; ValueError if it cannot be."""
+    if not isinstance(stored, dict) or not all(isinstance(each, str) for each in stored.values()):
+        raise ValueError("digests must name files and the sha256 of each")
+    return stored
 
 
 def _sort_by_user(path: Path) -> tuple[int, int]:

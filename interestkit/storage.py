@@ -27,7 +27,7 @@ _ARRAYS_1 = "arrays.npz"  # of format 1
 _FIELDS = {"kind": str, "format": int, "meta": dict, "files": dict}  # of the manifest
 _FORMULA = r"^[\s\x00-\x1f=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
 _DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
-_TABLE = r"[A-Za-z0-9_-]+"  # name of a table
+_TABLE = r"[A-Za-z0-9_-]{1,200}"  # name of a table, and of a file in any file system
 
 
 Seal = Callable[[str, bytes], bytes]  # name and content of a file -> the content changed

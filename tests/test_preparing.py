@@ -281,3 +281,21 @@ def test_a_damaged_manifest_is_one_error(tmp_path, text):
     (tmp_path / "prepared.json").write_bytes(content)
     with pytest.raises(ValueError, match=r"prepared\.json: (damaged|the file is damaged)"):
         ik.Prepared.read(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("cuts", ["2024-01-01T00:00:00", "2024-02-01T00:00:00"]),
+        ("cuts", ["2024-01-01T00:00:00+00:00"]),
+        ("digests", {"users.parquet": 0}),
+        ("counts", {"train": 5}),
+    ],
+    ids=range(4),
+)
+def test_a_whole_manifest_that_cannot_be_is_one_error(prepared, tmp_path, field, value):
+    facts = json.loads((prepared.folder / "prepared.json").read_text()) | {field: value}
+    del facts["sha256"]
+    (tmp_path / "prepared.json").write_bytes(with_digest(facts))
+    with pytest.raises(ValueError, match=r"prepared\.json: damaged, or saved by another version"):
+        ik.Prepared.read(tmp_path)

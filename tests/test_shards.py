@@ -189,7 +189,11 @@ def test_a_shard_that_teaches_nothing_is_named(study, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "text", ["[", "[]", "{}", '{"counts": [], "fingerprint": ""}', '{"counts": [[1, -1]]}', "\xff"]
+    "text",
+    [
+        *("[", "[]", "{}", "\xff", '{"counts": [], "fingerprint": ""}', '{"counts": [[1, -1]]}'),
+        *(f'{{"counts": [[1, 1]], "fingerprint": "", "digests": {x}}}' for x in ("0", '{"a": 0}')),
+    ],
 )
 def test_a_damaged_manifest_of_shards_is_one_error(tmp_path, text):
     is_sealed = text.startswith('{"')  # whole, but not what shards are

@@ -250,7 +250,11 @@ def tampered(folder, **fields):
 
 
 @pytest.mark.parametrize(
-    "name", ["../secret.parquet", "/etc/passwd", "a/b.parquet", "C:\\x.parquet", "x.exe", "..", ""]
+    "name",
+    [
+        *("../secret.parquet", "/etc/passwd", "a/b.parquet", "C:\\x.parquet", "x.exe", "..", ""),
+        pytest.param("x" * 300 + ".parquet", id="long"),
+    ],
 )
 def test_a_manifest_that_points_elsewhere_is_refused_before_a_file_is_read(saved, name):
     secret = saved.parent / "secret.parquet"

@@ -352,6 +352,7 @@ def _parquet_seeds(_: Path) -> list[bytes]:
     from datetime import datetime
 
     import polars as pl
+    from pyarrow import parquet
 
     plain = {"user": ["a", "b"], "item": ["x", "y"], "time": [1, 2]}
     rich = {"user": [1, 2], "item": [1.0, None], "time": [datetime(2024, 1, 1)] * 2}
@@ -361,6 +362,8 @@ def _parquet_seeds(_: Path) -> list[bytes]:
         for compression in ("uncompressed", "snappy", "zstd"):
             pl.DataFrame(columns).write_parquet(file := io.BytesIO(), compression=compression)
             found.append(file.getvalue())
+        parquet.write_table(pl.DataFrame(columns).to_arrow(), file := io.BytesIO())
+        found.append(file.getvalue())
     return found
 
 

@@ -21,6 +21,7 @@ from interestkit.examples import TrainingConfig
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
+from interestkit.limits import check_counts
 from interestkit.model import ModelConfig
 from interestkit.shards import Shards
 from interestkit.storage import Stored, load_folder, save_folder
@@ -220,12 +221,15 @@ def _last_whole(folder: str | Path, epochs: list[int]) -> Stored:
     """The newest state that can be read; a warning says what was passed over."""
     wrong = []
     for epoch in reversed(epochs):
+        place = _of_epoch(folder, epoch)
         try:
-            stored = load_folder(_of_epoch(folder, epoch), kind=_KIND)
+            stored = load_folder(place, kind=_KIND)
+            with read_back(place):
+                check_counts(0, before=(before := stored.meta["before"]))
         except (ValueError, OSError) as error:
             wrong.append(str(error))
             continue
-        if (before := stored.meta.get("before")) and before not in epochs:
+        if before and before not in epochs:
             wrong.append(f"{_of_epoch(folder, before)}: missing, as a later one may be")
         if wrong:
             what = f"training goes on after epoch {epoch}, the last whole state"

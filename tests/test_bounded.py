@@ -5,7 +5,9 @@ import zipfile
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 from interestkit.bounded import check_arrays, check_parquet, read_arrays, read_back, read_parquet
 
@@ -124,6 +126,17 @@ def test_a_parquet_file_with_more_columns_than_its_schema_is_an_error(tmp_path, 
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.parquet: .*claims 1 columns, but has 2"):
         read(path)
+
+
+def test_a_parquet_file_with_sizes_of_another_type_is_an_error_and_no_end(tmp_path):
+    path = tmp_path / "a.parquet"
+    parquet.write_table(pa.table({"first": [b"xy", b"z"]}), path)
+    content = path.read_bytes()
+    in_bytes, in_numbers = (kind + b"\x25\x02\x18\x05first" for kind in (b"\x15\x0c", b"\x15\x04"))
+    assert content.count(in_bytes) == 1  # in the schema
+    path.write_bytes(content.replace(in_bytes, in_numbers))
+    with pytest.raises(ValueError, match=r"a\.parquet: cannot be read as \.parquet"):
+        read_parquet(path)
 
 
 def test_a_file_that_is_no_parquet_is_refused_by_its_footer(tmp_path):

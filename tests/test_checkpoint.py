@@ -18,6 +18,7 @@ from flax import nnx
 
 import interestkit as ik
 from interestkit.checkpoint import Progress, load_progress, save_progress
+from interestkit.storage import load_folder, save_folder
 
 PROGRAM = Path(killed.__file__)
 
@@ -165,6 +166,18 @@ def test_broken_states_are_an_error_and_no_new_beginning(tmp_path):
     (tmp_path / "file").write_text("mine")
     with pytest.raises(ValueError, match="file: must be a folder, got a file"):
         killed.fit(tmp_path / "file")
+
+
+@pytest.mark.parametrize("before", [[], "1", -1])
+def test_a_state_that_says_nonsense_of_the_one_before_is_broken(tmp_path, before):
+    killed.fit(tmp_path / "c", stop_after=1)
+    stored = load_folder(tmp_path / "c" / "epoch-00001", kind="training state")
+    meta = stored.meta | {"before": before}
+    save_folder(
+        tmp_path / "c" / "epoch-00001", kind="training state", arrays=stored.arrays, meta=meta
+    )
+    with pytest.raises(ValueError, match=r"must hold a whole state, got .*before must be"):
+        killed.fit(tmp_path / "c")
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_before_training(tmp_path, monkeypatch):

@@ -14,6 +14,7 @@ from interestkit.privacy.linking import Attacker
 from interestkit.privacy.pseudonyms import new_key
 from interestkit.privacy.releasing import Release, coarseness_curve, release
 from interestkit.privacy.usefulness import accuracy_lost, quick_ranker
+from interestkit.storage import load_folder, save_folder
 
 ALL = Coarseness(time="exact", min_item_users=1)
 COARSEST = Coarseness(time="none", min_item_users=None)
@@ -92,6 +93,16 @@ def test_a_release_comes_back_from_its_folder_without_key_and_names(log, tmp_pat
     assert key.read_bytes().strip() not in content
     assert log.events["user"][0].encode() not in content
     assert json.loads((folder / "manifest.json").read_text())["meta"]["verdict"] == given.verdict
+
+
+@pytest.mark.parametrize("table", ["events", "items", "attacks"])
+def test_a_release_of_another_form_is_one_error(log, tmp_path, table):
+    folder = release(log, COARSEST, ranker=None, progress=False).save(tmp_path / "r")
+    stored = load_folder(folder, kind="release")
+    tables = stored.tables | {table: pl.DataFrame({"x": [1]})}
+    save_folder(folder, kind="release", tables=tables, meta=stored.meta)
+    with pytest.raises(ValueError, match=rf"r: damaged, .*{table}: columns .* are missing"):
+        Release.load(folder)
 
 
 def test_a_release_shows_verdict_rates_and_losses(given):

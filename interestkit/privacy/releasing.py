@@ -25,11 +25,15 @@ from interestkit.privacy.linking import Attacker, attack_with, facts_of, linkage
 from interestkit.privacy.pseudonyms import KEY_BYTES, pseudonymise, pseudonyms, read_key
 from interestkit.privacy.usefulness import MakeRanker, accuracy_lost, quick_ranker
 from interestkit.progress import progress_bar
-from interestkit.schema import ITEM, USER
+from interestkit.schema import EVENT_COLUMNS, ITEM, ITEM_COLUMNS, USER, check_columns
 from interestkit.splitting import check_clean
 from interestkit.storage import load_folder, save_folder
 
 LIMIT = 0.01  # share of people who may be found again in a log that is called anonymised
+_ATTACK_COLUMNS = {"attack": pl.String, "targets": pl.Int64}
+_ATTACK_COLUMNS |= dict.fromkeys(("rate", "low", "high", "guess", "guess_high"), pl.Float64)
+_ACCURACY_COLUMNS = {"target": pl.String, "metric": pl.String}
+_ACCURACY_COLUMNS |= dict.fromkeys(("released", "lost", "low", "high"), pl.Float64)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -99,6 +103,11 @@ class Release:
         stored = load_folder(folder, kind="release")
         tables, meta = dict(stored.tables), stored.meta
         with read_back(folder):
+            check_columns(tables["events"], EVENT_COLUMNS, what="events")
+            check_columns(tables["items"], ITEM_COLUMNS, what="items")
+            check_columns(tables["attacks"], _ATTACK_COLUMNS, what="attacks")
+            if tables["accuracy"].width:  # it was measured
+                check_columns(tables["accuracy"], _ACCURACY_COLUMNS, what="accuracy")
             log = {name: tables.pop(name) for name in ("events", "items")}
             anonymity = meta["anonymity"] | {"by": tuple(meta["anonymity"]["by"])}
             return cls(

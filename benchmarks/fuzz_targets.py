@@ -124,17 +124,11 @@ def make_model(folder: Path) -> Path:
     from interestkit.model import InterestModel, ModelConfig
 
     features = _small()[1]
-    config = ModelConfig(
-        num_items=features.num_items,
-        num_interests=features.num_interests,
-        content_dim=item_content(features).shape[1],
-        scales_days=features.scales_days,
-        item_dim=2,
-        hidden=(3,),
-    )
-    return ik.Predictor(features=features, model=InterestModel(config, rngs=nnx.Rngs(0))).save(
-        folder
-    )
+    sizes = {"num_items": features.num_items, "num_interests": features.num_interests}
+    sizes |= {"content_dim": item_content(features).shape[1], "item_dim": 2, "hidden": (3,)}
+    config = ModelConfig(scales_days=features.scales_days, **sizes)
+    model = InterestModel(config, rngs=nnx.Rngs(0))
+    return ik.Predictor(features=features, model=model).save(folder)
 
 
 def make_shards(folder: Path) -> Path:

@@ -7,7 +7,7 @@ import math
 import os
 import platform
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -81,9 +81,23 @@ def align(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True))
 
 
+class _Executed(NamedTuple):
+    """A notebook that was run: when that ended, how long it took, and why it did not finish."""
+
+    name: str
+    cells: list[Any]
+    ended: datetime
+    seconds: float  # NaN where nobody wrote it down
+    failure: str | None
+
+
 def outdated_note(folder: Path) -> str:
     """Which executed notebooks are older than one with a lower number; empty when none is."""
-    ends = [(each.name, each.ended) for each in _executed(folder)]
+    return _outdated(_executed(folder))
+
+
+def _outdated(notebooks: Iterable[_Executed]) -> str:
+    ends = [(each.name, each.ended) for each in notebooks]
     older = [
         name for at, (name, end) in enumerate(ends) if any(before > end for _, before in ends[:at])
     ]
@@ -108,7 +122,7 @@ def write_report(folder: Path) -> Path:
         part, headings = _section(each)
         parts.append(part)
         contents.append(headings)
-    front, environment = _notices(folder) + _results(folder), _environment(notebooks)
+    front, environment = _notices(notebooks) + _results(folder), _environment(notebooks)
     text = _page(folder.name, front, parts, contents, _model_card(folder) + environment)
     target = folder / "report.html"
     write_text(target, text)
@@ -147,16 +161,6 @@ def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:
     return f"{ends} {word}{'' if found == [1] else 's'}"
 
 
-class _Executed(NamedTuple):
-    """A notebook that was run: when that ended, how long it took, and why it did not finish."""
-
-    name: str
-    cells: list[Any]
-    ended: datetime
-    seconds: float  # NaN where nobody wrote it down
-    failure: str | None
-
-
 def _executed(folder: Path) -> Iterator[_Executed]:
     """The executed notebooks of a run folder, in order."""
     import nbformat
@@ -178,11 +182,11 @@ def _executed(folder: Path) -> Iterator[_Executed]:
         yield _Executed(path.stem, notebook.cells, ended, seconds, failure)
 
 
-def _notices(folder: Path) -> str:
+def _notices(notebooks: Sequence[_Executed]) -> str:
     """What a reader must know before the results: failures and outdated notebooks."""
-    broken = [each.name for each in _executed(folder) if each.failure is not None]
+    broken = [each.name for each in notebooks if each.failure is not None]
     failed = [f"{name} did not finish; its section below says why" for name in broken]
-    notices = filter(None, [*failed, outdated_note(folder)])
+    notices = filter(None, [*failed, _outdated(notebooks)])
     return "".join(f'<p class="failure">{html.escape(notice)}</p>' for notice in notices)
 
 

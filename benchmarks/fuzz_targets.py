@@ -1,7 +1,6 @@
 """What `fuzz.py` fuzzes: readers, loaders and exporters, each with whole files to start from."""
 
 import gzip
-import hashlib
 import io
 import json
 import re
@@ -41,12 +40,10 @@ def reader(suffix: str) -> Callable:
 
 def sealed(text: bytes) -> bytes:
     """JSON of the kit with another last line, which holds the sha256 of the lines before."""
-    lines = text[: -len(_seal(b""))]
-    return lines + _seal(lines)
+    from interestkit.files import last_line
 
-
-def _seal(lines: bytes) -> bytes:
-    return f',\n "sha256": "{hashlib.sha256(lines).hexdigest()}"\n}}\n'.encode()
+    lines = text[: -len(last_line(b""))]
+    return lines + last_line(lines)
 
 
 def preparer(data: bytes, folder: Path) -> None:

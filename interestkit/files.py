@@ -140,16 +140,17 @@ def with_digest(facts: Mapping[str, object]) -> bytes:
     """Facts as JSON, with the sha256 of its lines as the last one."""
     text = json.dumps(facts, indent=1, ensure_ascii=False, default=str)
     lines = text.removesuffix("\n}").encode()
-    return lines + _last_line(lines)
+    return lines + last_line(lines)
 
 
 def is_whole(text: bytes) -> bool:
     """Whether `with_digest` made it, and no byte of it is another."""
-    lines = text[: -len(_last_line(b""))]
-    return text == lines + _last_line(lines)
+    lines = text[: -len(last_line(b""))]
+    return text == lines + last_line(lines)
 
 
-def _last_line(lines: bytes) -> bytes:
+def last_line(lines: bytes) -> bytes:
+    """What ends a file of `with_digest` whose other lines are these."""
     return f',\n "sha256": "{hashlib.sha256(lines).hexdigest()}"\n}}\n'.encode()
 
 

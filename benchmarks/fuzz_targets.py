@@ -244,14 +244,19 @@ def load_checkpoint(folder: Path) -> None:
     load_progress(folder.parent, *_trained())
 
 
+def _two_vectors():
+    import interestkit as ik
+
+    return ik.Modality(name="v", items=["a", "b"], vectors=[[1, 2], [3, 4]], encoder="by hand")
+
+
 def vectors(data: bytes, folder: Path) -> None:
     """Vectors of items and the manifest beside them; the first byte says what is replaced."""
     import interestkit as ik
     from interestkit.files import sha256_of
 
     path = folder / ("v.safetensors" if data[:1] == b"\1" else "v.parquet")
-    given = ik.Modality(name="v", items=["a", "b"], vectors=[[1, 2], [3, 4]], encoder="by hand")
-    manifest = ik.write_vectors(given, path).with_suffix(".manifest.json")
+    manifest = ik.write_vectors(_two_vectors(), path).with_suffix(".manifest.json")
     if data[:1] > b"\1":
         manifest.write_bytes(data[1:])
     else:
@@ -269,8 +274,7 @@ def _vector_seeds(folder: Path) -> list[bytes]:
     import interestkit as ik
 
     folder.mkdir(exist_ok=True)
-    given = ik.Modality(name="v", items=["a", "b"], vectors=[[1, 2], [3, 4]], encoder="by hand")
-    paths = [folder / "v.parquet", folder / "w.safetensors"]
+    given, paths = _two_vectors(), [folder / "v.parquet", folder / "w.safetensors"]
     seeds = [bytes([n]) + ik.write_vectors(given, p).read_bytes() for n, p in enumerate(paths)]
     return [*seeds, b"\2" + (folder / "v.manifest.json").read_bytes()]
 

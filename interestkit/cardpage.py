@@ -10,6 +10,7 @@ from interestkit.markup import (
     MISSING,
     STYLE,
     columns_of,
+    escaped,
     fact_list,
     gain_rows,
     html_table,
@@ -59,20 +60,22 @@ def page(content: Mapping[str, object], sections: Sequence[str], *, whole: bool 
         >>> "Not given." in page({"title": "<b>", "date": "", "use": None}, ["use"])
         True
     """
-    title = html.escape(str(content["title"]))
+    title, date = str(content["title"]), escaped(short(content["date"]))
     parts = [_section(name, content[name]) for name in sections]
     tag = "main" if whole else "article"
     card = (
         f'<{tag} class="card"><header><p class="facts">Model card · '
-        f"{html.escape(short(content['date']))}</p><h1>{title}</h1></header>{''.join(parts)}</{tag}>"
+        f"{date}</p><h1>{escaped(title, None)}</h1></header>{''.join(parts)}</{tag}>"
     )
     if not whole:
         return f"<style>{STYLE}</style>{card}"
-    return _WHOLE.format(policy=POLICY, title=f"{title} – model card", style=STYLE, card=card)
+    return _WHOLE.format(
+        policy=POLICY, title=f"{html.escape(title)} – model card", style=STYLE, card=card
+    )
 
 
 def _section(name: str, value: object) -> str:
-    heading = f"<h2>{html.escape(name[:1].upper() + name[1:])}</h2>"
+    heading = f"<h2>{escaped(name[:1].upper() + name[1:], None)}</h2>"
     if value is None:
         body = MISSING
     elif name == "evaluation":
@@ -91,9 +94,9 @@ def _evaluation(facts: Mapping[str, object]) -> str:
     parts = [fact_list({k: v for k, v in facts.items() if k not in ("table", "gains")})]
     for target in dict.fromkeys(row["target"] for row in rows):
         grid = metric_grid([row for row in rows if row["target"] == target])
-        parts.append(f"<h3>{html.escape(target)}</h3>")
+        parts.append(f"<h3>{escaped(target, None)}</h3>")
         parts.append(html_table(columns_of(grid), caption=caption))
-    parts.append(f"<h3>Differences of {html.escape(str(facts['model']))} from the others</h3>")
+    parts.append(f"<h3>Differences of {escaped(facts['model'], None)} from the others</h3>")
     if gains is None:
         return "".join([*parts, MISSING])
     found = sum(isinstance(row["p_holm"], float) and row["p_holm"] < 0.05 for row in gains)

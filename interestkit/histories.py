@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
+from hashlib import blake2b
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
@@ -147,6 +148,14 @@ class Histories:
                 f"user must be one of the {len(self):,} users here, got {user!r}{hint}"
             )
         return int(found[0])
+
+    def chances(self, seed: int) -> Float[np.ndarray, " users"]:
+        """A number in [0, 1) for each user, which depends on seed, name and moment alone."""
+        drawn = [
+            blake2b(f"{seed} {moment} {user}".encode(), digest_size=8).digest()
+            for user, moment in zip(self.users, self.moment.tolist(), strict=True)
+        ]
+        return (np.frombuffer(b"".join(drawn), "<u8") >> 11) * 2.0**-53
 
     def seen(self, user: int) -> Int[np.ndarray, " seen"]:
         """Codes of the items in the history of user number `user`, each once, ascending."""

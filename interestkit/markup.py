@@ -43,6 +43,9 @@ STYLE = (
 )
 
 
+_STARTS_FORMULA = re.compile(r"[$\\]")  # for MathJax, which reads each piece of text alone
+
+
 class Markup(str):
     """Text that is HTML already, and safe."""
 
@@ -62,7 +65,7 @@ def words(text: object, length: int | None = 60) -> str:
 
 
 def escaped(text: object, length: int | None = 60) -> Markup:
-    """The same as HTML in which nothing is a tag, and no dollar starts a formula.
+    """The same as HTML in which nothing is a tag, and nothing starts a formula.
 
     Example:
         >>> escaped("<b>5 $")
@@ -70,7 +73,7 @@ def escaped(text: object, length: int | None = 60) -> Markup:
     """
     if isinstance(text, Markup) or text == "":
         return Markup(text)
-    return Markup(html.escape(words(text, length)).replace("$", "<span>$</span>"))
+    return Markup(_STARTS_FORMULA.sub(r"<span>\g<0></span>", html.escape(words(text, length))))
 
 
 def fact_list(facts: Mapping[str, object]) -> str:

@@ -4,26 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from interestkit.model import HIDDEN, Log, Moment, Prediction
+from interestkit.model import HIDDEN, Prediction
 
 
 def hide(scores: Float[Array, "batch items"], codes: Int[Array, "batch codes"]):
     """Scores with those of some items set to `HIDDEN`; codes past the last item hide nothing."""
     return scores.at[jnp.arange(len(scores))[:, None], codes].set(HIDDEN, mode="drop")
-
-
-def seen_items(log: Log, moment: Moment, length: int) -> Int[Array, "batch length"]:
-    """Items of the newest `length` events before the moment; -1 before the first."""
-    at, is_real = moment.newest(length)
-    return jnp.where(is_real, log.item[at], -1)
-
-
-def hide_seen(
-    new: Float[Array, "batch items"], log: Log, moment: Moment, *, length: int
-) -> Float[Array, "batch items"]:
-    """Scores with items of the newest `length` events hidden."""
-    seen = seen_items(log, moment, length)
-    return hide(new, jnp.where(seen < 0, new.shape[1], seen))
 
 
 def only_new(new: Float[Array, "batch items"], seen: tuple[Array, Array]):

@@ -314,7 +314,7 @@ def _make_faults(
         {},
         {KIND: pl.lit("purchase"), VALUE: pl.lit(-1.0)},
     ]
-    num_rows = round(len(events) * faults / len(changes))
+    num_rows = min(round(len(events) * faults / len(changes)), len(events) // len(changes))
     rows = rng.permutation(len(events))[: num_rows * len(changes)].reshape(len(changes), -1)
     return [events[part].with_columns(**change) for part, change in zip(rows, changes, strict=True)]
 

@@ -17,7 +17,7 @@ from interestkit.examples import TrainingConfig, log_arrays
 from interestkit.features import Features
 from interestkit.heldout import HeldOut
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
-from interestkit.mixing import hide_seen, mix_repeats
+from interestkit.mixing import mix_repeats, only_new
 from interestkit.model import HIDDEN, PARTS, Catalogue, ModelConfig, Moment, graphdef
 from interestkit.packing import Packed, unpack
 from interestkit.ranking import top_k
@@ -92,8 +92,9 @@ def _validate(
         said = model(log, catalogue, moment, parts=parts)
         new = model.score_new(said, catalogue, None, parts=parts)
         new = jnp.where(catalogue.is_candidate[None, :], new, HIDDEN)
-        unseen = hide_seen(new, log, moment, length=seen_length)
-        both = jnp.concatenate([mix_repeats(new, said)[0], unseen])
+        at, is_past = moment.newest(seen_length)
+        seen = (jnp.arange(len(new))[:, None], jnp.where(is_past, log.item[at], new.shape[1]))
+        both = jnp.concatenate([mix_repeats(new, said)[0], only_new(new, seen)[0]])
         codes = top_k(both, min(10, shape.num_items))[1].reshape(2, len(new), -1)
         hits = (codes[..., None] == truth["codes"][None, :, None, :]).any(axis=3)
         num = jnp.concatenate([truth["num"], truth["num_new"]])

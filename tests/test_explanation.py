@@ -305,9 +305,8 @@ def test_calibration_by_chance_is_what_users_of_a_model_that_is_right_give():
 
 
 def test_scores_of_sets_are_what_is_more_probable_and_a_part_of_its_own():
-    part = np.random.default_rng(7).random((1, 1))[0, 0]
-    scores = _scores(np.array([[0.2, 0.5, 0.3]]), seed=7)
-    np.testing.assert_allclose(scores, [[0.8 + 0.2 * part, 0.5 * part, 0.5 + 0.3 * part]])
+    scores = _scores(np.array([[0.2, 0.5, 0.3]]), np.array([0.25]))
+    np.testing.assert_allclose(scores, [[0.8 + 0.2 * 0.25, 0.5 * 0.25, 0.5 + 0.3 * 0.25]])
 
 
 def test_threshold_is_the_smallest_that_holds_the_share_with_one_user_more():

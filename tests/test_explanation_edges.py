@@ -126,3 +126,12 @@ def test_of_equals_the_lower_comes_first_when_one_event_is_left_out(world):
     found = ik.counterfactual(counting, twin)
     assert found.users.row(0) == ("twin", "b", "a", 1, "fewest")
     assert found.confirmed == 1.0
+
+
+def test_what_is_older_than_the_model_looks_does_not_hide_a_change():
+    items = {f"i{n:02d}": ["ab"[n % 2]] for n in range(40)}
+    users = {f"u{n}": [(f"i{(7 * n + m) % 40:02d}", m) for m in range(24 + n)] for n in range(12)}
+    predictor, histories = small(users, items)
+    found = ik.counterfactual(predictor, histories, target="item")
+    assert found.users["size"].is_not_null().any()
+    assert found.confirmed == 1.0

@@ -170,3 +170,9 @@ def test_settings_out_of_range_are_refused():
         given = {"ranker": MEMBERS[0]} if make is RandomPlaces else {"members": MEMBERS}
         with pytest.raises(ValueError, match="seed must be at least 0, got -1"):
             make(features=FEATURES, seed=-1, **given)
+
+
+def test_one_row_that_agrees_has_no_interval():
+    found = off_policy_value(np.array([1.0, 0.0]), np.full(2, 0.5), np.array([True, False]))
+    assert found.value == 1.0
+    assert np.isnan([found.low, found.high]).all()

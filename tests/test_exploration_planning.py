@@ -14,7 +14,7 @@ from small_world import histories_of
 import interestkit as ik
 from interestkit.exploration.counting import NewToOthers
 from interestkit.exploration.crowd import labels_touched
-from interestkit.exploration.language import LanguagePlanner
+from interestkit.exploration.language import LanguagePlanner, _sent
 from interestkit.exploration.planning import (
     Exploring,
     LearnedPlanner,
@@ -267,3 +267,18 @@ def test_what_is_out_of_range_is_refused(world):
         explore(ranker, lambda _: [], features, truth.histories)
     with pytest.raises(ValueError, match="interests must be at least 1, got 0"):
         explore(ranker, lambda _: [], features, truth.histories, interests=0)
+
+
+def test_names_that_look_alike_in_short_are_numbered():
+    long = "Home and Kitchen > Kitchen and Dining > Coffee, Tea and Espresso > "
+    sent = _sent([long + "Filters", "Tea", long + "Grinders"])
+    assert len(set(sent.values())) == 3
+    assert sent["Tea"] == "Tea"
+    assert sent[long + "Grinders"] == sent[long + "Filters"] + " (2)"
+
+
+def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(world):
+    known = {"language_model": "", "features": world[0], "steps": None}
+    with pytest.raises(ValueError, match=r"key must be printable ASCII") as refused:
+        LanguagePlanner(endpoint="http://127.0.0.1/v1", key="very-secret\n", **known)
+    assert "very-secret" not in str(refused.value)

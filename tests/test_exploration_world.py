@@ -70,7 +70,7 @@ def test_nobody_takes_what_they_have_no_interest_in_or_never_look_at(audience):
 
 
 def test_exposure_moves_weights_to_what_was_looked_at(audience):
-    audience.world = replace(SMALL, drift=0.25, position_bias=1.0)
+    audience.world = replace(SMALL, drift=0.25, position_bias=1)
     items = [int(np.flatnonzero(audience.interest_of == n)[0]) for n in (2, 3)]
     shown = np.tile([*items, -1], (len(audience.log), 1))
     shown[1] = -1

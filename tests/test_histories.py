@@ -1,5 +1,6 @@
 """A history holds what was known before its moment, and nothing else."""
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -249,3 +250,17 @@ def test_some_users_are_taken_in_the_order_asked_for_with_their_events():
     assert taken.item.tolist() == [2, 0, 1, 2]
     assert taken.offsets.tolist() == [0, 1, 1, 3, 4]
     assert (taken.seconds / SECONDS_PER_DAY).tolist() == [3, 1, 2, 3]
+
+
+def test_chances_depend_on_seed_user_and_moment_alone_and_are_even():
+    names = np.arange(4_000).astype(str)
+    flat = {"item": np.zeros(0, int), "seconds": np.zeros(0, int), "weight": np.zeros(0)}
+    offsets, moment = np.zeros(4_001, int), np.full(4_000, 5)
+    histories = Histories(users=names, offsets=offsets, moment=moment, **flat)
+    drawn = histories.chances(1)
+    np.testing.assert_array_equal(histories.rows(7, 9).chances(1), drawn[7:9])
+    later = replace(histories, moment=moment + 1)
+    for other in (histories.chances(2), later.chances(1)):
+        assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.06
+    share = np.histogram(drawn, bins=10, range=(0, 1))[0] / len(drawn)
+    np.testing.assert_allclose(share, 0.1, atol=0.02)

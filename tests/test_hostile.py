@@ -14,6 +14,7 @@ from matplotlib.text import Text
 
 import interestkit as ik
 from interestkit import plots
+from interestkit.markup import escaped
 from interestkit.plots.drawing import shown
 
 NAMES = hostile.titles()
@@ -160,6 +161,13 @@ def test_no_table_runs_what_its_text_says(log):
     assert len(pages) >= 8
     assert [live for page in pages for live in hostile.live_parts(page)] == []
     assert "&lt;script&gt;" in "".join(pages)
+
+
+def test_no_formula_is_live_in_html():
+    text = r"\(x\) \[y\] \begin{equation} $5 and $6"
+    pieces = re.split(r"<[^>]*>", escaped(text, None))  # MathJax reads each by itself
+    assert "".join(pieces) == text
+    assert not any(re.search(r"\\[(\[a-z]|\$.+\$", piece) for piece in pieces)
 
 
 def test_live_parts_are_found():

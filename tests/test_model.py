@@ -22,7 +22,7 @@ from interestkit.examples import (
 )
 from interestkit.layers import MLP, draw_weights
 from interestkit.losses import total_loss
-from interestkit.mixing import hide, mix_repeats, seen_items
+from interestkit.mixing import hide, mix_repeats
 from interestkit.model import (
     HIDDEN,
     PARTS,
@@ -294,13 +294,6 @@ def test_a_model_without_repeats_is_one_whose_repeats_cannot_be(model, world):
         assert probabilities[row, had[had < NUM_ITEMS]].tolist() == [0] * (had < NUM_ITEMS).sum()
 
 
-def test_seen_items_are_the_newest_before_the_moment(world):
-    log, _, moment = world
-    assert seen_items(log, moment, 4).tolist() == [[0, 1, 0, -1], [4, 3, 2, 1], [-1] * 4]
-    early = moment._replace(end=jnp.array([2, 4, 8]))
-    assert seen_items(log, early, 3).tolist() == [[1, 0, -1], [0, -1, -1], [-1] * 3]
-
-
 def test_interests_are_probabilities_near_the_own_shares(said):
     probabilities = jnp.exp(said[0].interests)
     np.testing.assert_allclose(probabilities.sum(axis=1), 1, rtol=1e-6)
@@ -469,3 +462,15 @@ def test_sampled_normaliser_is_unbiased(study, batch):
     error = ratio.std(ddof=1) / np.sqrt(len(ratio))
     assert abs(ratio.mean() - 1) < 4 * error
     assert 0 < error < 0.03  # so that a wrong correction shows
+
+
+def test_the_newest_before_a_moment_are_named_newest_first(world):
+    log, _, moment = world
+
+    def items(moment, length):
+        at, is_real = moment.newest(length)
+        return jnp.where(is_real, log.item[at], -1).tolist()
+
+    assert items(moment, 4) == [[0, 1, 0, -1], [4, 3, 2, 1], [-1] * 4]
+    early = moment._replace(end=jnp.array([2, 4, 8]))
+    assert items(early, 3) == [[1, 0, -1], [0, -1, -1], [-1] * 3]

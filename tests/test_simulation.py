@@ -204,3 +204,8 @@ def test_planted_interests_rejects_what_is_outside_its_limits():
         planted_interests(num_users=0)
     with pytest.raises(ValueError, match=r"drift must be in \[0, 1\], got 7"):
         planted_interests(drift=7)
+
+
+def test_all_of_a_tiny_log_may_be_faults():
+    log = simulate(num_users=1, num_items=12, events_per_user=9, num_bots=0, faults=1.0, seed=5)
+    assert log.num_events > 0

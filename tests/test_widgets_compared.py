@@ -140,3 +140,31 @@ def test_the_copy_is_what_is_shown(widget):
 def test_users_of_another_evaluation_are_refused(study, evaluation):
     with pytest.raises(ValueError, match="truth must hold the users of the evaluation"):
         ik.compare_models(evaluation, truth=study.validation)
+
+
+def test_where_lower_is_better_the_best_other_model_is_the_lowest(evaluation, widget):
+    widget.metric.value = "miscalibration@5"
+    rows = evaluation.per_user.filter(target="items", metric="miscalibration@5")
+    wide = rows.pivot("model", index="user", values="value")
+    behind = wide["model"] - wide.select(pl.min_horizontal("popular", "own habits")).to_series()
+    first = wide["user"][int(behind.arg_max())]
+    widget.figure.set_state({"chosen": 0})
+    assert f"{ROW}{first}</th>" in widget.listed.value.partition("</tr>")[2].partition("</tr>")[0]
+    widget.models.value = ("model",)
+    assert "the highest first" in widget.listed.value
+
+
+def test_groups_that_share_their_first_letters_stay_apart(study, evaluation):
+    long = "Home and Kitchen > Kitchen and Dining > Coffee, Tea > "
+    users = map(str, study.test.histories.users)
+    groups = {"aisle": {user: long + ("Mugs", "Pots")[n % 2] for n, user in enumerate(users)}}
+    widget = ik.compare_models(evaluation, truth=study.test, groups=groups)
+    widget.by.value = "aisle"
+    assert len(widget.figure.places) == 2
+    assert widget.values.value.count("<tr>") == 1 + 2 * 3  # heading, groups x models
+
+
+@pytest.mark.parametrize("members", [{}, {"nobody": "old"}], ids=["none", "unknown"])
+def test_groups_without_a_judged_user_are_refused(evaluation, members):
+    with pytest.raises(ValueError, match=r"groups\['age'\] must hold a judged user, got none of"):
+        ik.compare_models(evaluation, groups={"age": members})

@@ -77,6 +77,13 @@ def test_a_second_fit_begins_anew():
     assert not monitor.stop.disabled
 
 
+def test_of_a_fit_that_goes_on_the_best_epoch_is_that_since_then():
+    monitor = ik.TrainingMonitor()
+    monitor(row(5, 0.3))
+    monitor(row(6, 0.2))
+    assert monitor.said.endswith("epoch 5 is the best since epoch 5, where this fit went on.")
+
+
 FIT = """
 import interestkit as ik
 log = ik.simulate(num_users=40, num_items=30, num_bots=0, faults=0)

@@ -6,6 +6,7 @@ import pytest
 from widget_pages import tags_in, with_hostile_titles
 
 import interestkit as ik
+from interestkit.widgets.parts import Finder
 from interestkit.widgets.what_if import LISTED
 
 
@@ -153,3 +154,17 @@ def test_only_the_newest_events_are_listed(widget):
 def test_a_history_of_several_users_is_refused(study):
     with pytest.raises(ValueError, match="history must be of one user, got 2"):
         ik.what_if(study.predictor, study.test.histories.rows(0, 2))
+
+
+@pytest.mark.parametrize("code", [-1, 10**6])
+def test_a_code_that_no_item_has_is_refused_and_changes_nothing(widget, code):
+    before = widget.item
+    with pytest.raises(ValueError, match=rf"code must be in 0\.\.\d+, got {code}"):
+        widget.add(code)
+    assert np.array_equal(widget.item, before)
+
+
+def test_a_name_with_two_spaces_is_found_by_what_it_says():
+    finder = Finder(["WHITE HEART", " HANGING  HEART "], what="item")
+    finder.text.value = " HANGING  HEART "
+    assert finder.value == 1

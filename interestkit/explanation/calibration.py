@@ -244,7 +244,7 @@ class InterestSets:
 
     def _inside(self, probabilities, histories: Histories):
         most = self.threshold + _powers(histories.lengths, self.ends, len(self.bend)) @ self.bend
-        return _scores(probabilities, self.seed) <= most[:, None]
+        return _scores(probabilities, histories.chances(self.seed)) <= most[:, None]
 
 
 def interest_sets(
@@ -296,7 +296,7 @@ def interest_sets(
         raise ValueError(f"degree must be in 0..4, got {degree}")
     has = _has_interests(truth)
     shares = truth.interest_shares[has]
-    scores = _scores(model.interests(truth.histories), seed)[has]
+    scores = _scores(model.interests(truth.histories), truth.histories.chances(seed))[has]
     lengths = truth.histories.lengths[has]
     ends = tuple(map(float, np.quantile(np.log1p(lengths), _ENDS)))
     powers = _powers(lengths, ends, degree)
@@ -345,14 +345,13 @@ def _threshold(scores, shares, coverage: float) -> float:
     return float(scores.ravel()[order[place]]) if place < len(order) else np.inf
 
 
-def _scores(probabilities, seed: int) -> Float[np.ndarray, "users interests"]:
-    """Probability of all that is more probable, and a random part of an interest's own."""
+def _scores(probabilities, part) -> Float[np.ndarray, "users interests"]:
+    """Probability of all that is more probable, and of each interest's own a user's random part."""
     order = np.argsort(-probabilities, axis=1, kind="stable")
     ordered = np.take_along_axis(probabilities, order, axis=1).astype(float)
-    part = np.random.default_rng(seed).random((len(probabilities), 1))
     before = np.cumsum(ordered, axis=1) - ordered
     scores = np.empty_like(before)
-    np.put_along_axis(scores, order, before + part * ordered, axis=1)
+    np.put_along_axis(scores, order, before + part[:, None] * ordered, axis=1)
     return scores
 
 
@@ -365,6 +364,7 @@ def _by_chance(said, shares, rng: np.random.Generator) -> Float[np.ndarray, " dr
     number = np.maximum(is_inside.sum(axis=0), 1)
     rest = gap - (gap @ is_inside / number)[place]
     rest *= np.sqrt(number / np.maximum(number - 1, 1))[place]  # a mean fits those it is of
+    rest = np.where(number[place] == 1, gap, rest)  # and one alone fully, who has no other chance
     signs = rng.choice([-1.0, 1.0], size=(_DRAWS, len(gap)))
     return np.abs((signs * rest[None, :]) @ is_inside).sum(axis=1) / max(len(gap), 1)
 

@@ -127,7 +127,7 @@ def _told(predictor, histories, asked, wanted, is_out, codes, proof) -> Counterf
             "first": pl.Series(names[0], dtype=pl.String),
             "instead": pl.Series(names[1], dtype=pl.String),
             "size": pl.Series([int(n) or None for n in size], dtype=pl.Int64),
-            "proof": [PROOFS[p] for p in proof],
+            "proof": pl.Series([PROOFS[p] for p in proof], dtype=pl.String),
         }
     )
     table = pl.DataFrame(
@@ -148,12 +148,13 @@ def _confirmed(predictor, histories, most: int, is_out, codes, is_item: bool) ->
     if not len(changed):
         return float("nan")
     newest = histories.offsets[histories.user + 1] - np.arange(len(histories.item)) <= most
-    shorter = histories.only(newest & ~is_out)
+    kept = newest & ~is_out
+    shorter = histories.only(kept)
     if not is_item:
         said = predictor.interests(shorter).argmax(axis=1)
         return float((said == codes)[changed].mean())
-    hidden = int(np.bincount(histories.user[is_out], minlength=1).max(initial=0))
-    k = min(hidden + 1, predictor.features.num_items)
+    hidden, _ = np.unique(np.stack([histories.user, histories.item])[:, ~kept], axis=1)
+    k = min(1 + int(np.bincount(hidden).max(initial=0)), predictor.features.num_items)
     ranked, said = predictor.rank(shorter, k=k)[0], np.full(len(histories), -1)
     for row in changed:  # what was left out stays hidden
         own = ranked[row][~np.isin(ranked[row], histories.seen(row))]

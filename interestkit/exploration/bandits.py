@@ -219,7 +219,8 @@ def off_policy_value(
         agrees: True where the other policy would do the same.
 
     Returns:
-        Value, interval (delta method) and effective rows; NaN where no row agrees.
+        Value, interval (delta method) and effective rows; NaN where no row agrees, the
+        interval also where one alone does.
 
     Raises:
         ValueError: If a propensity is unknown (NaN) or outside (0, 1]: then the log cannot say. If
@@ -247,6 +248,7 @@ def off_policy_value(
         return Estimate(np.nan, np.nan, np.nan, 0.0)
     value = float((weights * rewards).sum() / total)
     error = float(np.sqrt((weights**2 * (rewards - value) ** 2).sum()) / total)
+    error = error if np.count_nonzero(agrees) > 1 else np.nan  # one row alone has no spread
     effective = float(total**2 / (weights**2).sum())
     return Estimate(value, value - 1.96 * error, value + 1.96 * error, effective)
 

@@ -2,7 +2,8 @@
 
 import json
 import urllib.request
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, field
 from http.client import HTTPException
 
 import polars as pl
@@ -41,7 +42,7 @@ class LanguagePlanner:
         language_model: Name of the model there.
         features: The catalogue.
         steps: `transitions` of the training log; the likeliest are sent along.
-        key: Sent as bearer token, if there is one.
+        key: Sent as bearer token, if there is one; in no message.
         number: Plans asked for.
         timeout_seconds: Longest wait for one answer.
 
@@ -54,13 +55,16 @@ class LanguagePlanner:
     language_model: str
     features: Features
     steps: pl.DataFrame
-    key: str | None = None
+    key: str | None = field(default=None, repr=False)
     number: int = 5
     timeout_seconds: float = 30.0
 
     def __post_init__(self) -> None:
         if not self.endpoint.startswith(("http://", "https://")):
             raise ValueError(f"endpoint must start with http:// or https://, got {self.endpoint!r}")
+        key = self.key or ""
+        if not (key.isascii() and key.isprintable()):
+            raise ValueError("key must be printable ASCII, got other characters (a line end?)")
 
     def __repr__(self) -> str:  # without the key
         return f"LanguagePlanner({self.endpoint!r}, {self.language_model!r})"
@@ -77,9 +81,10 @@ class LanguagePlanner:
     def _plans(self, person: Person) -> list[Plan]:
         if not person.untouched:
             return []
-        sent = {_sent(name): name for name in person.untouched}
+        sent = _sent([*person.touched, *person.untouched])
+        meant = {sent[name]: name for name in person.untouched}
         named = _names_in(self._ask(_question(person, sent, self.number)))
-        chosen = [sent[name] for name in dict.fromkeys(named) if name in sent]
+        chosen = [meant[name] for name in dict.fromkeys(named) if name in meant]
         return [Plan(name, f"proposed by {self.language_model}") for name in chosen[: self.number]]
 
     def _ask(self, question: str) -> str:
@@ -108,16 +113,23 @@ _INSTRUCTIONS = (
 )
 
 
-def _sent(name: str) -> str:
-    return words(name, _LONGEST)
+def _sent(names: list[str]) -> dict[str, str]:
+    """What is sent in place of each name; those that would look alike are numbered."""
+    sent: dict[str, str] = {}
+    taken = Counter()
+    for name in names:
+        short = words(name, _LONGEST)
+        taken[short] += 1
+        sent[name] = f"{short} ({taken[short]})" if taken[short] > 1 else short
+    return sent
 
 
 def _question(person: Person, sent: dict[str, str], number: int) -> str:
     """What a language model is asked about one person."""
     facts = {
-        "touched": {_sent(name): count for name, count in person.touched.items()},
-        "untouched": list(sent),
-        "steps that others took": [[_sent(a), _sent(b)] for a, b in person.likely[: 2 * number]],
+        "touched": {sent[name]: count for name, count in person.touched.items()},
+        "untouched": [sent[name] for name in person.untouched],
+        "steps that others took": [[sent[a], sent[b]] for a, b in person.likely[: 2 * number]],
         "wanted": number,
     }
     return json.dumps(facts, ensure_ascii=True)

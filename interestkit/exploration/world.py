@@ -167,7 +167,7 @@ class Audience:
         return (touched & self.own).sum(axis=1) / np.where(number > 0, number, np.nan)
 
     def _looks(self, k: int) -> Float[np.ndarray, " k"]:
-        return np.arange(1, k + 1) ** -self.world.position_bias
+        return np.arange(1.0, k + 1) ** -self.world.position_bias
 
     def _taken(self, shown: Codes) -> Float[np.ndarray, "users k"]:
         """Chance that an item is looked at and chosen, where it is what the user wants."""

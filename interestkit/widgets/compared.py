@@ -162,7 +162,7 @@ class ModelComparison(Panel):
             mean = np.nansum(cells, axis=0) / np.where(number, number, np.nan)
         return pl.DataFrame(
             {
-                "group": np.repeat([words(name, 40) for name in names], len(models)),
+                "group": np.repeat(names, len(models)),
                 "model": models * len(names),
                 "value": mean,
                 "low": low,
@@ -176,7 +176,7 @@ class ModelComparison(Panel):
         best = rows.filter(pl.col("value").is_finite()).sort("value", descending=not lower)
         best = best.unique("group", keep="first", maintain_order=True)
         said = [
-            f"{group}: {words(model, 28)} {value:.4f} [{low:z.4f}, {high:z.4f}]"
+            f"{words(group, 40)}: {words(model, 28)} {value:.4f} [{low:z.4f}, {high:z.4f}]"
             for group, model, value, low, high, _ in best.iter_rows()
         ]
         return f"{metric}, the best model with its 95 % interval. {'; '.join(said)}."
@@ -188,12 +188,14 @@ class ModelComparison(Panel):
         is_in = (self.groups[self.by.value] == group).fill_null(False)
         rows = self._by_user().filter(is_in).select(USER, *models)
         first, others = models[0], models[1:]
-        behind = pl.col(first) - pl.max_horizontal(others) if others else pl.col(first)
-        rows = rows.with_columns(pl.col(*models).fill_nan(None)).with_columns(behind=behind)
         down = is_lower_better(self.metric.value)
+        best = pl.min_horizontal if down else pl.max_horizontal
+        behind = pl.col(first) - best(others) if others else pl.col(first)
+        rows = rows.with_columns(pl.col(*models).fill_nan(None)).with_columns(behind=behind)
         few = rows.sort("behind", descending=down, nulls_last=True, maintain_order=True)
         few = few.head(_USERS)
-        order = f"where {first} is furthest behind come first" if others else "the lowest first"
+        worst = "highest" if down else "lowest"
+        order = f"where {first} is furthest behind come first" if others else f"the {worst} first"
         self.listed.value = table(
             f"{words(group, 40)}: {len(few)} of {len(rows):,} users, {words(order)}",
             {"user": few[USER].to_list()} | {name: _cells(few[name]) for name in models},
@@ -222,7 +224,8 @@ def compare_models(
     the mean over seeds (`comparison.bootstrap_intervals`).
 
     Raises:
-        ValueError: If `truth` does not hold exactly the users of the evaluation.
+        ValueError: If `truth` does not hold exactly the users of the evaluation, or a division of
+            `groups` none of them.
 
     Example:
         >>> from interestkit import clean, evaluate, fit_features, held_out, simulate
@@ -251,6 +254,8 @@ def compare_models(
             found["main interest"] = _by_interest(truth, features)
     for name, members in (groups or {}).items():
         found[name] = users.replace_strict(dict(members), default=None, return_dtype=pl.String)
+        if found[name].is_null().all():
+            raise ValueError(f"groups[{name!r}] must hold a judged user, got none of {len(users)}")
     return ModelComparison(evaluation, found, users)
 
 
@@ -280,7 +285,7 @@ def _value_table(rows: pl.DataFrame, metric: str) -> str:
     return table(
         f"{metric} with 95 % intervals over users",
         {
-            "group": rows["group"].to_list(),
+            "group": [words(name, 40) for name in rows["group"]],
             "model": rows["model"].to_list(),
             "mean": _cells(rows["value"]),
             "interval": [

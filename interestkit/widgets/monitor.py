@@ -77,7 +77,7 @@ class TrainingMonitor(Panel):
 
     @property
     def curve(self) -> pl.DataFrame:
-        """The rows so far, as `FitResult.curve`."""
+        """The rows so far, as `FitResult.curve`; of a fit that goes on, those since then."""
         return pl.DataFrame(self.rows)
 
     def _begin(self) -> None:
@@ -102,10 +102,11 @@ class TrainingMonitor(Panel):
         self.say("Stopping after this epoch.")
 
     def _report(self, what: str) -> None:
-        last, best = self.rows[-1], self._best()
+        last, best, first = self.rows[-1], self._best(), self.rows[0]["epoch"]
+        kept = "and is kept" if first == 1 else f"since epoch {first}, where this fit went on"
         self.say(
             f"{what} epoch {last['epoch']} in {last['seconds']:.1f} s; "
-            f"epoch {best} is the best and is kept."
+            f"epoch {best} is the best {kept}."
         )
 
     def _best(self) -> int:

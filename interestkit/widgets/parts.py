@@ -113,7 +113,8 @@ class Finder:
         rows: int = 6,
     ) -> None:
         self.names = pl.Series(names, dtype=pl.String)
-        self._lower = self.names.str.to_lowercase()
+        in_one_line = self.names.str.replace_all(r"\s+", " ").str.strip_chars()  # as what is typed
+        self._lower = in_one_line.str.to_lowercase()
         self._on_pick, self._is_searching = on_pick, False
         self.text = w.Text(**labelled(f"Find {what}"))
         self.list = w.Select(rows=rows, **labelled(f"{what.capitalize()}s"))

@@ -90,10 +90,15 @@ class WhatIf(Panel):
 
         Args:
             code: Catalogue code; None takes the one chosen in the list.
+
+        Raises:
+            ValueError: If there is no such code.
         """
         code = self.finder.value if code is None else code
         if code is None:
             return self.say("Choose an item in the list of items first.")
+        if not 0 <= code < self.features.num_items:
+            raise ValueError(f"code must be in 0..{self.features.num_items - 1}, got {code}")
         last = self.start.moment[0] - 1
         self._change(
             np.append(self.item, code), np.append(self.seconds, last), np.append(self.weight, 1)

@@ -196,7 +196,7 @@ def _of_epoch(folder: str | Path, epoch: int) -> Path:
 
 
 def _saved_epochs(folder: str | Path) -> list[int]:
-    """Epochs whose state is there, in order; what a killed process left is cleared up.
+    """Epochs whose state is there, in order; what is hidden may be one that is being saved.
 
     Raises:
         ValueError: If there is anything else.
@@ -206,8 +206,6 @@ def _saved_epochs(folder: str | Path) -> list[int]:
         return []
     if not folder.is_dir():
         raise ValueError(f"{folder}: must be a folder, got a file")
-    for path in folder.glob(".epoch-*"):
-        shutil.rmtree(path, ignore_errors=True)
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     found = [_NAME.fullmatch(name) for name in names]
     if strange := [name for name, match in zip(names, found, strict=True) if not match]:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from interestkit.devices import use_compilation_cache
 from interestkit.layers import in_shapes
-from interestkit.limits import check_counts
+from interestkit.limits import check_at_least, check_counts
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -61,7 +61,8 @@ def fit_classifier(
         seed: Seed of weights and order: same seed, same result bit for bit.
 
     Raises:
-        ValueError: If the rows of features and labels differ in number or are none.
+        ValueError: If the rows of features and labels differ in number or are none, a feature is
+            not finite, a label is outside 0..1, or a setting is out of range.
 
     Example:
         >>> x = np.array([[0.0], [1.0], [2.0], [3.0]])
@@ -76,7 +77,11 @@ def fit_classifier(
             "features and labels must be tables with the same number of rows, at least one, "
             f"got shapes {x.shape} and {y.shape}"
         )
+    if not (np.isfinite(x).all() and ((y >= 0) & (y <= 1)).all()):
+        raise ValueError("features must be finite and labels in 0..1, got others")
     check_counts(1, epochs=epochs, batch_size=batch_size)
+    check_counts(1, **{f"hidden[{place}]": width for place, width in enumerate(hidden)})
+    check_at_least(0, learning_rate=learning_rate)
     use_compilation_cache()
     widths, rng = (x.shape[1], *hidden, y.shape[1]), np.random.default_rng(seed)
     params = _new_params(widths, rng)
@@ -145,7 +150,8 @@ def _train(widths: tuple[int, ...], params, x, y, order, weights, learning_rate)
         labels = y[rows]
         state, log_odds = jax.lax.scan(step, state, (x[rows], labels, weights))
         losses = jax.nn.softplus(log_odds) - labels * log_odds
-        return state, (losses.mean(axis=2) * weights).sum(axis=1).mean()
+        is_real = weights > 0
+        return state, jnp.where(is_real, losses.mean(axis=2), 0).sum() / is_real.sum()
 
     none = jnp.zeros_like(params)
     (params, *_), losses = jax.lax.scan(epoch, (params, (none, none), jnp.float32(1)), order)

@@ -294,8 +294,8 @@ def fit_features(
 
     Raises:
         ValueError: If there are no events, one is not before `until`, a column is missing, a kind
-            has no weight, no item has `min_item_events`, `num_snapshots` is negative, or
-            `scales_days` is empty or holds a number that is not above 0.
+            has no weight of 0 or more, all weigh 0, no item has `min_item_events`, `num_snapshots`
+            is negative, or `scales_days` is empty or holds a number that is not above 0.
 
     Example:
         >>> from interestkit.simulation import simulate

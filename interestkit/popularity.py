@@ -7,6 +7,7 @@ import polars as pl
 from jaxtyping import Float, Int
 
 from interestkit.counting import SECONDS_PER_DAY
+from interestkit.limits import check_at_least
 
 # Decay of interest and popularity is looked at on three time scales, as shares of the
 # training span: a year gives 7, 30 and 365 days.
@@ -33,11 +34,17 @@ def time_scales(scales_days: Sequence[float] | None, span_days: float) -> tuple[
 def relative_weights(kind_weights: Mapping[str, float], kinds: pl.Series) -> dict[str, float]:
     """Weights of which these events have mean 1, so that a log of one kind counts events.
 
+    Raises:
+        ValueError: If one is below 0 or no finite number, or 0 for all of these events.
+
     Example:
         >>> relative_weights({"view": 3.0}, pl.Series(["view"]))
         {'view': 1.0}
     """
+    check_at_least(0, **{f"kind_weights[{kind!r}]": w for kind, w in kind_weights.items()})
     mean = kinds.replace_strict(dict(kind_weights), return_dtype=pl.Float64).mean()
+    if mean == 0:
+        raise ValueError("kind_weights must be above 0 for a kind of these events, got 0 for all")
     return {kind: weight / mean for kind, weight in kind_weights.items()}
 
 

@@ -67,7 +67,7 @@ class Predictor:
             `linear.add_linear_part` makes it. None adds nothing; nor is it added to content.
 
     Raises:
-        ValueError: If `mode` is another one, or `linear` is not items x items.
+        ValueError: If `mode` is another one, `linear` not items x items, the model not as large.
     """
 
     features: Features
@@ -77,6 +77,7 @@ class Predictor:
 
     def __post_init__(self) -> None:
         check_one_of(PARTS, mode=self.mode)
+        self.model.config.check_sizes(self.features.num_items, self.features.num_interests)
         square = (self.features.num_items,) * 2
         if self.linear is not None and self.linear.shape != square:
             raise ValueError(f"linear must have shape {square}, got {self.linear.shape}")

@@ -117,6 +117,8 @@ class SequenceEncoder(nnx.Module):
         mixed = jax.nn.dot_product_attention(
             query, key, value, bias=bias.astype(config.dtype), mask=may_see
         )
+        sees_any = may_see.any(axis=3)[:, 0, :, None, None]
+        mixed = jnp.where(sees_any, mixed, 0)  # else it would be a mean of all, the newer ones too
         found = product(mixed.reshape(x.shape), weights["attend_out"])
         return _gated(found, product(x, weights["attend_gate"]))
 

@@ -84,6 +84,12 @@ class ModelConfig:
             allowed = f"a multiple of {2 * self.num_heads} (twice num_heads)"
             raise ValueError(f"layer_dim must be {allowed}, got {self.layer_dim}")
 
+    def check_sizes(self, num_items: int, num_interests: int) -> None:
+        """Raise ValueError unless features have as many items and interests as the model."""
+        own, given = (self.num_items, self.num_interests), (num_items, num_interests)
+        if own != given:
+            raise ValueError(f"features must have (items, interests) {own}, got {given}")
+
     @property
     def has_layers(self) -> bool:
         """Whether the order of events is read."""

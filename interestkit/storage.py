@@ -27,6 +27,7 @@ _ARRAYS_1 = "arrays.npz"  # of format 1
 _FIELDS = {"kind": str, "format": int, "meta": dict, "files": dict}  # of the manifest
 _FORMULA = r"^[\s\x00-\x1f=+\-@＝＋－＠]"  # how a text starts that a spreadsheet may run
 _DTYPES = ("b1", "f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8")
+_LITTER = {".DS_Store", ".directory", ".ipynb_checkpoints"}  # of those who look into folders
 _TABLE = r"[A-Za-z0-9_-]{1,200}"  # name of a table, and of a file in any file system
 
 
@@ -106,8 +107,8 @@ def save_folder(
     """
     folder, place = Path(folder), Path(folder).resolve()
     tables, arrays = tables or {}, {name: np.asarray(a) for name, a in (arrays or {}).items()}
-    manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": dict(meta or {})}
-    _check_content(tables, arrays, manifest)
+    manifest = {"kind": kind, "format": FORMAT_VERSION, "meta": _in_json(meta or {})}
+    _check_content(tables, arrays)
     beside = {"prefix": f".{place.name}.saving-", "dir": place.parent}
     place.parent.mkdir(parents=True, exist_ok=True)
     with locked(place.parent):
@@ -143,7 +144,8 @@ def write_csv(table: pl.DataFrame, path: str | Path) -> Path:
     flat = table.with_columns(
         pl.selectors.list().list.eval(pl.element().cast(pl.String)).list.join("|")
     )
-    guarded = flat.with_columns(pl.selectors.string().str.replace(_FORMULA, "'$0"))
+    text = pl.selectors.string(include_categorical=True) | pl.selectors.enum()
+    guarded = flat.with_columns(text.cast(pl.String).str.replace(_FORMULA, "'$0"))
     names = {name: re.sub(_FORMULA, r"'\g<0>", name) for name in table.columns}
     guarded.rename(names).write_csv(path, quote_style="non_numeric")
     return path
@@ -185,9 +187,21 @@ def _loaded(folder: Path, kind: str) -> Stored:
     )
 
 
-def _check_content(
-    tables: Mapping[str, pl.DataFrame], arrays: Mapping[str, np.ndarray], manifest: Mapping
-) -> None:
+def _in_json(meta: Mapping[str, object]) -> dict[str, object]:
+    """What JSON makes of it; numbers of NumPy are numbers."""
+
+    def number(value: object) -> object:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"{type(value).__name__} is none of it")
+
+    try:
+        return json.loads(json.dumps(meta, default=number))
+    except TypeError as error:
+        raise ValueError(f"meta must hold what JSON can: {error}") from error
+
+
+def _check_content(tables: Mapping[str, pl.DataFrame], arrays: Mapping[str, np.ndarray]) -> None:
     strange = [name for name in tables if not re.fullmatch(_TABLE, name)]
     if strange:
         raise ValueError(f"table names must have letters, digits, '_' and '-', got {strange}")
@@ -197,19 +211,15 @@ def _check_content(
         if array.dtype.str[1:] not in _DTYPES:
             what = "bools or real numbers of up to 64 bits"
             raise ValueError(f"array {name!r} must hold {what}, got {array.dtype}")
-    try:
-        json.dumps(manifest)
-    except TypeError as error:
-        raise ValueError(f"meta must hold what JSON can: {error}") from error
 
 
 def _check_replaceable(folder: Path) -> None:
-    """Refuse to replace a folder with files of somebody else; hidden ones do not count."""
+    """Refuse to replace a folder with files of somebody else; litter of desktops does not count."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise ValueError(f"{folder}: must be a folder, got a file")
-    there = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    there = {path.name for path in folder.iterdir()} - _LITTER
     ours = {_MANIFEST, *_read_manifest(folder)["files"]} if _MANIFEST in there else set()
     if there - ours:
         raise ValueError(
@@ -321,7 +331,9 @@ def _read_manifest(folder: Path) -> dict:
         if not (is_newer or is_older or is_whole(text)):
             raise ValueError("its lines are not those that were saved")
     except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise ValueError(f"{path}: the file is damaged ({error}); save it again") from error
+        raise ValueError(
+            f"{path}: the file is damaged ({error}); remove the folder, and save it again"
+        ) from error
     if is_newer:
         raise ValueError(
             f"{folder}: format must be at most {FORMAT_VERSION}, got {manifest['format']}; "

@@ -54,7 +54,7 @@ from interestkit.features import Features
 from interestkit.feeding import Fed, Source, can_repeat, check_histories, feed, sample, users_at
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
-from interestkit.limits import check_up_to
+from interestkit.limits import check_counts, check_up_to
 from interestkit.losses import LOSSES, total_loss
 from interestkit.model import InterestModel, ModelConfig, graphdef
 from interestkit.packing import Packed, pack, unpack
@@ -134,10 +134,9 @@ def fit(
             CPU; a GPU may add up in another order.
         progress: Show a progress bar over epochs.
         on_epoch: Called with the row of the curve after each epoch; True stops training.
-        mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one.
-            Batches are divided over its data axis, which must divide `batch_size` and 128, and
-            items over its model axis, which must divide `num_sampled`. Losses are those of one
-            device, to rounding. The weights come back in NumPy, in the memory of the host.
+        mesh: Devices to spread the work over (`devices.make_mesh`); None takes the first one. Its
+            data axis, over which batches are divided, must divide `batch_size` and 128, its model
+            axis, for items, `num_sampled`. Losses are those of one device, to rounding.
         checkpoint: A folder to which all that is needed to go on is saved after each epoch. If it
             has a state of the same run (settings, seed, data, versions), training goes on from
             there, with the result that it would have had without a stop, bit for bit on the same
@@ -147,14 +146,13 @@ def fit(
     Raises:
         ValueError: If no user has two moments, an event is later than the features, no validation
             user has a later item, `validation` is the test part, a setting is out of range, or
-            `checkpoint` holds another run, something else or no whole state.
+            `checkpoint` holds another run, more epochs, something else or no whole state.
         FloatingPointError: If a loss or weight is no longer a finite number; the error names step
             and users, and its `result` has the epochs before (`failing.TrainingDiverged`).
         MemoryError: If memory is not enough; the message says what takes it.
     """
     began = time.perf_counter()
-    config = config or TrainingConfig()
-    epochs = _epochs(config, stop_after)
+    config, epochs = _settings(config, stop_after)
     _check_data(features, histories, validation)
     use_compilation_cache()
     shape = {"can_repeat": can_repeat(histories, config.task)} | shape
@@ -166,6 +164,7 @@ def fit(
     source = Source(features, histories, config, mesh, can_repeat=shape.can_repeat)
     with advice_on_memory(config, shape, in_shards=isinstance(histories, Shards)):
         run, train = _prepared(source, validation, keep, seed)
+        check_counts(len(run.rows), stop_after=len(epochs))
         began -= run.seconds
         fed = feed(source, seed=seed, first_epoch=len(run.rows) + 1)
         for _ in progress_bar(
@@ -238,10 +237,11 @@ def _model(shape: ModelConfig, params: Packed, mesh: Mesh | None) -> InterestMod
     return nnx.merge(graphdef(shape), unpack(shape, in_numpy))
 
 
-def _epochs(config: TrainingConfig, stop_after: int | None) -> range:
+def _settings(config: TrainingConfig | None, stop_after: int | None):
+    config = config or TrainingConfig()
     stop_after = config.epochs if stop_after is None else stop_after
     check_up_to(config.epochs, "epochs", stop_after=stop_after)
-    return range(1, stop_after + 1)
+    return config, range(1, stop_after + 1)
 
 
 def _check_data(features: Features, histories: object, validation: object) -> None:
@@ -254,10 +254,10 @@ def _check_data(features: Features, histories: object, validation: object) -> No
     if validation is None:
         return
     if not isinstance(validation, HeldOut):
-        what = 'held_out(features, split, "validation")'
-        raise ValueError(f"validation must be {what}, got {type(validation).__name__}")
+        raise ValueError(f"validation must be held_out(...), got {type(validation).__name__}")
     if validation.part == "test":
         raise ValueError("validation must be the validation part: epochs never see test users")
+    validation.histories.check_coded_by(features.fingerprint)
 
 
 def _curve_row(epoch: int, losses, scores) -> dict:

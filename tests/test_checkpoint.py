@@ -204,6 +204,21 @@ def test_a_full_disk_says_what_is_lost_and_that_nothing_else_is(
     assert_same(killed.fit(tmp_path / "c"), never_stopped[None])
 
 
+def test_a_folder_that_is_further_on_is_refused_and_stays(tmp_path):
+    killed.fit(tmp_path / "c", stop_after=2)
+    with pytest.raises(ValueError, match="stop_after must be at least 2, got 1"):
+        killed.fit(tmp_path / "c", stop_after=1)
+    assert states(tmp_path / "c") == ["epoch-00001", "epoch-00002"]
+
+
+def test_a_state_that_another_process_is_saving_is_left_alone(tmp_path):
+    killed.fit(tmp_path / "c", stop_after=1)
+    aside = tmp_path / "c" / ".epoch-00002.saving-x"
+    aside.mkdir()
+    killed.fit(tmp_path / "c", stop_after=1)
+    assert aside.is_dir()
+
+
 def test_another_version_is_refused(tmp_path, monkeypatch):
     killed.fit(tmp_path / "c", stop_after=1)
     monkeypatch.setattr("interestkit.checkpoint.version", lambda name: f"{name} 0.0")

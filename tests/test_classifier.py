@@ -114,7 +114,7 @@ def slow_adam(params, features, labels, orders, *, size, rate):
         losses = []
         for start in range(0, len(order), size):
             x, y = (table[order[start : start + size]] for table in (features, labels))
-            losses.append(slow_loss(params, x, y))
+            losses += [slow_loss(params, x, y)] * len(x)
             gradients = [difference(params, p, x, y) for p in params]
             count += 1
             for p, m, v, g in zip(params, first, second, gradients, strict=True):
@@ -143,6 +143,10 @@ def difference(params, p, x, y, step=1e-6):
         (np.zeros((0, 3)), np.zeros((0, 1)), {}, "at least one"),
         (np.zeros(3), np.zeros((3, 1)), {}, "must be tables"),
         (np.zeros((2, 3)), np.zeros((2, 1)), {"epochs": 0}, "epochs must be at least 1, got 0"),
+        (np.zeros((2, 3)), np.zeros((2, 1)), {"hidden": (4, 0)}, r"hidden\[1\] must be at least 1"),
+        (np.zeros((2, 3)), np.zeros((2, 1)), {"learning_rate": -1}, "learning_rate must be at"),
+        (np.full((2, 3), np.nan), np.zeros((2, 1)), {}, "features must be finite"),
+        (np.zeros((2, 3)), np.full((2, 1), 7), {}, r"labels in 0\.\.1"),
     ],
 )
 def test_classifier_names_what_is_wrong(features, labels, options, message):

@@ -12,7 +12,7 @@ from interestkit.cleaning import clean
 from interestkit.evaluation import evaluate
 from interestkit.features import Features, fit_features
 from interestkit.popularity import TIME_SCALES
-from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
+from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS, KIND_WEIGHTS
 from interestkit.splitting import temporal_split
 
 DAY = datetime(2024, 3, 1, tzinfo=UTC)
@@ -293,6 +293,16 @@ def test_a_folder_of_something_else_is_refused(split, tmp_path):
             {"scales_days": [7, 0]},
             r"scales_days must hold numbers above 0, got \(7\.0, 0\.0\)",
             id="a-scale-of-zero",
+        ),
+        pytest.param(
+            {"kind_weights": KIND_WEIGHTS | {"like": -3.0}},
+            r"kind_weights\['like'\] must be at least 0, got -3\.0",
+            id="a-weight-below-zero",
+        ),
+        pytest.param(
+            {"kind_weights": dict.fromkeys(KIND_WEIGHTS, 0.0)},
+            "kind_weights must be above 0 for a kind of these events",
+            id="all-weights-zero",
         ),
         pytest.param(
             {"num_snapshots": -1}, "num_snapshots must be at least 0, got -1", id="snapshots"

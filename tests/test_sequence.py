@@ -159,6 +159,16 @@ def test_an_event_that_is_hidden_is_as_if_it_were_not_there(encoder, states):
     assert (one[0, :4] != states[0, :4]).all()
 
 
+@pytest.mark.parametrize("seen", [(1, 1, 0, 0, 0), (1, 0, 1, 0, 0), (0, 0, 0, 0, 0)])
+def test_a_state_before_which_all_is_hidden_knows_nothing_of_later_events(encoder, seen):
+    window = window_of(0)
+    is_seen = window.is_seen.at[0].set(jnp.array(seen, bool))
+    one = window._replace(is_seen=is_seen)
+    two = one._replace(vectors=one.vectors.at[0, :3].set(9.0))
+    one, two = (encode(*nnx.split(encoder), w) for w in (one, two))
+    np.testing.assert_array_equal(one[0, 3:], two[0, 3:])
+
+
 def test_dropout_comes_from_the_given_bits_alone(encoder, states):
     graph, state = nnx.split(encoder)
     bits = jax.random.bits(jax.random.key(0), (2, 3, SHAPE.num_layer_bits))

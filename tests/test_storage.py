@@ -209,6 +209,21 @@ def test_saving_over_files_of_somebody_else_is_refused(saved):
     assert (saved / "thesis.txt").read_text() == "mine"
 
 
+def test_hidden_files_are_somebody_elses_too_but_for_litter(saved):
+    (saved / ".DS_Store").write_text("")
+    save_folder(saved, kind="demo")
+    (saved / ".env").write_text("mine")
+    with pytest.raises(ValueError, match=r"got a folder with \['.env'\]"):
+        save_folder(saved, kind="demo")
+    assert (saved / ".env").read_text() == "mine"
+
+
+def test_numbers_of_numpy_are_numbers_in_meta(tmp_path):
+    meta = {"seed": np.int64(7), "rate": np.float32(0.5), "is": np.True_, "sizes": (np.int32(3),)}
+    stored = load_folder(save_folder(tmp_path / "a", kind="demo", meta=meta), kind="demo")
+    assert stored.meta == {"seed": 7, "rate": 0.5, "is": True, "sizes": [3]}
+
+
 def test_saving_over_a_file_is_refused(tmp_path):
     (tmp_path / "a").write_text("mine")
     with pytest.raises(ValueError, match="must be a folder, got a file"):
@@ -298,6 +313,13 @@ def test_saving_does_not_take_a_manifest_at_its_word_that_files_are_ours(saved):
 def test_no_cell_of_a_csv_starts_as_a_formula(tmp_path, start):
     path = storage.write_csv(pl.DataFrame({"title": [f"{start}1"]}), tmp_path / "a.csv")
     assert path.read_bytes().split(b"\n")[1].startswith(b"\"'")
+
+
+@pytest.mark.parametrize("form", [pl.Categorical, pl.Enum(["=1+1"])], ids=["categorical", "enum"])
+def test_no_category_of_a_csv_starts_as_a_formula(tmp_path, form):
+    table = pl.DataFrame({"title": pl.Series(["=1+1"], dtype=form)})
+    path = storage.write_csv(table, tmp_path / "a.csv")
+    assert path.read_bytes() == b'"title"\n"\'=1+1"\n'
 
 
 def test_a_folder_behind_a_link_is_saved_where_the_link_leads(tmp_path):

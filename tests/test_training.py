@@ -410,6 +410,14 @@ def test_fit_names_what_it_takes(study):
     ):
         with pytest.raises(ValueError, match=message):
             study.fit_again(study.features, histories, validation=validation)
+    other = fit_features(study.split.train, study.split.items, min_item_events=9, content_dim=8)
+    of_other = held_out(other, study.split, "validation")
+    with pytest.raises(ValueError, match="histories must be made by these features"):
+        study.fit_again(study.features, study.histories, validation=of_other)
+    with pytest.raises(
+        ValueError, match=r"features must have \(items, interests\) \(\d+, 6\), got"
+    ):
+        Predictor(features=other, model=study.result.model)
     for setting, hint in (("epochs", "goes into config=Training"), ("num_items", r"\['num_items'")):
         with pytest.raises(ValueError, match=rf"model settings must be among item_dim, .*{hint}"):
             study.fit_again(study.features, study.histories, **{setting: 5})

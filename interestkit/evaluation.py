@@ -20,6 +20,7 @@ from interestkit.judging import Judge, Judgement
 from interestkit.limits import check_one_of, check_up_to
 from interestkit.progress import progress_bar
 from interestkit.schema import USER
+from interestkit.storage import check_not_sealed
 
 TARGETS = ("items", "new items", "interests")
 
@@ -113,8 +114,10 @@ class Evaluation:
 
         The parquet files hold `per_user` and `reliability`; results.json holds `table`, `notes`
         and the `gains` of the first model, with null for what is undefined or infinite, beside
-        the names of the data set and of how it was split. The folder must be there.
+        the names of the data set and of how it was split. The folder must be there. ValueError
+        inside `privacy.sealed`: these files name users and are not encrypted.
         """
+        check_not_sealed("evaluations")
         results = {
             "data": data,
             "split": split,

@@ -269,9 +269,11 @@ def _write_arrays(to: Path | io.BytesIO, arrays: Mapping[str, np.ndarray]) -> No
 
 def _opened(folder: Path, manifest: Mapping) -> tuple[Callable[[str], Path | io.BytesIO], dict]:
     """What gives a file by its name, decrypted where need be, and the meta of the folder."""
-    if "sealed" not in manifest:
-        return folder.joinpath, manifest["meta"]
     locksmith = LOCKSMITH.get()
+    if "sealed" not in manifest:
+        if locksmith is not None:  # anybody could have put it there
+            raise ValueError(f"{folder}: is not encrypted; read it outside `sealed`")
+        return folder.joinpath, manifest["meta"]
     if locksmith is None:
         raise ValueError(
             f"{folder}: is encrypted; read it inside `with privacy.encryption.sealed(keys):`"

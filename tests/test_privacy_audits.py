@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from privacy_audit import MISTAKES, audited, card_of
 
+from interestkit.privacy.accounting import make_card
 from interestkit.privacy.audits import audit_private, lower_bound
 
 
@@ -37,6 +38,14 @@ def test_honest_runs_pass(card):
         assert audit.alarms == []
         assert audit.epsilon_at_least < card.epsilon
     assert repr(audit).endswith("alarms: none)")
+
+
+def test_where_everybody_takes_part_or_nothing_is_promised_only_what_is_wrong_is_found():
+    sizes = {"num_users": 50, "steps": 10, "clip_norm": 1.0}
+    audit = audit_private(make_card(**sizes, users_per_step=50, epsilon=3.0))
+    assert audit.alarms == []
+    free = make_card(**sizes, users_per_step=20, epsilon=float("inf"))
+    assert "delta for steps without room" not in audit_private(free).alarms
 
 
 def test_the_lower_bound_is_that_of_the_paper_for_perfect_guesses():

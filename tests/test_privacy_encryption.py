@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 from pyarrow.parquet import encryption as pe
 
+import interestkit as ik
 from interestkit.files import sha256_of, with_digest
 from interestkit.prediction import Predictor
 from interestkit.preparing import prepare
@@ -212,7 +213,8 @@ def test_outside_of_the_block_folders_are_plain_again(tmp_path, keys):
     save(tmp_path / "a", keys)
     folder = save_folder(tmp_path / "b", kind="demo", meta={"k": 1})
     assert "sealed" not in json.loads((folder / "manifest.json").read_text())
-    assert load(folder, keys).meta == {"k": 1}  # and can be loaded in the block too
+    with pytest.raises(ValueError, match="b: is not encrypted; read it outside `sealed`"):
+        load(folder, keys)  # anybody could have put it there
 
 
 def test_a_model_and_a_checkpoint_are_sealed_and_training_goes_on(study, tmp_path, keys):
@@ -260,12 +262,16 @@ def test_events_and_items_of_two_logs_are_not_taken_for_one(log, tmp_path, keys)
         read_log(one, keys)
 
 
-def test_what_cannot_be_encrypted_is_not_written_where_all_should_be(log, tmp_path, keys):
+def test_what_cannot_be_encrypted_is_not_written_where_all_should_be(log, study, tmp_path, keys):
+    rankers = {"popular": ik.Popular(features=study.features, log=study.histories)}
+    evaluation = ik.evaluate(rankers, study.test, study.features, k=3, progress=False)
     with sealed(keys):
         for write in (write_shards, prepare):
             with pytest.raises(ValueError, match="cannot be encrypted: write them outside"):
                 write(log.events, tmp_path / "plain", num_shards=2)
-    assert not (tmp_path / "plain").exists()
+        with pytest.raises(ValueError, match="evaluations cannot be encrypted"):
+            evaluation.save(tmp_path, data="d", split="s")
+    assert not list(tmp_path.glob("*.parquet")) + list(tmp_path.glob("plain"))
 
 
 def test_keys_that_are_none_are_one_error(log, tmp_path):

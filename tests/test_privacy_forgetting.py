@@ -1,4 +1,6 @@
 import shutil
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 
 import jax
@@ -8,7 +10,7 @@ import pytest
 from flax import nnx
 
 import interestkit as ik
-from interestkit.privacy.forgetting import PartedModel, part_of, train_parts
+from interestkit.privacy.forgetting import PartedModel, _Settings, part_of, train_parts
 from interestkit.privacy.tracing import find_traces
 from interestkit.training import train_epoch
 
@@ -147,6 +149,29 @@ def test_one_who_was_forgotten_before_stays_so(log, forgotten, tmp_path):
     first = weights(old.forget(one, key=KEY).models[0])
     assert not same(weights(old.models[0]), first)
     assert same(weights(old.forget(other, key=KEY).models[0]), first)
+
+
+def test_two_who_forget_at_once_bring_nobody_back(log, tmp_path, monkeypatch):
+    names = log[0]["user"].unique().sort()
+    one, other = [name for name in names if part_of(name, KEY, 2) == 0][:2]
+    model = train_parts(*log, tmp_path / "m", **SETTINGS)
+    train, begun, go_on = _Settings.train, threading.Event(), threading.Event()
+
+    def slowly(*given):
+        if not begun.is_set():
+            begun.set()
+            go_on.wait(1)  # time for the other one, if nothing holds it back
+        return train(*given)
+
+    monkeypatch.setattr(_Settings, "train", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        first = pool.submit(model.forget, one, key=KEY)
+        assert begun.wait(60)
+        second = pool.submit(model.forget, other, key=KEY)
+        for done in (first, second):
+            done.result()
+    assert find_traces(tmp_path / "m", one).is_empty()
+    assert find_traces(tmp_path / "m", other).is_empty()
 
 
 def test_parts_follow_the_key():

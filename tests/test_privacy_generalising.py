@@ -109,14 +109,14 @@ def test_a_log_without_labels_is_folded_into_derived_interests():
 def test_a_bad_coarseness_is_one_error():
     with pytest.raises(ValueError, match=r"time must be one of exact, hour.*got 'year'"):
         Coarseness(time="year")
-    with pytest.raises(ValueError, match="min_item_users must be at least 1 or None, got 0"):
+    with pytest.raises(ValueError, match="min_item_users must be at least 1, got 0"):
         Coarseness(min_item_users=0)
     with pytest.raises(ValueError, match="clean the log before it is made coarser"):
         generalise(simulate(num_users=20, faults=0.5))
 
 
-def test_k_anonymity_counts_users_with_the_same_set_of_rows():
-    rows = [("a", "x", 1), ("a", "y", 1), ("b", "y", 1), ("b", "x", 1), ("b", "x", 1)]
+def test_k_anonymity_counts_users_with_the_same_rows_as_often():
+    rows = [("a", "x", 1), ("a", "y", 1), ("b", "y", 1), ("b", "x", 1)]
     rows += [("c", "x", 1), ("d", "x", 1), ("d", "y", 2)]
     events = log_of(rows, {"x": [], "y": []}).events
     found = k_anonymity(events, k=2)  # a and b alike, c alone, d alone by its time
@@ -125,7 +125,18 @@ def test_k_anonymity_counts_users_with_the_same_set_of_rows():
     found = k_anonymity(events, k=4, by=["item"])  # now d is as a and b
     facts = (found.users, found.classes, found.smallest, found.alone, found.below_k)
     assert facts == (4, 2, 1, 0.25, 1.0)
-    assert k_anonymity(events, k=3, by=["kind"]).below_k == 0.0
+    assert k_anonymity(events, k=2, by=["kind"]).below_k == 0.25  # c once, the others twice
+    often = log_of([*rows, ("b", "x", 1)], {"x": [], "y": []}).events
+    assert k_anonymity(often, k=2).alone == 1.0
+    seen = pl.when(user="b").then(pl.lit("view")).otherwise("kind")
+    assert k_anonymity(events.with_columns(kind=seen), k=2).alone == 1.0
+
+
+def test_how_often_is_gone_where_times_are_coarse():
+    rows = [("a", "x", 1), ("b", "x", 1), ("b", "x", 2), ("b", "x", 2), ("b", "x", 3)]
+    coarse = generalise(log_of(rows, {"x": []}), Coarseness(time="month", min_item_users=1))
+    assert coarse.num_events == 2
+    assert k_anonymity(coarse.events, k=2).alone == 0.0
 
 
 def test_k_anonymity_refuses_what_it_cannot_count():
@@ -177,5 +188,5 @@ def test_what_is_coarse_is_not_changed_by_doing_it_again(time, least):
 def test_no_columns_and_no_number_are_refused():
     with pytest.raises(ValueError, match="by must name at least one column, got none"):
         k_anonymity(LOG.events, by=[])
-    with pytest.raises(ValueError, match="min_item_users must be at least 1 or None, got nan"):
+    with pytest.raises(ValueError, match="min_item_users must be a whole number"):
         Coarseness(min_item_users=float("nan"))

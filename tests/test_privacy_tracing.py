@@ -1,12 +1,15 @@
+import bz2
 import gzip
 import io
 import json
+import lzma
 import zipfile
 
 import numpy as np
 import polars as pl
 import pytest
 
+from interestkit.markup import html_table
 from interestkit.privacy.tracing import find_traces
 
 
@@ -35,8 +38,41 @@ def test_traces_are_found_however_deep_a_table_has_them(tmp_path):
     assert find_traces(tmp_path, "ann").rows() == expected
 
 
+ODD = 'José "O\'Brien" & bo'
+
+
 @pytest.mark.parametrize(
-    "content", [b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"]
+    "content",
+    [
+        pytest.param(html_table({"user": [ODD]}, caption="users").encode(), id="html"),
+        pytest.param(json.dumps({"user": ODD}).encode(), id="json"),
+        pytest.param(json.dumps({"user": ODD}, ensure_ascii=False).encode(), id="json-unicode"),
+        pytest.param(pl.DataFrame({"user": [ODD]}).write_csv().encode(), id="csv"),
+        pytest.param(f"user\n{ODD}\n".encode("utf-16"), id="utf-16"),
+        pytest.param(bz2.compress(ODD.encode()), id="bzip2"),
+        pytest.param(lzma.compress(ODD.encode()), id="xz"),
+    ],
+)
+def test_a_name_is_found_as_each_format_writes_it(tmp_path, content):
+    (tmp_path / "file").write_bytes(content)
+    assert not find_traces(tmp_path, ODD).is_empty()
+    assert find_traces(tmp_path, "José").is_empty() == (content[:2] in (b"\xff\xfe",))
+
+
+def test_a_name_is_found_in_fields_and_as_the_name_of_a_column(tmp_path):
+    np.save(tmp_path / "a.npy", np.array([("ann", 1)], dtype=[("user", "U5"), ("n", "i4")]))
+    pl.DataFrame({"ann": [1]}).write_parquet(tmp_path / "b.parquet")
+    expected = [("a.npy", "values"), ("b.parquet", "names of columns")]
+    assert find_traces(tmp_path, "ann").rows() == expected
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"),
+        *(b"BZh broken", b"\xfd7zXZ\0 broken", b"\x28\xb5\x2f\xfd packed"),
+    ],
+    ids=["parquet", "gzip", "numpy", "arrow", "bzip2", "xz", "zstd"],
 )
 def test_a_file_that_cannot_be_looked_into_is_named(tmp_path, content):
     (tmp_path / "broken").write_bytes(content)

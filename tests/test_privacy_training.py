@@ -17,6 +17,7 @@ from interestkit.privacy import learning
 from interestkit.privacy.stepping import Parts, clipped_sum, mean_of, select_users
 from interestkit.privacy.training import (
     PRIVATE,
+    _not_covered,
     fit_private,
     private_features,
     public_features,
@@ -212,7 +213,28 @@ def test_features_that_were_not_released_are_named_on_the_card(made):
     fit = fit_private(*made[:2], epsilon=float("inf"), seed=None, **SETTINGS)
     assert fit.card.not_covered[0].startswith("the features: catalogue, counts")
     assert not any("seed" in text for text in fit.card.not_covered)
+    assert any("the table of items" in text for text in fit.card.not_covered)
     assert fit.card.noise_multiplier == 0
+
+
+def test_counts_with_a_seed_or_of_other_features_are_named_on_the_card(log, made):
+    features, _, counts = made
+    said = _not_covered(features, [counts], None)
+    assert said[0] == "those who know the seed, 0: they can take the noise away"
+    plain = ik.fit_features(log.events, log.items, min_item_events=1)
+    assert _not_covered(plain, [counts], None)[0].startswith("the features: ")
+    assert _not_covered(features, [replace(counts, seed=None)], None)[0].startswith(
+        "what the model"
+    )
+
+
+def test_searches_are_in_no_public_table(log):
+    typed = log.items.head(1).with_columns(item=pl.lit("search:lump in the breast"))
+    items = pl.concat([log.items, typed])
+    features, _ = private_features(log.events, items, **PERIOD, seed=0)
+    for found in (features, public_features(items, **PERIOD)):
+        wanted = log.items.filter(~pl.col("item").str.starts_with("search:"))["item"]
+        assert sorted(found.items["item"]) == sorted(wanted)
 
 
 @pytest.mark.parametrize("zone", [ZoneInfo("Europe/Berlin"), timezone(timedelta(hours=-3))])
@@ -227,7 +249,7 @@ def test_a_period_without_events_has_noise_alone(log):
     period = {"since": SINCE - timedelta(days=9), "until": SINCE - timedelta(days=2)}
     made = {"noise_multiplier": 5.0, "items_per_user": 4, "seed": 0}
     features, _ = private_features(log.events, log.items, **period, **made)
-    noise = np.random.default_rng(0).normal(0, 10.0, features.num_items)
+    noise = 10.0 * np.asarray(jax.random.normal(jax.random.key(0), features.num_items))
     np.testing.assert_allclose(np.expm1(features.popularity[0, 0]), np.maximum(noise, 0), rtol=1e-4)
 
 
@@ -235,7 +257,7 @@ def test_a_period_without_events_has_noise_alone(log):
     ("changed", "message"),
     [
         ({"since": SINCE.replace(tzinfo=None)}, "since must have a time zone"),
-        ({"noise_multiplier": float("inf")}, "noise_multiplier must be finite"),
+        ({"noise_multiplier": float("inf")}, "noise_multiplier must be above 0, got inf"),
         ({"items": None}, "items must hold at least one item, got none"),
         ({"events": None}, "must have user, item and time, got .* without user"),
     ],

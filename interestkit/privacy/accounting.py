@@ -33,10 +33,14 @@ class GaussianMechanism:
         what: What was released.
         noise_multiplier: Standard deviation of its noise over the most that one user changes it
             by, in Euclidean norm.
+        seed: Seed of its noise, None where nobody knows it.
+        features: `Features.fingerprint` of what was made of it; "" where nothing was.
     """
 
     what: str
     noise_multiplier: float
+    seed: int | None = None
+    features: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -196,6 +196,8 @@ def _sampling_checks(takes_part: Bool[np.ndarray, "steps users"], rate: float) -
     """Checks of independent draws with one rate."""
     steps, users = takes_part.shape
     total = int(takes_part.sum())
+    if rate == 1:  # everybody, and nothing is drawn
+        return [Check("rate", total / takes_part.size, "1", None, total == takes_part.size)]
     p_total = stats.binomtest(total, takes_part.size, rate).pvalue
     return [
         _chance("rate", (total / takes_part.size, p_total), f"{rate:.4g}"),
@@ -230,8 +232,8 @@ def _pairs(name: str, both, rate: float) -> Check:
 def _number_checks(card: PrivacyCard, steps: int | None) -> list[Check]:
     """Checks of the numbers of the card against each other."""
     steps = card.steps if steps is None else steps
-    epsilon, overflow = epsilon_of(card), overflow_delta(card, card.epsilon)
-    below = card.delta * card.num_users < 1
+    epsilon, below = epsilon_of(card), card.delta * card.num_users < 1
+    overflow = overflow_delta(card, card.epsilon) if math.isfinite(card.epsilon) else 0.0
     return [
         _limit("steps taken", steps, card.steps),
         Check("delta", card.delta, f"< {1 / card.num_users:.2g}", None, card.delta > 0 and below),

@@ -156,7 +156,8 @@ def sealed(keys: pe.KmsClient, *, master_key: str = MASTER_KEY) -> Iterator[None
     """Inside it, all that the kit saves as a folder is encrypted, and what was can be loaded.
 
     This goes for models, features, splits, releases and the checkpoints of `fit`, in the process's
-    present thread; shards and prepared logs are refused. A folder has a key of its own, each file a
+    present thread; shards, prepared logs and evaluations are refused, and so is what is not
+    encrypted, which anybody could have put there. A folder has a key of its own, each file a
     nonce of its own (AES-256-GCM), bound to its name and to the kind of the folder; its settings
     are bound to the checksums of all its files. Files are encrypted in memory: what is not
     encrypted never reaches the disk. A file may have up to 2 GiB. Kind, names and sizes of the

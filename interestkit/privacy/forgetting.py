@@ -18,7 +18,7 @@ from jaxtyping import Float, Int
 from interestkit.bounded import read_back
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features, with_popularity
-from interestkit.files import check_new
+from interestkit.files import check_new, locked
 from interestkit.histories import Histories
 from interestkit.limits import check_counts
 from interestkit.prediction import BLOCK, Predictor, check_k
@@ -112,11 +112,16 @@ class PartedModel:
         _check_key(key)
         settings = _Settings.read(self.folder)
         number = part_of(user, key, settings.num_parts)
-        events = load_folder(_place(self.folder, number, "events"), kind="events").tables["events"]
-        left = events.filter(pl.col(USER) != user)
-        if len(left) == len(events):
-            raise ValueError(f"user must be in part {number}, which the key names, got {user!r}")
-        settings.train(self.folder, number, left)
+        place = _place(self.folder, number, "events")
+        (turn := place.with_name(".forgetting")).mkdir(exist_ok=True)
+        with locked(turn):  # else another process could bring the user back
+            events = load_folder(place, kind="events").tables["events"]
+            left = events.filter(pl.col(USER) != user)
+            if len(left) == len(events):
+                raise ValueError(
+                    f"user must be in part {number}, which the key names, got {user!r}"
+                )
+            settings.train(self.folder, number, left)
         return PartedModel.load(self.folder)  # all of it: others may have been forgotten since
 
 

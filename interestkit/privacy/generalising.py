@@ -8,7 +8,7 @@ import polars as pl
 from interestkit import reprs
 from interestkit.events import EventLog
 from interestkit.features import Features, fit_features
-from interestkit.limits import check_counts
+from interestkit.limits import check_counts, check_one_of
 from interestkit.schema import (
     EVENT_COLUMNS,
     INTERESTS,
@@ -47,11 +47,9 @@ class Coarseness:
     min_item_users: int | None = 5
 
     def __post_init__(self) -> None:
-        if self.time not in BINS:
-            raise ValueError(f"time must be one of {', '.join(BINS)}, got {self.time!r}")
-        least = self.min_item_users
-        if least is not None and not least >= 1:
-            raise ValueError(f"min_item_users must be at least 1 or None, got {least}")
+        check_one_of(BINS, time=self.time)
+        if self.min_item_users is not None:
+            check_counts(1, min_item_users=self.min_item_users)
 
     def __str__(self) -> str:
         least = self.min_item_users
@@ -99,7 +97,8 @@ def generalise(log: EventLog, coarseness: Coarseness | None = None) -> EventLog:
     Values (ratings, quantities) and texts of searches are taken away: both tell people apart, and
     no model of the kit reads them; so are columns that a log need not have, such as sessions, whose
     numbers tell the order of events. Events are sorted, so that their order says no more than
-    their times; where times are coarse, equal rows are no duplicates.
+    their times, and equal rows are one: how often somebody had an item within a day or a
+    year tells people apart as well as when.
 
     Args:
         log: A log that `clean` has cleaned.
@@ -163,6 +162,7 @@ def coarse_events(events: pl.DataFrame, names: pl.DataFrame, time: str) -> pl.Da
             pl.lit(None, dtype=pl.String).alias(TEXT),
         )
         .drop(RELEASED)
+        .unique(maintain_order=True)
     )
 
 
@@ -233,12 +233,12 @@ def _items(items: pl.DataFrame, events: pl.DataFrame, names: pl.DataFrame) -> pl
 
 
 def k_anonymity(
-    events: pl.DataFrame, *, k: int = 5, by: Sequence[str] = (ITEM, TIME)
+    events: pl.DataFrame, *, k: int = 5, by: Sequence[str] = (ITEM, TIME, KIND)
 ) -> KAnonymity:
     """How many people share their whole history with how many others.
 
-    Two people are in one class if the same rows of the columns `by` occur with both, however
-    often: this is what somebody who knows a whole history could look for.
+    Two people are in one class if the same rows of the columns `by` occur as often with both: this
+    is what somebody who knows a whole history could look for.
 
     Args:
         events: Events of a log, as released.
@@ -249,7 +249,7 @@ def k_anonymity(
         ValueError: If `k` is below 2, a column is missing, none is named, or there is no user.
 
     Example:
-        >>> events = pl.DataFrame({"user": ["a", "b", "b", "c"], "item": ["x", "x", "x", "y"]})
+        >>> events = pl.DataFrame({"user": ["a", "b", "c", "c"], "item": ["x", "x", "x", "x"]})
         >>> k_anonymity(events, k=2, by=["item"])
         KAnonymity(3 users in 2 classes by item: smallest 1, 33.3% alone, 33.3% in classes below 2)
 
@@ -264,9 +264,9 @@ def k_anonymity(
     users = events.drop_nulls(USER)
     if users.is_empty():
         raise ValueError("events must hold at least one user, got none")
-    rows = users.select(USER, row=pl.struct(*by).hash()).unique().sort("row")
-    histories = rows.group_by(USER, maintain_order=True).agg("row")
-    sizes = histories.group_by("row").len()["len"].to_numpy()
+    rows = users.group_by(USER, row=pl.struct(*by).hash()).len().sort("row")
+    histories = rows.group_by(USER, maintain_order=True).agg("row", times="len")
+    sizes = histories.group_by("row", "times").len()["len"].to_numpy()
     return KAnonymity(
         users=int(sizes.sum()),
         classes=len(sizes),

@@ -14,6 +14,7 @@ from interestkit.privacy.generalising import RELEASED, in_order
 from interestkit.schema import ITEM, SEARCH_PREFIX, SESSION, TEXT, TITLE, USER
 from interestkit.splitting import check_clean
 
+_DATA = ("manifest.json", "*.parquet", "*.csv", "*.tsv", "*.jsonl", "*.dat", "*.gz")
 KEY_BYTES = 32
 COLUMNS = (USER, ITEM, SESSION)
 
@@ -72,7 +73,7 @@ def read_key(path: str | Path) -> bytes:
 def _check_apart(path: Path) -> None:
     """Raise ValueError if data lies in the folder of a key: who takes one would have both."""
     folder = path.resolve().parent
-    data = [*folder.glob("manifest.json"), *folder.glob("*.parquet")]
+    data = [path for form in _DATA for path in folder.glob(form)]
     if data:
         raise ValueError(f"{path}: must lie apart from data, got {data[0].name} in its folder")
 

@@ -143,15 +143,15 @@ def release(
         key: As in `pseudonymise`. None takes a random key that is forgotten at once, so that
             nobody can undo the pseudonyms.
         name: Name of this release, as in `pseudonymise`.
-        columns: What gets pseudonyms, as in `pseudonymise`. The attacker is given the true
-            items all the same: most are known from elsewhere.
+        columns: What gets pseudonyms, as in `pseudonymise`, "user" among it. The attacker is given
+            the true items all the same: most are known from elsewhere.
         attacker: What the attacker knows; None takes the defaults of `Attacker`.
         ranker: Makes the model from features and histories; None does not measure accuracy.
         progress: Show progress bars.
 
     Raises:
-        ValueError: If an event lacks user, item or time, all events are searches, or nothing is
-            left to release.
+        ValueError: If an event lacks user, item or time, all events are searches, `columns` leave
+            users their names, or nothing is left to release.
 
     Example:
         >>> from interestkit import clean, simulate
@@ -163,15 +163,15 @@ def release(
           alone in their whole history: 100.0%
     """
     coarseness, attacker = coarseness or Coarseness(), attacker or Attacker()
+    if USER not in columns:
+        raise ValueError(f"columns must name 'user', as no name may be given away, got {columns}")
     key = secrets.token_bytes(KEY_BYTES) if key is None else key
     key = key if isinstance(key, bytes) else read_key(key)
     coarse, items = generalised(log, coarseness)
     if not coarse.num_events:
         raise ValueError(f"nothing is left to release: {coarseness}")
     out = pseudonymise(coarse, key, release=name, columns=columns)
-    users = pl.DataFrame({USER: coarse.events[USER].unique()}).with_columns(released=USER)
-    if USER in columns:
-        users = pseudonyms(users[USER], key, release=name)
+    users = pseudonyms(coarse.events[USER].unique(), key, release=name)
     if ITEM in columns:
         new = pseudonyms(coarse.events[ITEM], key, release=name)
         new = new.rename({ITEM: RELEASED, RELEASED: "new"})

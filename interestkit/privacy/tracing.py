@@ -1,31 +1,39 @@
 """Whether a name still stands in the files of a folder, whatever they are packed in."""
 
+import bz2
 import gzip
+import html
 import io
+import json
+import lzma
 import re
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
 from interestkit.bounded import read_ipc, read_parquet, room_of
+from interestkit.markup import escaped
 
 _LONG_NAME = 6  # bytes
 _DAMAGED = (ValueError, EOFError, OSError, RuntimeError, MemoryError, LookupError, TypeError)
-_DAMAGED += (zlib.error, zipfile.BadZipFile, pl.exceptions.PolarsError)  # also what is encrypted
+_DAMAGED += (zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # also what is encrypted
+_DAMAGED += (pl.exceptions.PolarsError,)
 
 
 def find_traces(folder: str | Path, user: str) -> pl.DataFrame:
     """Where a name still stands in the files of a folder, hidden ones and subfolders included.
 
-    Parquet, NumPy, zip and gzip files are unpacked, Arrow tables decoded to their values. A name
-    is found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text only
-    names of at least six bytes are looked for, as shorter ones stand everywhere by chance. What is
-    encrypted is not looked into.
+    Parquet, NumPy, zip, gzip, bzip2 and xz files are unpacked, Arrow tables decoded to values.
+    The name is looked for as it is and as HTML, JSON and CSV write it, in UTF-8 and UTF-16. It is
+    found where no letter, digit, "_" or "-" stands next to it; in bytes that are no text (UTF-16
+    among them) only names of at least six bytes are looked for, as shorter ones stand everywhere by
+    chance. What is encrypted is not looked into.
 
     Args:
         folder: Where to look.
@@ -85,23 +93,24 @@ def _in_file(path: Path, user: str) -> list[str]:
 
 def _in_bytes(name: str, content: bytes, user: str, room: _Room) -> Iterator[str]:
     """Where the name stands in one file or member."""
-    raw = rb"(?<![\w-])" + re.escape(user.encode()) + rb"(?![\w-])"
     is_text = b"\0" not in content[:8192]
-    if (is_text or len(user.encode()) >= _LONG_NAME) and re.search(raw, content):
+    if (is_text or len(user.encode()) >= _LONG_NAME) and _spelled(user).search(content):
         yield "text" if is_text else "bytes"
     if content[:4] == b"PAR1":
         yield from _in_columns(read_parquet(io.BytesIO(content)), user)
     elif content[:6] == b"ARROW1":
         yield from _in_columns(read_ipc(content), user)
-    elif content[:2] == b"\x1f\x8b":
-        with gzip.open(io.BytesIO(content)) as file:
+    elif opened := [unpack for magic, unpack in _PACKED.items() if content.startswith(magic)]:
+        with opened[0](io.BytesIO(content)) as file:
             inner = room.read(file)
         yield from (f"{name}: {part}" for part in _in_bytes(name, inner, user, room))
     elif zipfile.is_zipfile(io.BytesIO(content)):
         yield from _in_archive(content, user, room)
     elif content[:6] == b"\x93NUMPY":
         values = np.load(io.BytesIO(content), allow_pickle=False)
-        if values.dtype.kind in "US" and _says(user, values.astype(str).ravel().tolist()):
+        parts = [values[name] for name in values.dtype.names or ()] or [values]
+        texts = [part.astype(str).ravel().tolist() for part in parts if part.dtype.kind in "US"]
+        if any(_says(user, text) for text in texts):
             yield "values"
 
 
@@ -114,7 +123,29 @@ def _in_archive(content: bytes, user: str, room: _Room) -> Iterator[str]:
                 yield f"{member}: {where}"
 
 
+@cache
+def _spelled(user: str) -> re.Pattern[bytes]:
+    """The name by itself, in each way in which a file may write it."""
+    in_json = [json.dumps(user, ensure_ascii=plain)[1:-1] for plain in (True, False)]
+    in_html = (html.escape(user), html.escape(user, quote=False), str(escaped(user, None)))
+    ways = {user, *in_html, *in_json}
+    ways = sorted(way.encode() for way in ways | {user.replace('"', '""')})
+    alone = rb"(?<![\w-])(?:" + b"|".join(map(re.escape, ways)) + rb")(?![\w-])"
+    wide = [re.escape(user.encode(code)) for code in ("utf-16-le", "utf-16-be")]
+    return re.compile(b"|".join([alone, *wide]))
+
+
+def _no_zstd(_) -> None:
+    raise ValueError("it is packed with zstd")
+
+
+_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
+_PACKED |= {b"\x28\xb5\x2f\xfd": _no_zstd}  # by their first bytes
+
+
 def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:
+    if _says(user, table.columns):
+        yield "names of columns"
     for column in table.get_columns():
         while isinstance(column.dtype, pl.List | pl.Array):
             column = column.explode()

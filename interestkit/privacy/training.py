@@ -16,18 +16,21 @@ from interestkit.examples import TrainingConfig, find_examples
 from interestkit.features import Features, fit_features
 from interestkit.feeding import check_histories
 from interestkit.histories import Histories
-from interestkit.limits import check_counts
+from interestkit.limits import check_above_0, check_counts
 from interestkit.model import InterestModel, ModelConfig
-from interestkit.privacy.accounting import (
-    GaussianMechanism,
-    PrivacyCard,
-    check_positive,
-    make_card,
-)
+from interestkit.privacy.accounting import GaussianMechanism, PrivacyCard, make_card
 from interestkit.privacy.learning import Setting, begin, epoch, finished, make_world
 from interestkit.privacy.stepping import Parts
 from interestkit.progress import progress_bar
-from interestkit.schema import ITEM, KIND, KIND_WEIGHTS, TIME, USER, check_has_zone
+from interestkit.schema import (
+    ITEM,
+    KIND,
+    KIND_WEIGHTS,
+    SEARCH_PREFIX,
+    TIME,
+    USER,
+    check_has_zone,
+)
 from interestkit.splitting import check_whole
 from interestkit.training import model_config
 
@@ -48,6 +51,8 @@ _ALWAYS = (
     "what the model is given when it predicts: a user's history goes into their own predictions",
     "settings that were chosen by looking at other runs on the same users",
     "the number of users, from which the rate, the delta and the room follow",
+    "the table of items (names, titles, labels) and the period, both taken as public: a table that "
+    "was made from the log tells what somebody had, whatever noise is on its counts",
     "randomness: noise is float32 from a pseudo-random generator (Threefry), so the promise holds "
     "against those who cannot break it, and not against attacks on rounding",
     "anything else made from the same log: plain features, baselines, evaluations, figures",
@@ -107,7 +112,8 @@ def private_features(
 
     Args:
         events: Training events; those outside the period are left out.
-        items: The table of items, taken as public: it must not have been made from the events.
+        items: The table of items, taken as public: it must not have been made from the events, as
+            those of `read_log` and `load` are. Searches in it, which people typed, are left out.
         since: First instant of the period, public.
         until: The first instant after it, public.
         noise_multiplier: Standard deviation of the noise on a count over sqrt(items_per_user). Too
@@ -140,13 +146,11 @@ def private_features(
         >>> features.num_items, counts.noise_multiplier
         (20, 5.0)
     """
-    numbers = {"noise_multiplier": noise_multiplier, "items_per_user": items_per_user}
-    check_positive(**numbers)
+    check_above_0(noise_multiplier=noise_multiplier, items_per_user=items_per_user)
     check_counts(1, max_items=max_items)
-    if infinite := [name for name, number in numbers.items() if math.isinf(number)]:
-        raise ValueError(f"{infinite[0]} must be finite, got infinity")
     check_whole(events, before="users are counted")
     since, until = _period(since, until)
+    items = _named_by_nobody(items)
     names = items[ITEM].unique().sort()
     own = (
         events.filter(pl.col(TIME).is_between(since, until, closed="left"))
@@ -157,16 +161,21 @@ def private_features(
     distinct = own.select(pl.len().over(USER)).to_series().to_numpy()
     parts = np.minimum(1.0, np.sqrt(items_per_user / np.maximum(distinct, 1)))
     counts = np.bincount(own["code"].to_numpy(), parts, minlength=len(names)).astype(float)
-    random = np.random.default_rng(secrets.randbits(256) if seed is None else seed)
-    counts += random.normal(0, noise_multiplier * math.sqrt(items_per_user), len(names))
+    noise = np.asarray(jax.random.normal(secret_key(seed), len(names)))
+    counts += noise_multiplier * math.sqrt(items_per_user) * noise
     kept = np.sort(np.argsort(-counts, kind="stable")[:max_items])
     noisy = pl.DataFrame({ITEM: names.gather(kept), "noisy": counts[kept]})
     table = items.join(noisy.select(ITEM), on=ITEM, how="semi")
     public = {"kind_weights": kind_weights, "content_dim": content_dim}
     features = public_features(table, since=since, until=until, **public)
-    what = f"counts of {len(names):,} items"
-    released = GaussianMechanism(what=what, noise_multiplier=noise_multiplier)
-    return _with_counts(features, noisy), released
+    features = _with_counts(features, noisy)
+    released = GaussianMechanism(
+        what=f"counts of {len(names):,} items",
+        noise_multiplier=noise_multiplier,
+        seed=seed,
+        features=features.fingerprint,
+    )
+    return features, released
 
 
 def public_features(
@@ -177,12 +186,13 @@ def public_features(
     kind_weights: Mapping[str, float] | None = None,
     content_dim: int = 32,
 ) -> Features:
-    """Features that know no user: the whole table of items, nothing popular, no event counted.
+    """Features that know no user: the table of items, nothing popular, no event counted.
 
     They are those of made-up events in which one user has each item twice. Arguments and errors
     are those of `private_features`.
     """
     since, until = _period(since, until)
+    items = _named_by_nobody(items)
     if items.is_empty():
         raise ValueError("items must hold at least one item, got none")
     weights = dict.fromkeys(KIND_WEIGHTS, 1.0) if kind_weights is None else dict(kind_weights)
@@ -197,6 +207,11 @@ def public_features(
         raise ValueError("items must have labels or titles: interests from behaviour are private")
     nothing = features.items.with_columns(pl.lit(0, pl.Int32).alias("events"))
     return replace(features, items=nothing, kind_weights=weights)
+
+
+def _named_by_nobody(items: pl.DataFrame) -> pl.DataFrame:
+    """The table without searches: their names are what people typed."""
+    return items.filter(~pl.col(ITEM).str.starts_with(SEARCH_PREFIX))
 
 
 def _period(since: datetime, until: datetime) -> tuple[datetime, datetime]:
@@ -283,7 +298,7 @@ def fit_private(
         epsilon=epsilon,
         delta=delta,
         released=released,
-        not_covered=_not_covered(released, seed),
+        not_covered=_not_covered(features, released, seed),
     )
     world = make_world(features, histories, shape_config, config.num_sampled)
     setting = Setting(shape_config, replace(config, learning_rate=1.0), moments_per_user, card.room)
@@ -313,15 +328,17 @@ def secret_key(seed: int | None) -> jax.Array:
     return jax.random.wrap_key_data(np.frombuffer(secrets.token_bytes(8), np.uint32))
 
 
-def _not_covered(released: Sequence[GaussianMechanism], seed: int | None) -> tuple[str, ...]:
+def _not_covered(features: Features, released: Sequence[GaussianMechanism], seed: int | None):
     own = []
-    if not released:
+    if features.fingerprint not in [each.features for each in released]:
         own.append(
             "the features: catalogue, counts, popularity and labels as they were given, as nothing "
-            "was said to be released with noise (private_features)"
+            "that was said to be released with noise made them (private_features)"
         )
-    if seed is not None:
-        own.append(f"those who know the seed, {seed}: they can take the noise away")
+    seeds = {seed, *(each.seed for each in released)} - {None}
+    if seeds:
+        named = ", ".join(map(str, sorted(seeds)))
+        own.append(f"those who know the seed, {named}: they can take the noise away")
     return (*own, *_ALWAYS)
 
 

@@ -6,12 +6,12 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.heldout import check_coded, label_sums, pairs_of
+from interestkit.heldout import HeldOut, check_coded, label_sums, pairs_of
 from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
@@ -25,6 +25,15 @@ class Ranker(Protocol):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest."""
+
+
+def found_by(
+    ranker: Ranker, truth: HeldOut, *, k: int, new_only: bool = False
+) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
+    """Where a ranker's lists hit, and how much there was to find: what metrics of lists take."""
+    codes, _ = ranker.rank(truth.histories, k=k, exclude_seen=new_only)
+    hits = truth.hits(0, np.asarray(codes), new_only=new_only)
+    return hits, truth.num_relevant(new_only=new_only)
 
 
 def user_blocks(pairs: csr_matrix) -> Iterator[csr_matrix]:

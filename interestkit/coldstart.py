@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from interestkit.baselines import Ranker
+from interestkit.baselines import Ranker, found_by
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.limits import check_counts
@@ -85,6 +85,4 @@ def cold_start(
 
 
 def _mean_ndcg(ranker: Ranker, truth: HeldOut, k: int) -> float:
-    codes, _ = ranker.rank(truth.histories, k=k, exclude_seen=False)
-    hits = truth.hits(0, np.asarray(codes))
-    return float(np.nanmean(np.asarray(ndcg_at_k(hits, truth.num_relevant(), k=k))))
+    return float(np.nanmean(ndcg_at_k(*found_by(ranker, truth, k=k), k=k)))

@@ -14,6 +14,7 @@ import numpy as np
 import polars as pl
 from jaxtyping import Float
 
+from interestkit.baselines import found_by
 from interestkit.comparison import bootstrap_intervals
 from interestkit.heldout import held_out, label_vectors
 from interestkit.limits import check_one_of
@@ -232,11 +233,8 @@ def _judged(
 ) -> pl.DataFrame:
     """Values of all users for each target."""
     truth, values = held_out(model.features, split, "test"), {}
-    for target in TARGETS[:-1]:
-        new_only = target == "new items"
-        codes, _ = model.rank(truth.histories, k=k, exclude_seen=new_only)
-        relevant = truth.num_relevant(new_only=new_only)
-        values[target] = ndcg_at_k(truth.hits(0, codes, new_only=new_only), relevant, k=k)
+    for target, new_only in (("items", False), ("new items", True)):
+        values[target] = ndcg_at_k(*found_by(model, truth, k=k, new_only=new_only), k=k)
     said = np.full(done.shares.shape, -1.0)
     said[:, _places(model.features.interests, done.interests)] = model.interests(truth.histories)
     best = np.argsort(-said, axis=1, kind="stable")[:, :interest_k]

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from interestkit.baselines import Ranker
+from interestkit.baselines import Ranker, found_by
 from interestkit.files import write_text
 from interestkit.heldout import HeldOut
 from interestkit.limits import check_counts
@@ -243,9 +243,7 @@ def measure_of(validation: HeldOut, metric: str, targets: Sequence[str]):
         values = dict.fromkeys(TARGETS, float("nan"))
         for target in targets:
             new_only, k = TARGETS[target], int(length)
-            codes, _ = ranker.rank(validation.histories, k=k, exclude_seen=new_only)
-            relevant = validation.num_relevant(new_only=new_only)
-            users = METRICS[name](validation.hits(0, codes, new_only=new_only), relevant, k=k)
+            users = METRICS[name](*found_by(ranker, validation, k=k, new_only=new_only), k=k)
             values[target] = float(np.nanmean(users))
         return {"score": float(np.mean([values[target] for target in targets])), **values}
 

@@ -64,7 +64,7 @@ def cold_start(
         k: Length of lists.
 
     Raises:
-        ValueError: If `most_events` is below 1.
+        ValueError: If `most_events` is below 1, or `truth` is the test part or has no later items.
 
     Example:
         >>> import interestkit as ik
@@ -76,6 +76,9 @@ def cold_start(
         0
     """
     check_counts(1, most_events=most_events)
+    truth.check_may_choose(what="truth")
+    if not truth.num_relevant().any():
+        raise ValueError("truth must hold a user with later items, got none")
     found = ColdStart(model=model, fallback=fallback, min_events=0)
     for count in range(most_events):
         known = replace(truth, histories=truth.histories.newest(count))

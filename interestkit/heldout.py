@@ -54,6 +54,11 @@ class HeldOut:
         rows = self.relevant.filter(~pl.col("is_seen")) if new_only else self.relevant
         return np.bincount(rows["user_code"], minlength=len(self)).astype(np.int32)
 
+    def check_may_choose(self, *, what: str = "validation") -> None:
+        """Raise ValueError, with the name of the argument, if these are the test users."""
+        if self.part == "test":
+            raise ValueError(f"{what} must be the validation part: settings never see test users")
+
     @cached_property
     def _keys(self) -> dict[bool, Int[np.ndarray, " pairs"]]:
         """Numbers that stand for user and item: of all later items, and (True) of new ones."""

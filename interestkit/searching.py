@@ -228,8 +228,7 @@ def search(
 
 def measure_of(validation: HeldOut, metric: str, targets: Sequence[str]):
     """A function from a ranker to the mean of the metric over users: score and each target."""
-    if validation.part == "test":
-        raise ValueError("validation must be the validation part: settings never see test users")
+    validation.check_may_choose()
     name, _, length = metric.rpartition("@")
     if name not in METRICS or not length.isdecimal():
         raise ValueError(f"metric must be one of {list(METRICS)} as in NDCG@10, got {metric!r}")

@@ -200,7 +200,9 @@ def evaluate(
 
     Items are judged twice: "items" with repeats allowed, and "new items", where items of the
     user's history are neither recommended nor counted as relevant. Items outside the catalogue
-    stay in the denominators. Interests are judged by the share of a user's later events.
+    stay in the denominators; alone that of alpha-NDCG is the best list of the catalogue, and a user
+    of other items who had nothing with a topic in it scores 0. Interests are judged by the share of
+    a user's later events.
 
     Args:
         rankers: Name -> model, or one model per seed.

@@ -301,6 +301,7 @@ def test_users_in_another_order_give_the_same_table(both):
     "pairs",
     [
         pytest.param([(0, -1, False)], id="only-unknown-items"),
+        pytest.param([(0, -1, False), (0, 3, False)], id="unknown-items-and-one-without-label"),
         pytest.param([], id="nothing-at-all"),
         pytest.param([(0, 3, True)], id="only-seen-items"),
     ],

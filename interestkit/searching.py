@@ -32,8 +32,11 @@ _OWN_COLUMNS = ("trial", "score", *TARGETS, "seconds")
 class Uniform:
     """A number drawn evenly from low..high; a whole number where both ends are.
 
+    Numbers have four digits, or more where the range has no such number near. Whole numbers are
+    rounded, so that each of the two ends has half the chance of another one.
+
     Raises:
-        ValueError: Unless low <= default <= high.
+        ValueError: Unless low <= default <= high, and the default is whole where the ends are.
     """
 
     low: float
@@ -43,14 +46,20 @@ class Uniform:
     def __post_init__(self) -> None:
         if not self.low <= self.default <= self.high:
             raise ValueError(f"default must be in {self.low}..{self.high}, got {self.default}")
+        if self._is_whole:
+            check_counts(self.low, default=self.default)
+
+    @property
+    def _is_whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float | int:
         """The value below which this share of the draws falls, 0 <= share < 1."""
         return self._rounded(self.low + share * (self.high - self.low))
 
     def _rounded(self, value: float) -> float | int:
-        is_whole = isinstance(self.low, int) and isinstance(self.high, int)
-        return round(value) if is_whole else float(f"{value:.4g}")
+        short = round(value) if self._is_whole else float(f"{value:.4g}")
+        return short if self.low <= short <= self.high else value
 
 
 class LogUniform(Uniform):

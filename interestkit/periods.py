@@ -21,7 +21,7 @@ from interestkit.limits import check_one_of
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
-from interestkit.schema import EVENT_COLUMNS, ITEM, TIME, USER, check_has_zone
+from interestkit.schema import EVENT_COLUMNS, ITEM, TIME, USER, check_has_zone, check_items
 from interestkit.similarity import row_shares
 from interestkit.splitting import Split
 from interestkit.updating import Update, update
@@ -142,11 +142,12 @@ def prequential(
 
     Raises:
         ValueError: If there are not two cuts, they do not rise, one has no time zone, or a period
-            has no user to judge.
+            has no user to judge, or an item has two rows.
     """
     cuts = list(cuts)
     for cut in cuts:
         check_has_zone(cuts=cut)
+    check_items(items)
     if len(cuts) < 2 or sorted(set(cuts)) != cuts:
         raise ValueError(f"cuts must be two times or more, rising, got {[*map(str, cuts)]}")
     events = events.sort(USER, TIME, maintain_order=True)

@@ -36,6 +36,12 @@ def found_by(
     return hits, truth.num_relevant(new_only=new_only)
 
 
+def check_days(days: float | None) -> None:
+    """Raise ValueError unless so many days of a log, the newest, are some or all."""
+    if days is not None and not days > 0:
+        raise ValueError(f"days must be above 0 or None, got {days}")
+
+
 def user_blocks(pairs: csr_matrix) -> Iterator[csr_matrix]:
     """Rows of users x items, some at a time, in one block or more of one shape."""
     for first in range(0, max(pairs.shape[0], 1), BLOCK):
@@ -68,7 +74,8 @@ class Popular:
         days: Count only the newest so many days of the log; None counts all.
 
     Raises:
-        ValueError: If the log, or what is ranked later, is coded by other features.
+        ValueError: If `days` is not above 0, or the log, or what is ranked later, is coded by other
+            features.
     """
 
     features: Features
@@ -77,6 +84,7 @@ class Popular:
 
     def __post_init__(self) -> None:
         check_coded(self.features, self.log)
+        check_days(self.days)
 
     @cached_property
     def counts(self) -> Float[np.ndarray, " items"]:

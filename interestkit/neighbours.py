@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from interestkit.baselines import Popular, best_items, user_blocks
+from interestkit.baselines import Popular, best_items, check_days, user_blocks
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
 from interestkit.heldout import check_coded, label_sums, pairs_of
@@ -62,8 +62,7 @@ class ItemBased:
 
     def __post_init__(self) -> None:
         check_coded(self.features, self.log)
-        if self.days is not None and not self.days > 0:
-            raise ValueError(f"days must be above 0 or None, got {self.days}")
+        check_days(self.days)
 
     @cached_property
     def popular(self) -> Popular:

@@ -108,6 +108,13 @@ def test_lists_do_not_depend_on_the_size_of_blocks(study, monkeypatch, make, blo
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.parametrize("days", [-5, 0, float("nan")])
+@pytest.mark.parametrize("make", [Popular, MostFrequent])
+def test_days_that_are_none_are_refused(make, days):
+    with pytest.raises(ValueError, match=f"days must be above 0 or None, got {days}"):
+        make(features=FEATURES, log=LOG, days=days)
+
+
 def test_k_outside_the_catalogue_is_an_error():
     with pytest.raises(ValueError, match=r"k must be in 1\.\.5 \(the catalogue\), got 6"):
         POPULAR.rank(LOG, k=6)

@@ -6,15 +6,15 @@ from functools import cached_property
 from typing import Protocol
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from scipy.sparse import csr_matrix
 
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
+from interestkit.heldout import HeldOut, check_coded, label_sums, pairs_of
 from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
-from interestkit.similarity import pair_matrix, sums_by_user
 
 
 class Ranker(Protocol):
@@ -25,6 +25,21 @@ class Ranker(Protocol):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest."""
+
+
+def found_by(
+    ranker: Ranker, truth: HeldOut, *, k: int, new_only: bool = False
+) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
+    """Where a ranker's lists hit, and how much there was to find: what metrics of lists take."""
+    codes, _ = ranker.rank(truth.histories, k=k, exclude_seen=new_only)
+    hits = truth.hits(0, np.asarray(codes), new_only=new_only)
+    return hits, truth.num_relevant(new_only=new_only)
+
+
+def check_days(days: float | None) -> None:
+    """Raise ValueError unless so many days of a log, the newest, are some or all."""
+    if days is not None and not days > 0:
+        raise ValueError(f"days must be above 0 or None, got {days}")
 
 
 def user_blocks(pairs: csr_matrix) -> Iterator[csr_matrix]:
@@ -57,11 +72,19 @@ class Popular:
         features: The catalogue.
         log: Events that may be counted: those before the moment of prediction.
         days: Count only the newest so many days of the log; None counts all.
+
+    Raises:
+        ValueError: If `days` is not above 0, or the log, or what is ranked later, is coded by other
+            features.
     """
 
     features: Features
     log: Histories
     days: float | None = None
+
+    def __post_init__(self) -> None:
+        check_coded(self.features, self.log)
+        check_days(self.days)
 
     @cached_property
     def counts(self) -> Float[np.ndarray, " items"]:
@@ -90,12 +113,12 @@ class Popular:
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes and scores of the k best items, as `Predictor.rank`; scores are counts."""
         check_k(k, self.features)
-        shape = {"num_users": len(histories), "num_items": self.features.num_items}
-        counts = pair_matrix(histories.user, histories.item, power=1.0, **shape)
+        counts = pairs_of(self.features, histories)
         return best_items(self._scores, counts, k=k, exclude_seen=exclude_seen)
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest: here its share of all events."""
+        check_coded(self.features, histories)
         return np.tile(self.interest_shares, (len(histories), 1))
 
 
@@ -108,7 +131,5 @@ class MostFrequent(Popular):
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Share of each interest in the user's events, with one event spread as everybody's."""
-        own, labels = (histories.user, histories.item), self.features.item_interests
-        sums = sums_by_user(*own, labels, num_users=len(histories))
-        smooth = sums + self.interest_shares[None, :]
+        smooth = label_sums(self.features, histories) + self.interest_shares[None, :]
         return smooth / smooth.sum(axis=1, keepdims=True)

@@ -16,7 +16,7 @@ from interestkit.modalities import Modality, check_names
 from interestkit.model import graphdef
 from interestkit.packing import pack, unpack
 from interestkit.prediction import Predictor
-from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, check_columns
+from interestkit.schema import INTERESTS, ITEM, ITEM_COLUMNS, SEARCH_PREFIX, check_items
 
 _RARE = 0.1  # share of the candidates whose biases stand for that of a new one
 
@@ -47,8 +47,8 @@ def with_new_items(
         A predictor of the larger catalogue; its histories are made by its own `features`.
 
     Raises:
-        ValueError: If a column is missing, `lift` is not finite, or a modality is none of the
-            model's or has another encoder or dimension.
+        ValueError: If a column is missing, an item has two rows, `lift` is not finite, or a
+            modality is none of the model's or has another encoder or dimension.
     """
     if not np.isfinite(lift):
         raise ValueError(f"lift must be finite, got {lift}")
@@ -81,8 +81,8 @@ def grown(
         >>> larger.num_items - features.num_items, larger.items["events"][-1]
         (1, 0)
     """
-    check_columns(items, ITEM_COLUMNS, what="items")
-    new = items.select(*ITEM_COLUMNS).unique(ITEM, keep="first", maintain_order=True)
+    check_items(items)
+    new = items.select(*ITEM_COLUMNS)
     new = new.join(features.items, on=ITEM, how="anti", maintain_order="left")
     shares = label_vectors(features, new)
     labels = [[features.interests[code] for code in np.flatnonzero(row)] for row in shares]

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from jaxtyping import Float, Int
 
-from interestkit.baselines import Ranker
+from interestkit.baselines import Ranker, found_by
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.limits import check_counts
@@ -64,7 +64,7 @@ def cold_start(
         k: Length of lists.
 
     Raises:
-        ValueError: If `most_events` is below 1.
+        ValueError: If `most_events` is below 1, or `truth` is the test part or has no later items.
 
     Example:
         >>> import interestkit as ik
@@ -76,6 +76,9 @@ def cold_start(
         0
     """
     check_counts(1, most_events=most_events)
+    truth.check_may_choose(what="truth")
+    if not truth.num_relevant().any():
+        raise ValueError("truth must hold a user with later items, got none")
     found = ColdStart(model=model, fallback=fallback, min_events=0)
     for count in range(most_events):
         known = replace(truth, histories=truth.histories.newest(count))
@@ -85,6 +88,4 @@ def cold_start(
 
 
 def _mean_ndcg(ranker: Ranker, truth: HeldOut, k: int) -> float:
-    codes, _ = ranker.rank(truth.histories, k=k, exclude_seen=False)
-    hits = truth.hits(0, np.asarray(codes))
-    return float(np.nanmean(np.asarray(ndcg_at_k(hits, truth.num_relevant(), k=k))))
+    return float(np.nanmean(ndcg_at_k(*found_by(ranker, truth, k=k), k=k)))

@@ -96,9 +96,8 @@ class Evaluation:
         rows = []
         for (names, values), low, high in zip(self._values.items(), lows, highs, strict=True):
             target, metric, model = names
-            values = values[~np.isnan(values).any(axis=1)]
-            means = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
-            ends = (means.mean(), low, high, len(means), _spread(means), len(values))
+            means, users = _means(values)
+            ends = (means.mean(), low, high, len(means), _spread(means), users)
             rows.append((target, model, metric, *ends))
         key = ["target", "model", "metric"]
         for names, group in self.overall.group_by(key, maintain_order=True):
@@ -174,7 +173,7 @@ class Evaluation:
                     with np.errstate(invalid="ignore"):  # two infinite values do not compare
                         by_seed = ours - theirs
                         differences.append(by_seed.mean(axis=1, keepdims=True))
-                    spread = _spread(by_seed[~np.isnan(by_seed).any(axis=1)].mean(axis=0))
+                    spread = _spread(_means(by_seed)[0])
                     is_low = is_lower_better(metric)
                     keys.append((target, metric, other, ours.shape[1], spread, is_low))
         columns = {"target": pl.String, "metric": pl.String, "over": pl.String}
@@ -204,7 +203,9 @@ def evaluate(
 
     Items are judged twice: "items" with repeats allowed, and "new items", where items of the
     user's history are neither recommended nor counted as relevant. Items outside the catalogue
-    stay in the denominators. Interests are judged by the share of a user's later events.
+    stay in the denominators; alone that of alpha-NDCG is the best list of the catalogue, and a user
+    of other items who had nothing with a topic in it scores 0. Interests are judged by the share of
+    a user's later events.
 
     Args:
         rankers: Name -> model, or one model per seed.
@@ -315,6 +316,13 @@ def _users_by_seed(group: pl.DataFrame) -> Float[np.ndarray, "users seeds"]:
     """Values of all users for each seed; users come in one fixed order."""
     seeds = [part["value"].to_numpy() for part in group.partition_by("seed", maintain_order=True)]
     return np.stack(seeds, axis=1)
+
+
+def _means(values: Float[np.ndarray, "users seeds"]) -> tuple[Float[np.ndarray, " seeds"], int]:
+    """Mean of each seed over the users with a value from all of them, and how many these are."""
+    values = values[~np.isnan(values).any(axis=1)]
+    means = values.mean(axis=0) if len(values) else np.full(values.shape[1], np.nan)
+    return means, len(values)
 
 
 def _spread(means: Float[np.ndarray, " seeds"]) -> float | None:

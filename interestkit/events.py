@@ -59,11 +59,8 @@ class EventLog:
 
     def __post_init__(self) -> None:
         schema.check_columns(self.events, schema.EVENT_COLUMNS, what="events")
-        schema.check_columns(self.items, schema.ITEM_COLUMNS, what="items")
+        schema.check_items(self.items)
         schema.check_kinds(self.events[KIND].unique(), what="events")
-        twice = self.items[ITEM].filter(self.items[ITEM].is_duplicated())
-        if len(twice) > 0:
-            raise ValueError(f"items: each item must have one row, got more for {twice[0]!r}")
 
     @property
     def num_events(self) -> int:

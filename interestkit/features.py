@@ -33,6 +33,7 @@ from interestkit.schema import (
     USER,
     check_columns,
     check_has_zone,
+    check_items,
     check_kinds,
     did_you_mean,
     end_after,
@@ -293,9 +294,10 @@ def fit_features(
         the order of the names.
 
     Raises:
-        ValueError: If there are no events, one is not before `until`, a column is missing, a kind
-            has no weight of 0 or more, all weigh 0, no item has `min_item_events`, `num_snapshots`
-            is negative, or `scales_days` is empty or holds a number that is not above 0.
+        ValueError: If there are no events, one is not before `until`, a column is missing, an item
+            has two rows, a kind has no weight of 0 or more, all weigh 0, no item has
+            `min_item_events`, `num_snapshots` is negative, or `scales_days` is empty or holds a
+            number that is not above 0.
 
     Example:
         >>> from interestkit.simulation import simulate
@@ -308,7 +310,7 @@ def fit_features(
     if events.is_empty():
         raise ValueError("events must hold at least one event to fit features on, got none")
     check_kinds(events[KIND], what="events", allowed=kind_weights)
-    check_columns(items, ITEM_COLUMNS, what="items")
+    check_items(items)
     last = events[TIME].max()
     until = end_after(last, until)
     check_counts(0, num_snapshots=num_snapshots)
@@ -360,9 +362,7 @@ def catalogue_of(events: pl.DataFrame, items: pl.DataFrame, min_item_events: int
         .filter(pl.col("events") >= min_item_events)
         .sort(["events", ITEM], descending=[True, False])
     )
-    return counts.join(
-        items.unique(ITEM, keep="first"), on=ITEM, how="left", maintain_order="left"
-    ).select(
+    return counts.join(items, on=ITEM, how="left", maintain_order="left").select(
         ITEM,
         TITLE,
         pl.col(INTERESTS).fill_null([]),

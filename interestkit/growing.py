@@ -14,12 +14,11 @@ from interestkit.modalities import Modality, larger
 from interestkit.schema import (
     INTERESTS,
     ITEM,
-    ITEM_COLUMNS,
     KIND,
     TIME,
     TITLE,
     USER,
-    check_columns,
+    check_items,
     check_kinds,
     end_after,
 )
@@ -57,7 +56,8 @@ def grow_features(
 
     Raises:
         ValueError: If there is no new event, one is not after `features.fitted_until`, one of the
-            past is, one is not before `until`, a kind has no weight, or a column is missing.
+            past is, one is not before `until`, a kind has no weight, a column is missing, or an
+            item has two rows.
 
     Example:
         >>> from interestkit import fit_features, simulate
@@ -69,7 +69,7 @@ def grow_features(
         True
     """
     new, past = checked(features, new_events, past)
-    check_columns(items, ITEM_COLUMNS, what="items")
+    check_items(items)
     last = new[TIME].max()
     until = end_after(last, until)
     events = pl.concat([past, new])

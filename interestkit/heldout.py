@@ -6,13 +6,14 @@ from functools import cached_property
 import numpy as np
 import polars as pl
 from jaxtyping import Bool, Float, Int
+from scipy.sparse import csr_matrix
 
 from interestkit import reprs
 from interestkit.content import label_shares, words_of
 from interestkit.features import Features
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, SEARCH_PREFIX, TIME, TITLE, USER
-from interestkit.similarity import row_shares, sums_by_user
+from interestkit.similarity import pair_matrix, row_shares, sums_by_user
 from interestkit.splitting import Split
 
 
@@ -52,6 +53,11 @@ class HeldOut:
         """Distinct later items of each user, or only those that the user never had before."""
         rows = self.relevant.filter(~pl.col("is_seen")) if new_only else self.relevant
         return np.bincount(rows["user_code"], minlength=len(self)).astype(np.int32)
+
+    def check_may_choose(self, *, what: str = "validation") -> None:
+        """Raise ValueError, with the name of the argument, if these are the test users."""
+        if self.part == "test":
+            raise ValueError(f"{what} must be the validation part: settings never see test users")
 
     @cached_property
     def _keys(self) -> dict[bool, Int[np.ndarray, " pairs"]]:
@@ -145,12 +151,29 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     return row_shares(sums), first > 0
 
 
+def check_coded(features: Features, histories: Histories) -> None:
+    """Raise ValueError if the histories are coded by other features; those made by hand pass."""
+    if histories.coded_by:
+        histories.check_coded_by(features.fingerprint)
+
+
+def pairs_of(features: Features, histories: Histories, power: float = 1.0) -> csr_matrix:
+    """Who had what: users x items, (number of events) ** `power`; errors as `check_coded`."""
+    check_coded(features, histories)
+    shape = {"num_users": len(histories), "num_items": features.num_items}
+    return pair_matrix(histories.user, histories.item, power=power, **shape)
+
+
+def label_sums(features: Features, histories: Histories) -> Float[np.ndarray, "users interests"]:
+    """Sum of the interests of the events of each history; errors as `check_coded`."""
+    return (pairs_of(features, histories) @ csr_matrix(features.item_interests)).toarray()
+
+
 def history_shares(
     features: Features, histories: Histories
 ) -> Float[np.ndarray, "users interests"]:
     """Share of each interest in the events of each history; 0 where no event has one."""
-    own, labels = (histories.user, histories.item), features.item_interests
-    return row_shares(sums_by_user(*own, labels, num_users=len(histories)))
+    return row_shares(label_sums(features, histories))
 
 
 def label_vectors(features: Features, table: pl.DataFrame) -> Float[np.ndarray, "items interests"]:

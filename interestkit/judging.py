@@ -13,14 +13,14 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.counting import pad, power_of_two
 from interestkit.features import Features
-from interestkit.heldout import HeldOut, history_shares
+from interestkit.heldout import HeldOut, check_coded, history_shares
 
 NUM_BINS = 15  # of confidence, as is usual
 LIST_METRICS = (  # in the order of the table; all are at rank k
     *("NDCG", "recall", "precision", "MAP", "MRR", "hit rate", "alpha-NDCG", "user coverage"),
     *("diversity", "novelty", "serendipity", "miscalibration", "catalogue coverage", "Gini"),
 )
-_ALPHA_BLOCK = 256  # users at a time where topics of all relevant items are held in memory
+_ALPHA_BLOCK = 256  # users at a time, at most, whose relevant items' topics are held in memory
 _BLOCK_NUMBERS = 2**21  # numbers held in memory at a time: users x ranks x interests
 
 Codes = Int[np.ndarray, "users ranks"]
@@ -44,8 +44,7 @@ class Judge:
     """
 
     def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
-        if truth.histories.coded_by:
-            truth.histories.check_coded_by(features.fingerprint)
+        check_coded(features, truth.histories)
         self.truth, self.features, self.k, self.interest_k = truth, features, k, interest_k
         self._items = _Items(
             jnp.asarray(features.item_interests),
@@ -177,9 +176,10 @@ def _judge_together(items: _Items, codes: Codes) -> dict:
 
 
 def _ideal_alpha_dcg(truth: HeldOut, features: Features, new_only: bool, k: int):
-    """The best alpha-DCG of each user, over interests; infinite where nothing can be found.
+    """The best alpha-DCG of each user that items of the catalogue allow, over interests.
 
-    Users are taken in order of their number of relevant items, so that little is padding.
+    Infinite where they allow none and the user had others, of which nobody can find any. Users are
+    taken in order of their number of relevant items, so that little is padding.
     """
     has_label = jnp.asarray(features.item_interests > 0)
     rows = truth.relevant.filter(pl.col("code") >= 0)
@@ -187,17 +187,18 @@ def _ideal_alpha_dcg(truth: HeldOut, features: Features, new_only: bool, k: int)
     relevant = np.append(rows["code"].to_numpy(), 0)  # padding points at the last
     stops = np.searchsorted(rows["user_code"].to_numpy(), np.arange(len(truth) + 1))
     count = np.diff(stops)
-    order = np.argsort(count, kind="stable")
-    values = np.empty(len(truth))
-    for first in range(0, len(order), _ALPHA_BLOCK):
-        users = order[first : first + _ALPHA_BLOCK]
-        padded = np.pad(users, (0, _ALPHA_BLOCK - len(users)), mode="edge")
-        place = np.arange(max(64, power_of_two(int(count[users].max()) + 1)))
+    left, values = np.argsort(-count, kind="stable"), np.empty(len(truth))
+    while len(left):
+        place = np.arange(max(64, power_of_two(int(count[left[0]]) + 1)))
+        size = _BLOCK_NUMBERS // (len(place) * max(has_label.shape[1], 1))
+        size = min(_ALPHA_BLOCK, power_of_two(size // 2 + 1))  # not above it
+        users, left = left[:size], left[size:]
+        padded = np.pad(users, (0, size - len(users)), mode="edge")
         inside = place[None, :] < count[padded][:, None]
         code = relevant[np.where(inside, stops[padded][:, None] + place[None, :], 0)]
-        values[users] = np.asarray(_best_of(has_label, code, inside, k))[: len(users)]
-    unknown_only = (count == 0) & (truth.num_relevant(new_only=new_only) > 0)
-    return np.where(unknown_only, np.inf, values)  # nobody can find what training never saw
+        values[users] = np.asarray(_best_of(has_label, code, inside, k=k))[: len(users)]
+    has_unknown = truth.num_relevant(new_only=new_only) > count
+    return np.where(has_unknown & (values == 0), np.inf, values)
 
 
 @partial(jax.jit, static_argnames="k")

@@ -42,7 +42,8 @@ def add_linear_part(
         dropout: Of EASE, in [0, 1).
 
     Raises:
-        ValueError: If `weight` is negative, or as `similarity.ease_weights`.
+        ValueError: If `weight` is negative, the histories are coded by other features, or as
+            `similarity.ease_weights`.
 
     Example:
         >>> from flax import nnx
@@ -62,6 +63,7 @@ def add_linear_part(
         doi:10.1145/3308558.3313710.
     """
     check_at_least(0, weight=weight)
+    log.check_coded_by(model.features.fingerprint)
     if weight == 0:
         return replace(model, linear=None)
     weights = ease_weights(

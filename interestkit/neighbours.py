@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy.sparse import csr_matrix
 
-from interestkit.baselines import Popular, best_items, user_blocks
+from interestkit.baselines import Popular, best_items, check_days, user_blocks
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
+from interestkit.heldout import check_coded, label_sums, pairs_of
 from interestkit.histories import Histories
 from interestkit.limits import check_above_0, check_at_least, check_counts
 from interestkit.prediction import check_k
@@ -24,10 +25,8 @@ from interestkit.similarity import (
     check_ease_size,
     cosine_neighbours,
     ease_weights,
-    pair_matrix,
     regularised_inverse,
     row_shares,
-    sums_by_user,
 )
 
 PRIOR_EVENTS = 30  # best or close to it of 0, 1, 3, 10 and 30 for interests in three logs
@@ -49,6 +48,10 @@ class ItemBased:
             last event to the user's newest event; None: age does not matter.
         own_weight: This much of the profile is added to the scores of the user's own items. 0 is
             the published method, which is made for new items; repeats need more.
+
+    Raises:
+        ValueError: If `days` is not above 0, or the log, or what is ranked later, is coded by other
+            features.
     """
 
     features: Features
@@ -58,8 +61,8 @@ class ItemBased:
     own_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        if self.days is not None and not self.days > 0:
-            raise ValueError(f"days must be above 0 or None, got {self.days}")
+        check_coded(self.features, self.log)
+        check_days(self.days)
 
     @cached_property
     def popular(self) -> Popular:
@@ -69,13 +72,11 @@ class ItemBased:
     @cached_property
     def pairs(self) -> csr_matrix:
         """Who had what in the log: users x items, (number of events) ** power."""
-        shape = {"num_users": len(self.log), "num_items": self.features.num_items}
-        return pair_matrix(self.log.user, self.log.item, power=self.power, **shape)
+        return pairs_of(self.features, self.log, self.power)
 
     def profiles(self, histories: Histories) -> csr_matrix:
         """Weight of each item in each user's history: users x items, above 0 where there is one."""
-        shape = {"num_users": len(histories), "num_items": self.features.num_items}
-        profiles = pair_matrix(histories.user, histories.item, power=self.power, **shape)
+        profiles = pairs_of(self.features, histories, self.power)
         if self.days is None:
             return profiles
         newest = np.zeros(len(histories), np.int64)
@@ -108,9 +109,8 @@ class ItemBased:
             liked = np.maximum(self._scores(own), 0) * self.features.is_candidate[None, :]
             blocks.append(row_shares(liked @ labels))
         expected = np.concatenate(blocks)[: len(histories)]
-        sums = sums_by_user(histories.user, histories.item, labels, num_users=len(histories))
-        everybody = self.popular.interest_shares[None, :]
-        return row_shares(sums + PRIOR_EVENTS * expected + everybody)
+        own, everybody = label_sums(self.features, histories), self.popular.interest_shares[None, :]
+        return row_shares(own + PRIOR_EVENTS * expected + everybody)
 
     def _filled_scores(self, own: csr_matrix) -> Float[np.ndarray, "users items"]:
         """Scores, own items included; -1..0 by popularity for none, -inf for no candidate."""

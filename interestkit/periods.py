@@ -5,20 +5,24 @@ Source: Dawid (1984), The prequential approach, JRSS A 147(2), doi:10.2307/29816
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
+from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from jaxtyping import Float
 
+from interestkit.baselines import found_by
 from interestkit.comparison import bootstrap_intervals
-from interestkit.heldout import held_out
+from interestkit.heldout import held_out, label_vectors
 from interestkit.limits import check_one_of
 from interestkit.metrics import graded_ndcg_at_k, ndcg_at_k
 from interestkit.prediction import Predictor
 from interestkit.progress import progress_bar
-from interestkit.schema import EVENT_COLUMNS, TIME, USER, check_has_zone
+from interestkit.schema import EVENT_COLUMNS, ITEM, TIME, USER, check_has_zone, check_items
+from interestkit.similarity import row_shares
 from interestkit.splitting import Split
 from interestkit.updating import Update, update
 
@@ -37,7 +41,7 @@ class Prequential:
             model, target, user, value (NDCG, NaN where the user did nothing of that kind),
             is_absent (no event of the user since the first period began, so that no update
             was trained on anything new of them), interest (the one most of their events in the
-            period carry, of those that the model knows).
+            period carry, of those that any of the models knows).
         times: A row for each period and model: seconds of the processor to make the model that is
             judged in the period, compilation included.
         updates: The updates, in order.
@@ -95,8 +99,7 @@ class Prequential:
         """
         check_one_of(TARGETS, target=target)
         own = self.scores.filter(target=target).drop_nans("value")
-        key = ["period", USER, "is_absent"]  # the updated model knows more interests
-        pairs = own.filter(model=UPDATED).join(own.filter(model=NEVER), on=key)
+        pairs = own.filter(model=UPDATED).join(own.filter(model=NEVER), on=["period", USER])
         pairs = pairs.with_columns(value=pl.col("value") - pl.col("value_right"))
         # before the first update both are the same
         pairs = pairs.filter(pl.col("period") > self.scores["period"].min())
@@ -121,7 +124,9 @@ def prequential(
     """Three models through time: judged on each period, and only then shown its events.
 
     One is trained before the first cut and never changed, one is updated after each period, one is
-    trained anew. Each ranks at the beginning of a period, for users with events before it.
+    trained anew. Each ranks at the beginning of a period, for users with events before it. Users,
+    and what they did, are the same for all: an item carries the interests that any of the models
+    gives it, and those that a model does not know are missing in its lists.
 
     Args:
         events: A clean log.
@@ -137,11 +142,12 @@ def prequential(
 
     Raises:
         ValueError: If there are not two cuts, they do not rise, one has no time zone, or a period
-            has no user to judge.
+            has no user to judge, or an item has two rows.
     """
     cuts = list(cuts)
     for cut in cuts:
         check_has_zone(cuts=cut)
+    check_items(items)
     if len(cuts) < 2 or sorted(set(cuts)) != cuts:
         raise ValueError(f"cuts must be two times or more, rising, got {[*map(str, cuts)]}")
     events = events.sort(USER, TIME, maintain_order=True)
@@ -160,7 +166,8 @@ def prequential(
                 models[RETRAINED], spent = _timed(train, before, cuts[n])
                 times.append((cuts[n], RETRAINED, spent))
         split = _split(before, coming, items, cuts[n])
-        judge = lru_cache(partial(_judged, split=split, since=cuts[0], k=k, interest_k=interest_k))
+        done = _done(list(models.values()), split, cuts[0])
+        judge = lru_cache(partial(_judged, split=split, done=done, k=k, interest_k=interest_k))
         period = pl.lit(cuts[n]).cast(_COLUMNS["period"])
         for name, model in models.items():  # in the first period all are one
             scores.append(judge(model).with_columns(period=period, model=pl.lit(name)))
@@ -193,33 +200,49 @@ def _split(before, coming, items, moment: datetime) -> Split:
     return Split(**own, **nobody, method="temporal", name="period")
 
 
+class _Done(NamedTuple):
+    """What users did in a period, whoever is judged: shares of all interests, and who they are."""
+
+    interests: tuple[str, ...]
+    shares: Float[np.ndarray, "users interests"]
+    users: pl.DataFrame
+
+
+def _done(models: Sequence[Predictor], split: Split, since: datetime) -> _Done:
+    """The truth of a period: an item has each interest that one of the models gives it."""
+    all_features = [model.features for model in models]
+    names = tuple(dict.fromkeys(name for own in all_features for name in own.interests))
+    items = split.test.select(pl.col(ITEM).unique()).join(split.items, on=ITEM, how="left")
+    carries = np.zeros((len(items), len(names)), np.float32)
+    for own in all_features:
+        carries[:, _places(own.interests, names)] += label_vectors(own, items)
+    labels = {"interests": names, "item_interests": row_shares((carries > 0).astype(np.float32))}
+    truth = held_out(replace(all_features[0], items=items, **labels), split, "test")
+    shares, users = truth.interest_shares, pl.Series(USER, truth.histories.users, pl.String)
+    top = np.where(shares.any(axis=1), shares.argmax(axis=1), -1)
+    recent = split.train.filter(pl.col(TIME) >= since)[USER].unique()
+    groups = (~users.is_in(recent.implode()), pl.Series([*names, None], dtype=pl.String)[top])
+    return _Done(names, shares, pl.DataFrame([users, *map(pl.Series.alias, groups, _GROUPS)]))
+
+
+def _places(own: Sequence[str], names: Sequence[str]) -> list[int]:
+    return [names.index(name) for name in own]
+
+
 def _judged(
-    model: Predictor, *, split: Split, since: datetime, k: int, interest_k: int
+    model: Predictor, *, split: Split, done: _Done, k: int, interest_k: int
 ) -> pl.DataFrame:
     """Values of all users for each target."""
-    truth = held_out(model.features, split, "test")
-    recent = set(split.train.filter(pl.col(TIME) >= since)[USER])
-    histories, values = truth.histories, {}
-    for target in TARGETS[:-1]:
-        new_only = target == "new items"
-        codes, _ = model.rank(histories, k=k, exclude_seen=new_only)
-        relevant = truth.num_relevant(new_only=new_only)
-        values[target] = ndcg_at_k(truth.hits(0, codes, new_only=new_only), relevant, k=k)
-    said = np.argsort(-model.interests(histories), axis=1, kind="stable")[:, :interest_k]
-    shares = truth.interest_shares
-    gains = np.take_along_axis(shares, said, axis=1)
-    values["interests"] = graded_ndcg_at_k(gains, shares, k=interest_k)
-    names = np.append(np.array(model.features.interests, dtype=object), None)
-    top = np.where(shares.sum(axis=1) > 0, shares.argmax(axis=1), -1)
-    users = {
-        USER: pl.Series(histories.users, dtype=pl.String),
-        "is_absent": [str(user) not in recent for user in histories.users],
-        "interest": pl.Series(names[top], dtype=pl.String),
-    }
+    truth, values = held_out(model.features, split, "test"), {}
+    for target, new_only in (("items", False), ("new items", True)):
+        values[target] = ndcg_at_k(*found_by(model, truth, k=k, new_only=new_only), k=k)
+    said = np.full(done.shares.shape, -1.0)
+    said[:, _places(model.features.interests, done.interests)] = model.interests(truth.histories)
+    best = np.argsort(-said, axis=1, kind="stable")[:, :interest_k]
+    gains = np.take_along_axis(done.shares * (said >= 0), best, axis=1)
+    values["interests"] = graded_ndcg_at_k(gains, done.shares, k=interest_k)
     return pl.concat(
-        pl.DataFrame({**users, "value": np.asarray(value, np.float64)}).with_columns(
-            target=pl.lit(target)
-        )
+        done.users.with_columns(value=np.asarray(value, np.float64), target=pl.lit(target))
         for target, value in values.items()
     )
 

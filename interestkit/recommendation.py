@@ -5,6 +5,7 @@ import polars as pl
 
 from interestkit.baselines import Ranker
 from interestkit.features import Features
+from interestkit.heldout import check_coded
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
@@ -33,7 +34,7 @@ def recommend(
         left have fewer rows.
 
     Raises:
-        ValueError: If `k` is outside 1..items.
+        ValueError: If `k` is outside 1..items, or the histories are coded by other features.
 
     Example:
         >>> from datetime import UTC, datetime
@@ -49,6 +50,7 @@ def recommend(
         >>> recommend(popular, features, histories, k=2).select("user", "rank", "item").rows()
         [('ann', 1, 'jam')]
     """
+    check_coded(features, histories)
     codes, scores = ranker.rank(histories, k=k, exclude_seen=exclude_seen)
     listed = codes >= 0
     user, rank = np.nonzero(listed)

@@ -1,8 +1,9 @@
 """Lists that give up some relevance for diversity, novelty, coverage or calibration: the price."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
@@ -15,9 +16,9 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.counting import evenly
 from interestkit.features import Features
-from interestkit.heldout import HeldOut, history_shares
+from interestkit.heldout import HeldOut, check_coded, history_shares
 from interestkit.histories import Histories
-from interestkit.limits import check_one_of, check_up_to
+from interestkit.limits import check_counts, check_one_of, check_up_to, check_within
 from interestkit.prediction import BLOCK, in_blocks
 
 MEASURED_BY = {  # goal -> the metric that says how far it is reached
@@ -61,7 +62,7 @@ def trade_offs(
     *,
     k: int = 10,
     candidates: int = 100,
-    strengths: Sequence[float] = STRENGTHS,
+    strengths: Iterable[float] = STRENGTHS,
     max_users: int = 5_000,
 ) -> TradeOffs:
     """Lists of new items re-ranked towards each of `GOALS`, and their metrics, in one program.
@@ -88,11 +89,12 @@ def trade_offs(
         features: The catalogue.
         k: Length of the lists, 1 <= k <= candidates.
         candidates: Best new items of each user that may be listed.
-        strengths: Weights of the goal, in [0, 1].
-        max_users: No more users than these, evenly taken, are re-ranked.
+        strengths: Weights of the goal, rising from 0 to 1 at most.
+        max_users: No more users than these, evenly taken, are re-ranked; at least 1.
 
     Raises:
-        ValueError: If `k` is larger than `candidates`, or a strength is outside [0, 1].
+        ValueError: If `k` is larger than `candidates`, `strengths` do not rise from 0, `max_users`
+            is below 1, or the held-out users are coded by other features.
 
     Example:
         >>> from interestkit import clean, fit_features, held_out, Popular, simulate, temporal_split
@@ -109,8 +111,9 @@ def trade_offs(
         and Zhou (2018), NeurIPS, arXiv:1709.05135 (DPP: their eqs. 11 and 17); Steck (2018),
         RecSys, doi:10.1145/3240323.3240372 (calibration).
     """
-    candidates = _check_k(k, candidates, features)
-    _check_strengths(strengths)
+    check_coded(features, truth.histories)
+    check_counts(1, max_users=max_users)
+    candidates, strengths = _check_k(k, candidates, features), _checked(strengths)
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
     codes, scores = np.asarray(codes), np.asarray(scores)
     hits, relevant = truth.hits(0, codes, new_only=True), truth.num_relevant(new_only=True)
@@ -124,7 +127,7 @@ def trade_offs(
     lists, values = _listed(items, weights, blocks, judged, num_users=len(users), k=k)
     return TradeOffs(
         histories=own,
-        strengths=tuple(map(float, strengths)),
+        strengths=strengths,
         codes=np.asarray(lists),
         table=_tidy({name: np.asarray(value) for name, value in values.items()}, strengths),
         k=k,
@@ -143,7 +146,7 @@ class Reranked:
         candidates: Best items of each user that may be listed; a longer list is the model's own.
 
     Raises:
-        ValueError: If there is no such goal, or `strength` is outside [0, 1].
+        ValueError: If there is no such goal, `strength` is outside [0, 1], or `candidates` below 1.
     """
 
     ranker: Ranker
@@ -154,12 +157,14 @@ class Reranked:
 
     def __post_init__(self) -> None:
         check_one_of(GOALS, goal=self.goal)
-        _check_strengths((self.strength,))
+        check_within("[0, 1]", strength=self.strength)
+        check_counts(1, candidates=self.candidates)
 
     def rank(
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes of each user's list and the model's scores of these items, which need not fall."""
+        check_coded(self.features, histories)
         if k > self.candidates:
             return self.ranker.rank(histories, k=k, exclude_seen=exclude_seen)
         candidates = _check_k(k, self.candidates, self.features)
@@ -184,9 +189,12 @@ def _check_k(k: int, candidates: int, features: Features) -> int:
     return candidates
 
 
-def _check_strengths(strengths: Sequence[float]) -> None:
-    if not strengths or not 0 <= min(strengths) <= max(strengths) <= 1:
-        raise ValueError(f"strengths must be numbers in [0, 1], got {strengths}")
+def _checked(strengths: Iterable[float]) -> tuple[float, ...]:
+    strengths = tuple(map(float, strengths))
+    does_rise = all(low < high for low, high in pairwise(strengths))
+    if strengths[:1] != (0,) or not does_rise or strengths[-1] > 1:
+        raise ValueError(f"strengths must rise from 0 to 1 at most, got {strengths}")
+    return strengths
 
 
 def _blocks(codes, scores, histories: Histories, features: Features, k: int):

@@ -85,6 +85,14 @@ def check_columns(table: pl.DataFrame, columns: Mapping[str, pl.DataType], *, wh
             raise ValueError(f"{what}: column {name!r} must be {dtype}, got {table.schema[name]}")
 
 
+def check_items(items: pl.DataFrame) -> None:
+    """Raise ValueError unless a table has `ITEM_COLUMNS`, and one row for each item."""
+    check_columns(items, ITEM_COLUMNS, what="items")
+    twice = items[ITEM].filter(items[ITEM].is_duplicated())
+    if len(twice) > 0:
+        raise ValueError(f"items: each item must have one row, got more for {twice[0]!r}")
+
+
 def check_kinds(kinds: Iterable[str | None], *, what: str, allowed: Iterable[str] = KINDS) -> None:
     """Raise ValueError if a kind of a table, named as in `check_columns`, is not allowed."""
     kinds = kinds.unique() if isinstance(kinds, pl.Series) else kinds

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from interestkit.baselines import Ranker
+from interestkit.baselines import Ranker, found_by
 from interestkit.files import write_text
 from interestkit.heldout import HeldOut
 from interestkit.limits import check_counts
@@ -32,8 +32,11 @@ _OWN_COLUMNS = ("trial", "score", *TARGETS, "seconds")
 class Uniform:
     """A number drawn evenly from low..high; a whole number where both ends are.
 
+    Numbers have four digits, or more where the range has no such number near. Whole numbers are
+    rounded, so that each of the two ends has half the chance of another one.
+
     Raises:
-        ValueError: Unless low <= default <= high.
+        ValueError: Unless low <= default <= high, and the default is whole where the ends are.
     """
 
     low: float
@@ -43,14 +46,20 @@ class Uniform:
     def __post_init__(self) -> None:
         if not self.low <= self.default <= self.high:
             raise ValueError(f"default must be in {self.low}..{self.high}, got {self.default}")
+        if self._is_whole:
+            check_counts(self.low, default=self.default)
+
+    @property
+    def _is_whole(self) -> bool:
+        return isinstance(self.low, int) and isinstance(self.high, int)
 
     def at(self, share: float) -> float | int:
         """The value below which this share of the draws falls, 0 <= share < 1."""
         return self._rounded(self.low + share * (self.high - self.low))
 
     def _rounded(self, value: float) -> float | int:
-        is_whole = isinstance(self.low, int) and isinstance(self.high, int)
-        return round(value) if is_whole else float(f"{value:.4g}")
+        short = round(value) if self._is_whole else float(f"{value:.4g}")
+        return short if self.low <= short <= self.high else value
 
 
 class LogUniform(Uniform):
@@ -228,8 +237,7 @@ def search(
 
 def measure_of(validation: HeldOut, metric: str, targets: Sequence[str]):
     """A function from a ranker to the mean of the metric over users: score and each target."""
-    if validation.part == "test":
-        raise ValueError("validation must be the validation part: settings never see test users")
+    validation.check_may_choose()
     name, _, length = metric.rpartition("@")
     if name not in METRICS or not length.isdecimal():
         raise ValueError(f"metric must be one of {list(METRICS)} as in NDCG@10, got {metric!r}")
@@ -243,9 +251,7 @@ def measure_of(validation: HeldOut, metric: str, targets: Sequence[str]):
         values = dict.fromkeys(TARGETS, float("nan"))
         for target in targets:
             new_only, k = TARGETS[target], int(length)
-            codes, _ = ranker.rank(validation.histories, k=k, exclude_seen=new_only)
-            relevant = validation.num_relevant(new_only=new_only)
-            users = METRICS[name](validation.hits(0, codes, new_only=new_only), relevant, k=k)
+            users = METRICS[name](*found_by(ranker, validation, k=k, new_only=new_only), k=k)
             values[target] = float(np.nanmean(users))
         return {"score": float(np.mean([values[target] for target in targets])), **values}
 

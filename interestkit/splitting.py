@@ -43,7 +43,7 @@ class Split:
         name: Name of the log.
 
     Raises:
-        ValueError: If a table lacks a column or `method` is another one.
+        ValueError: If a table lacks a column, an item has two rows, or `method` is another one.
     """
 
     train: pl.DataFrame
@@ -58,7 +58,7 @@ class Split:
     def __post_init__(self) -> None:
         for part in ("train", "validation", "test"):
             schema.check_columns(getattr(self, part), schema.EVENT_COLUMNS, what=part)
-        schema.check_columns(self.items, schema.ITEM_COLUMNS, what="items")
+        schema.check_items(self.items)
         moment = {USER: pl.String, TIME: schema.EVENT_COLUMNS[TIME]}
         for table in ("moments_validation", "moments_test"):
             schema.check_columns(getattr(self, table), moment, what=table)

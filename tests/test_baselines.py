@@ -8,6 +8,11 @@ from small_world import FEATURES, histories_of
 
 from interestkit import baselines
 from interestkit.baselines import MostFrequent, Popular
+from interestkit.features import fit_features
+from interestkit.linear import add_linear_part
+from interestkit.neighbours import EASE, ItemKNN
+from interestkit.recommendation import recommend
+from interestkit.reranking import Reranked, trade_offs
 
 # Counts: item 0 three, item 1 one, item 2 two, item 3 none, the search four.
 LOG = histories_of(
@@ -103,6 +108,13 @@ def test_lists_do_not_depend_on_the_size_of_blocks(study, monkeypatch, make, blo
         np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.parametrize("days", [-5, 0, float("nan")])
+@pytest.mark.parametrize("make", [Popular, MostFrequent])
+def test_days_that_are_none_are_refused(make, days):
+    with pytest.raises(ValueError, match=f"days must be above 0 or None, got {days}"):
+        make(features=FEATURES, log=LOG, days=days)
+
+
 def test_k_outside_the_catalogue_is_an_error():
     with pytest.raises(ValueError, match=r"k must be in 1\.\.5 \(the catalogue\), got 6"):
         POPULAR.rank(LOG, k=6)
@@ -115,3 +127,28 @@ def test_events_after_the_log_do_not_count(study):
         ranker.rank(later, k=5, exclude_seen=False)[0],
         ranker.rank(study.histories, k=5, exclude_seen=False)[0],
     )
+
+
+ASKS = {  # of a baseline's class, the study, other features and the histories coded by them
+    "to learn from": lambda make, study, _, known: make(features=study.features, log=known),
+    "to rank for": lambda make, study, _, known: own(make, study).rank(known, k=3),
+    "interests": lambda make, study, _, known: own(make, study).interests(known),
+    "recommend": lambda make, study, *others: recommend(own(make, study), *others),
+    "reranked": lambda make, study, other, _: Reranked(
+        ranker=own(make, study), features=other
+    ).rank(study.histories),
+    "trade-offs": lambda make, study, other, _: trade_offs(own(make, study), study.test, other),
+    "linear part": lambda _, study, __, known: add_linear_part(study.predictor, known, weight=1),
+}
+
+
+def own(make, study):
+    return make(features=study.features, log=study.histories)
+
+
+@pytest.mark.parametrize("ask", ASKS.values(), ids=ASKS)
+@pytest.mark.parametrize("make", [Popular, MostFrequent, ItemKNN, EASE])
+def test_histories_coded_by_other_features_are_refused(study, make, ask):
+    other = fit_features(study.split.train, study.split.items, min_item_events=20)
+    with pytest.raises(ValueError, match="histories must be made by these features"):
+        ask(make, study, other, other.histories(study.split.train))

@@ -54,6 +54,9 @@ def truth_of(histories, code):
     )
 
 
+TRUTH = truth_of(HISTORIES, 1)
+
+
 @pytest.mark.parametrize("min_events", [0, 1, 2, 9])
 def test_who_has_too_few_events_gets_the_fallback(min_events):
     ranker = ColdStart(model=Always(1), fallback=Always(2), min_events=min_events)
@@ -84,9 +87,18 @@ def test_only_histories_for_which_the_fallback_is_ahead_are_left_to_it():
     assert cold_start(OnlyKnown(0), Always(2), both).min_events == 2  # then they are equal
 
 
-def test_nothing_to_choose_from_is_refused():
-    with pytest.raises(ValueError, match="most_events must be at least 1, got 0"):
-        cold_start(Always(1), Always(2), truth_of(HISTORIES, 1), most_events=0)
+@pytest.mark.parametrize(
+    ("change", "settings", "message"),
+    [
+        ({}, {"most_events": 0}, "most_events must be at least 1, got 0"),
+        ({"part": "test"}, {}, "truth must be the validation part: settings never see test users"),
+        ({"relevant": TRUTH.relevant.clear()}, {}, "truth must hold a user with later items, got"),
+    ],
+    ids=["no-length", "test-users", "nothing-to-find"],
+)
+def test_what_cannot_be_chosen_on_is_refused(change, settings, message):
+    with pytest.raises(ValueError, match=message):
+        cold_start(Always(1), Always(2), replace(TRUTH, **change), **settings)
 
 
 def test_newest_keeps_the_last_events_of_each_user():
@@ -100,7 +112,8 @@ def test_newest_keeps_the_last_events_of_each_user():
 
 def test_somebody_new_gets_no_worse_a_list_than_what_is_popular(study):
     popular = baselines.Popular(features=study.features, log=study.histories)
-    ranker = cold_start(study.predictor, popular, study.test)
+    judged = replace(study.test, part="validation")  # the other part chose the epoch
+    ranker = cold_start(study.predictor, popular, judged)
     for count in (0, 1):
         own = study.test.histories.newest(count)
         lists = [each.rank(own, exclude_seen=False)[0] for each in (ranker, popular)]

@@ -301,6 +301,7 @@ def test_users_in_another_order_give_the_same_table(both):
     "pairs",
     [
         pytest.param([(0, -1, False)], id="only-unknown-items"),
+        pytest.param([(0, -1, False), (0, 3, False)], id="unknown-items-and-one-without-label"),
         pytest.param([], id="nothing-at-all"),
         pytest.param([(0, 3, True)], id="only-seen-items"),
     ],
@@ -314,6 +315,17 @@ def test_users_without_relevant_items_are_undefined_or_miss(pairs):
     row = evaluated.table().filter(target="new items", metric="alpha-NDCG@2").row(0, named=True)
     np.testing.assert_array_equal(row["value"], expected)
     assert row["users"] == (0 if np.isnan(expected) else 1)
+
+
+def test_gains_in_what_is_defined_for_nobody_are_undefined_without_a_warning(tmp_path):
+    models = {"model": [GOOD, BAD], "other": BAD}
+    nothing = evaluate(models, none_of([]), FEATURES, k=2, interest_k=1)
+    row = nothing.gains().filter(target="items", metric="NDCG@2").row(0, named=True)
+    assert np.isnan([row["gain"], row["low"], row["high"], row["p"], row["spread"]]).all()
+    assert (row["users"], row["left_out"], row["seeds"]) == (0, 3, 2)
+    nothing.save(tmp_path, data="made", split="temporal")
+    saved = json.loads((tmp_path / "results.json").read_text("utf-8"))["gains"]
+    assert {each["gain"] for each in saved if each["metric"] == "NDCG@2"} == {None}
 
 
 @pytest.fixture(scope="module")

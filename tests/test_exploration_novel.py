@@ -1,5 +1,7 @@
 """Novel interests: what counts as one, two baselines by hand, and a model that learns a step."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from small_world import histories_of
@@ -201,6 +203,11 @@ def test_what_is_out_of_range_is_refused(world):
         fit_novel(features, known, days=1, max_users=0)
     with pytest.raises(ValueError, match="num_trials must be at least 1, got 0"):
         tune_novel(features, known, truth, num_trials=0)
+    with pytest.raises(ValueError, match="validation must be the validation part"):
+        tune_novel(features, known, replace(truth, part="test"))
+    before = labels_touched(features, truth.histories).astype(np.float32)
+    with pytest.raises(ValueError, match="hold a user to whom something new came, got none"):
+        tune_novel(features, known, replace(truth, interest_shares=before))
     with pytest.raises(ValueError, match=r"k must be in 1\.\.8 \(the interests\), got 9"):
         judge_novel({}, truth, features, k=9)
     with pytest.raises(ValueError, match="rankers must name at least one model, got none"):

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 import small_world
 
-from interestkit.counting import SECONDS_PER_DAY
+from interestkit.counting import SECONDS_PER_DAY, running_counts
 from interestkit.features import fit_features
 from interestkit.histories import Histories
 from interestkit.schema import EVENT_COLUMNS, ITEM_COLUMNS
@@ -106,7 +106,7 @@ def test_no_users_give_empty_histories(features):
     assert len(histories) == 0
     assert histories.offsets.tolist() == [0]
     assert histories.starts_moment.tolist() == []
-    following, counts = histories.running_counts([1.0, 2.0])
+    following, counts = counted(histories, [1.0, 2.0])
     assert (following.shape, counts.shape) == ((0,), (0, 2))
 
 
@@ -202,11 +202,16 @@ def random_histories(seed, num_events=300, num_users=7, num_items=5):
     )
 
 
+def counted(histories, scales_days):
+    events = (histories.user, histories.item, histories.seconds, histories.weight)
+    return running_counts(*events, scales_days)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_running_counts_equal_a_loop_over_all_pairs(seed):
     histories = random_histories(seed)
     scales = (0.5, 10.0)
-    following, counts = histories.running_counts(scales)
+    following, counts = counted(histories, scales)
     for row in range(len(histories.item)):
         own = (histories.user == histories.user[row]) & (histories.item == histories.item[row])
         rows = np.flatnonzero(own)

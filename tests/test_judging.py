@@ -18,13 +18,23 @@ def judged(ranker, study):
     return {(target, metric): value for target, metric, value in values}
 
 
-@pytest.mark.parametrize("block", [1, 7, 128])
-def test_alpha_ndcg_does_not_depend_on_the_size_of_blocks(study, own, monkeypatch, block):
+@pytest.mark.parametrize(
+    ("users", "numbers", "expected"),
+    [(1, 2**21, 1), (7, 2**21, 7), (128, 2**21, 128), (256, 6 * 64 * 5, 4), (256, 1, 1)],
+)
+def test_alpha_ndcg_does_not_depend_on_the_size_of_blocks(
+    study, own, monkeypatch, users, numbers, expected
+):
     codes, _ = own.rank(study.test.histories, k=5, exclude_seen=False)
-    hits = study.test.hits(0, codes)
-    monkeypatch.setattr(judging, "_ALPHA_BLOCK", block)
+    hits, sizes, best_of = study.test.hits(0, codes), set(), judging._best_of
+    monkeypatch.setattr(judging, "_ALPHA_BLOCK", users)
+    monkeypatch.setattr(judging, "_BLOCK_NUMBERS", numbers)
+    monkeypatch.setattr(
+        judging, "_best_of", lambda *given, **k: sizes.add(given[1].shape) or best_of(*given, **k)
+    )
     actual = judged(own, study)["items", "alpha-NDCG@5"]
     np.testing.assert_allclose(actual, one_call_alpha_ndcg(study, codes, hits), rtol=1e-6)
+    assert sizes == {(expected, 64)}  # of six interests
 
 
 def one_call_alpha_ndcg(study, codes, hits):

@@ -90,6 +90,8 @@ def test_novelty_equals_hand_computed_value():
     close(metrics.novelty(items, num_events), [1.5, 3, 1, NAN])
     close(jax.jit(metrics.novelty)(items, num_events), [1.5, 3, 1, NAN])
     close(metrics.novelty(np.array([[0]]), np.array([7])), [0])
+    many = np.full(3, 2**30, np.int32)  # a third each, and 3 * 2**30 in all
+    close(metrics.novelty(np.array([[0, 1]]), many), [np.log2(3)])
 
 
 def test_novelty_names_what_is_wrong():

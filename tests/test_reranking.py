@@ -132,8 +132,10 @@ def test_an_item_is_listed_once(found):
 
 
 def test_fewer_users_are_taken_evenly(study):
-    some = trade_offs(study.predictor, study.test, study.features, k=4, candidates=12, max_users=9)
-    assert some.codes.shape == (len(GOALS), len(STRENGTHS), 9, 4)
+    few = {"strengths": np.linspace(0, 1, 3), "max_users": 9}
+    some = trade_offs(study.predictor, study.test, study.features, k=4, candidates=12, **few)
+    assert some.strengths == (0.0, 0.5, 1.0)
+    assert some.codes.shape == (len(GOALS), 3, 9, 4)
     assert some.histories.users[[0, -1]].tolist() == study.test.histories.users[[0, -1]].tolist()
     number = study.test.histories.number_of(some.histories.users[4])
     whole = study.test.histories
@@ -165,8 +167,12 @@ def test_all_points_are_one_program(study, caplog):
     [
         ({"k": 0}, r"k must be in 1\.\.12"),
         ({"k": 13}, r"k must be in 1\.\.12"),
-        ({"strengths": ()}, "strengths must be numbers"),
-        ({"strengths": (0.0, 1.5)}, "strengths must be numbers"),
+        ({"strengths": ()}, r"strengths must rise from 0 to 1 at most, got \(\)"),
+        ({"strengths": (0.0, 1.5)}, "strengths must rise from 0 to 1"),
+        ({"strengths": (1.0, 0.5)}, "strengths must rise from 0 to 1"),
+        ({"strengths": (0.0, 0.5, 0.5)}, "strengths must rise from 0 to 1"),
+        ({"strengths": np.array([0.0, np.nan])}, "strengths must rise from 0 to 1"),
+        ({"max_users": 0}, "max_users must be at least 1, got 0"),
     ],
 )
 def test_settings_out_of_range_are_refused(study, settings, message):
@@ -189,8 +195,10 @@ def test_a_reranked_ranker_refuses_what_there_is_not(study):
     given = {"ranker": study.predictor, "features": study.features}
     with pytest.raises(ValueError, match="goal must be one of"):
         Reranked(**given, goal="joy")
-    with pytest.raises(ValueError, match="strengths must be numbers"):
+    with pytest.raises(ValueError, match=r"strength must be in \[0, 1\], got 2\.0"):
         Reranked(**given, strength=2.0)
+    with pytest.raises(ValueError, match="candidates must be at least 1, got -5"):
+        Reranked(**given, candidates=-5)
 
 
 def test_a_list_longer_than_the_candidates_is_the_models_own(study):

@@ -1,9 +1,17 @@
 """Names and checks that every table shares."""
 
+from dataclasses import replace
+from datetime import timedelta
+
 import polars as pl
 import pytest
 
 from interestkit import schema
+from interestkit.colditems import with_new_items
+from interestkit.features import fit_features
+from interestkit.growing import grow_features
+from interestkit.periods import prequential
+from interestkit.simulation import START
 
 
 def test_every_kind_has_a_positive_weight():
@@ -47,3 +55,27 @@ def test_a_bad_value_names_source_row_column_and_value():
         ValueError, match=r"a\.csv, data row 17, column 't': must be a number, got 'x'"
     ):
         schema.raise_bad_value(source="a.csv", row=17, column="t", value="x", allowed="a number")
+
+
+TWICE = pl.DataFrame([{"item": "x"}, {"item": "x"}], schema=schema.ITEM_COLUMNS)
+CUTS = [START, START + timedelta(days=9)]
+
+
+@pytest.mark.parametrize(
+    "give",
+    [
+        pytest.param(lambda study: replace(study.split, items=TWICE), id="split"),
+        pytest.param(lambda study: fit_features(study.split.train, TWICE), id="features"),
+        pytest.param(
+            lambda study: grow_features(study.features, study.split.test, TWICE), id="update"
+        ),
+        pytest.param(lambda study: with_new_items(study.predictor, TWICE), id="new-items"),
+        pytest.param(
+            lambda study: prequential(study.log.events, TWICE, CUTS, train=None),
+            id="prequential",
+        ),
+    ],
+)
+def test_an_item_with_two_rows_is_refused_at_every_door(study, give):
+    with pytest.raises(ValueError, match="items: each item must have one row, got more for 'x'"):
+        give(study)

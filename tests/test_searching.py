@@ -102,6 +102,9 @@ def test_shares_of_a_range_are_its_quantiles():
     assert [Uniform(2.0, 4.0, default=2.0).at(u) for u in (0, 0.25)] == [2.0, 2.5]
     assert [LogUniform(1.0, 100.0, default=1.0).at(u) for u in (0, 0.5)] == [1.0, 10.0]
     assert LogUniform(1, 99, default=1).at(0.5) == 10  # 9.95
+    assert Uniform(0.9, 0.99999, default=0.9).at(0.9996) == pytest.approx(0.99995, abs=1e-5)
+    narrow = [Uniform(1000.4, 1000.6, default=1000.5).at(u) for u in (0, 0.5, 0.99)]
+    assert narrow == pytest.approx([1000.4, 1000.5, 1000.598])  # four digits are outside
     assert [Choice("abc").at(u) for u in (0, 0.34, 0.99)] == ["a", "b", "c"]
 
 
@@ -111,6 +114,7 @@ def test_shares_of_a_range_are_its_quantiles():
         (lambda: Uniform(0.0, 1.0, default=2.0), r"default must be in 0.0..1.0, got 2.0"),
         (lambda: LogUniform(0.0, 1.0, default=1.0), "low must be above 0 on a log scale, got 0.0"),
         (lambda: LogUniform(1.0, 2.0, default=3.0), r"default must be in 1.0..2.0, got 3.0"),
+        (lambda: Uniform(1, 3, default=1.5), "default must be a whole number .*, got 1.5"),
         (lambda: Choice(()), "values must hold at least one, got none"),
         (lambda: draw_settings(SPACE, num_trials=0), "num_trials must be at least 1, got 0"),
         (

@@ -11,8 +11,8 @@ from scipy.sparse import csr_matrix, diags
 from interestkit.content import unit_rows
 from interestkit.counting import SECONDS_PER_DAY, evenly
 from interestkit.features import Features
+from interestkit.heldout import pairs_of
 from interestkit.histories import Histories
-from interestkit.similarity import pair_matrix
 
 MOST_USERS = 5_000  # users of a log with whom others are compared, evenly taken
 _BLOCK = 512  # users compared at a time
@@ -57,12 +57,12 @@ class Crowd:
 
     @cached_property
     def _users_of_items(self) -> Int[np.ndarray, " items"]:
-        own = _item_counts(self.features, self.log)
+        own = pairs_of(self.features, self.log)
         return np.bincount(own.indices, minlength=own.shape[1])
 
     def item_profile(self, histories: Histories) -> csr_matrix:
         """The same rows of any users."""
-        counts = _item_counts(self.features, histories)
+        counts = pairs_of(self.features, histories)
         counts.data = np.log1p(counts.data)
         rarity = np.log((1 + len(self.log)) / np.maximum(self._users_of_items, 1))
         return unit_rows(counts @ diags(rarity))
@@ -136,7 +136,7 @@ def first_touches(features: Features, log: Histories) -> Int[np.ndarray, "users 
 def label_counts(features: Features, histories: Histories) -> Table:
     """Events of each user with each label; an event with two labels counts for both."""
     labels = csr_matrix((features.item_interests > 0).astype(np.float32))
-    return (_item_counts(features, histories) @ labels).toarray()
+    return (pairs_of(features, histories) @ labels).toarray()
 
 
 def labels_touched(features: Features, histories: Histories) -> Bool[np.ndarray, "users labels"]:
@@ -183,8 +183,3 @@ def sample(log: Histories, most: int = MOST_USERS) -> Int[np.ndarray, " users"]:
     """Numbers of no more than so many users with events, evenly taken."""
     users = np.flatnonzero(log.lengths > 0)
     return users[evenly(len(users), most)]
-
-
-def _item_counts(features: Features, histories: Histories) -> csr_matrix:
-    shape = {"num_users": len(histories), "num_items": features.num_items}
-    return pair_matrix(histories.user, histories.item, power=1.0, **shape)

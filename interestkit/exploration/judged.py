@@ -44,10 +44,12 @@ def tune_novel(
         Name of the baseline -> its settings.
 
     Raises:
-        ValueError: If `validation` is the test part, or `num_trials` is below 1.
+        ValueError: If `validation` is the test part or has no user to whom something new came, or
+            `num_trials` is below 1.
     """
-    if validation.part == "test":
-        raise ValueError("validation must be the validation part: no setting sees test users")
+    validation.check_may_choose()
+    if not (validation.interest_shares > 0)[~labels_touched(features, validation.histories)].any():
+        raise ValueError("validation must hold a user to whom something new came, got none")
     if num_trials is not None:
         check_counts(1, num_trials=num_trials)
     best = {}

@@ -15,7 +15,12 @@ PerUser = Float[Array, " users"]
 
 
 def checked(name: str, array, kind, axes: str) -> Array:
-    """`array` as a JAX array, if it is of that kind and has those axes."""
+    """`array` as a JAX array, if it is of that kind, has those axes and its whole numbers fit."""
+    if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer):
+        limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
+        beyond = array[(array < limits.min) | (array > limits.max)]  # JAX would wrap them
+        if beyond.size:
+            raise ValueError(f"{name} must be in {limits.min}..{limits.max}, got {beyond[0]}")
     array = jnp.asarray(array)
     if not isinstance(array, kind[Array, axes]):
         allowed = f"{kind.__name__} with axes ({axes})"

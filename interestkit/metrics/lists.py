@@ -105,7 +105,7 @@ def novelty(items: Codes, num_events: Int[Array, " items"]) -> PerUser:
     num_events = checked("num_events", num_events, Int, "items")
     check_amounts("num_events", num_events)
     items = checked_codes("items", items, num_events.shape[0])
-    counts = jnp.maximum(num_events, 1)
+    counts = jnp.maximum(num_events, 1).astype(float)  # whose sum int32 may not hold
     bits = _rows_or_zeros(jnp.log2(counts.sum() / counts), items)
     return ratio(bits.sum(axis=1), (items >= 0).sum(axis=1))
 

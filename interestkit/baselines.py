@@ -11,7 +11,7 @@ from scipy.sparse import csr_matrix
 
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.heldout import HeldOut, check_coded, label_sums, pairs_of
+from interestkit.heldout import HeldOut, label_sums, pairs_of
 from interestkit.histories import Histories
 from interestkit.metrics import top_k
 from interestkit.prediction import BLOCK, check_k
@@ -83,7 +83,7 @@ class Popular:
     days: float | None = None
 
     def __post_init__(self) -> None:
-        check_coded(self.features, self.log)
+        self.log.check_coded_by(self.features)
         check_days(self.days)
 
     @cached_property
@@ -118,7 +118,7 @@ class Popular:
 
     def interests(self, histories: Histories) -> Float[np.ndarray, "users interests"]:
         """Probability of each interest: here its share of all events."""
-        check_coded(self.features, histories)
+        histories.check_coded_by(self.features)
         return np.tile(self.interest_shares, (len(histories), 1))
 
 

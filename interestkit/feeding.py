@@ -106,7 +106,7 @@ def can_repeat(histories: Histories | Shards, task: str) -> bool:
 
 def check_histories(features: Features, histories: Histories) -> Histories:
     """The same histories; ValueError if one goes on after the features, or weighs no number."""
-    histories.check_coded_by(features.fingerprint)
+    histories.check_coded_by(features)
     last = features.second(features.fitted_until)
     if later := int((histories.seconds > last).sum()):
         raise ValueError(

@@ -151,21 +151,15 @@ def _interests_of(features: Features, items: pl.DataFrame, later: pl.DataFrame, 
     return row_shares(sums), first > 0
 
 
-def check_coded(features: Features, histories: Histories) -> None:
-    """Raise ValueError if the histories are coded by other features; those made by hand pass."""
-    if histories.coded_by:
-        histories.check_coded_by(features.fingerprint)
-
-
 def pairs_of(features: Features, histories: Histories, power: float = 1.0) -> csr_matrix:
-    """Who had what: users x items, (number of events) ** `power`; errors as `check_coded`."""
-    check_coded(features, histories)
+    """Who had what: users x items, (number of events) ** `power`, of histories coded by these."""
+    histories.check_coded_by(features)
     shape = {"num_users": len(histories), "num_items": features.num_items}
     return pair_matrix(histories.user, histories.item, power=power, **shape)
 
 
 def label_sums(features: Features, histories: Histories) -> Float[np.ndarray, "users interests"]:
-    """Sum of the interests of the events of each history; errors as `check_coded`."""
+    """Sum of the interests of the events of each history, coded by these features."""
     return (pairs_of(features, histories) @ csr_matrix(features.item_interests)).toarray()
 
 

@@ -42,13 +42,17 @@ class Histories:
     def _repr_html_(self) -> str:
         return reprs.of_histories(self)
 
-    def check_coded_by(self, fingerprint: str) -> None:
-        """Raise ValueError if the item codes are of features with another fingerprint."""
-        if self.coded_by and self.coded_by != fingerprint:
+    def check_coded_by(self, features) -> None:
+        """Raise ValueError if item codes are of other features, or, made by hand, of no item."""
+        if self.coded_by and self.coded_by != features.fingerprint:
             raise ValueError(
                 "histories must be made by these features, features.histories(events), got item "
                 "codes of other features"
             )
+        if not self.coded_by and len(self.item):
+            low, high, last = self.item.min(), self.item.max(), features.num_items - 1
+            if low < 0 or high > last:
+                raise ValueError(f"item codes must be in 0..{last}, got {low}..{high}")
 
     @property
     def lengths(self) -> Int[np.ndarray, " users"]:

@@ -13,7 +13,7 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.counting import pad, power_of_two
 from interestkit.features import Features
-from interestkit.heldout import HeldOut, check_coded, history_shares
+from interestkit.heldout import HeldOut, history_shares
 
 NUM_BINS = 15  # of confidence, as is usual
 LIST_METRICS = (  # in the order of the table; all are at rank k
@@ -44,7 +44,7 @@ class Judge:
     """
 
     def __init__(self, truth: HeldOut, features: Features, *, k: int, interest_k: int) -> None:
-        check_coded(features, truth.histories)
+        truth.histories.check_coded_by(features)
         self.truth, self.features, self.k, self.interest_k = truth, features, k, interest_k
         self._items = _Items(
             jnp.asarray(features.item_interests),

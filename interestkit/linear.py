@@ -63,7 +63,7 @@ def add_linear_part(
         doi:10.1145/3308558.3313710.
     """
     check_at_least(0, weight=weight)
-    log.check_coded_by(model.features.fingerprint)
+    log.check_coded_by(model.features)
     if weight == 0:
         return replace(model, linear=None)
     weights = ease_weights(

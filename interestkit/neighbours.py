@@ -16,7 +16,7 @@ from scipy.sparse import csr_matrix
 from interestkit.baselines import Popular, best_items, check_days, user_blocks
 from interestkit.counting import SECONDS_PER_DAY
 from interestkit.features import Features
-from interestkit.heldout import check_coded, label_sums, pairs_of
+from interestkit.heldout import label_sums, pairs_of
 from interestkit.histories import Histories
 from interestkit.limits import check_above_0, check_at_least, check_counts
 from interestkit.prediction import check_k
@@ -61,7 +61,7 @@ class ItemBased:
     own_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        check_coded(self.features, self.log)
+        self.log.check_coded_by(self.features)
         check_days(self.days)
 
     @cached_property

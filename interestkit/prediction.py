@@ -229,7 +229,7 @@ class Predictor:
 
     def _program(self, histories: Histories) -> tuple[nnx.GraphDef, nnx.State, Catalogue]:
         """Model and catalogue; of popularity only the newest snapshot where nobody needs others."""
-        histories.check_coded_by(self.features.fingerprint)
+        histories.check_coded_by(self.features)
         if len(histories) and histories.moment.min() >= self.features.snapshot_seconds[-1]:
             return self.newest
         return (*self._split, self._catalogue)

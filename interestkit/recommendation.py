@@ -5,7 +5,6 @@ import polars as pl
 
 from interestkit.baselines import Ranker
 from interestkit.features import Features
-from interestkit.heldout import check_coded
 from interestkit.histories import Histories
 from interestkit.schema import INTERESTS, ITEM, TITLE, USER
 
@@ -50,7 +49,7 @@ def recommend(
         >>> recommend(popular, features, histories, k=2).select("user", "rank", "item").rows()
         [('ann', 1, 'jam')]
     """
-    check_coded(features, histories)
+    histories.check_coded_by(features)
     codes, scores = ranker.rank(histories, k=k, exclude_seen=exclude_seen)
     listed = codes >= 0
     user, rank = np.nonzero(listed)

@@ -16,7 +16,7 @@ from interestkit import metrics
 from interestkit.baselines import Ranker
 from interestkit.counting import evenly
 from interestkit.features import Features
-from interestkit.heldout import HeldOut, check_coded, history_shares
+from interestkit.heldout import HeldOut, history_shares
 from interestkit.histories import Histories
 from interestkit.limits import check_counts, check_one_of, check_up_to, check_within
 from interestkit.prediction import BLOCK, in_blocks
@@ -111,7 +111,7 @@ def trade_offs(
         and Zhou (2018), NeurIPS, arXiv:1709.05135 (DPP: their eqs. 11 and 17); Steck (2018),
         RecSys, doi:10.1145/3240323.3240372 (calibration).
     """
-    check_coded(features, truth.histories)
+    truth.histories.check_coded_by(features)
     check_counts(1, max_users=max_users)
     candidates, strengths = _check_k(k, candidates, features), _checked(strengths)
     codes, scores = ranker.rank(truth.histories, k=candidates, exclude_seen=True)
@@ -164,7 +164,7 @@ class Reranked:
         self, histories: Histories, *, k: int = 10, exclude_seen: bool = True
     ) -> tuple[Int[np.ndarray, "users k"], Float[np.ndarray, "users k"]]:
         """Codes of each user's list and the model's scores of these items, which need not fall."""
-        check_coded(self.features, histories)
+        histories.check_coded_by(self.features)
         if k > self.candidates:
             return self.ranker.rank(histories, k=k, exclude_seen=exclude_seen)
         candidates = _check_k(k, self.candidates, self.features)

@@ -255,9 +255,8 @@ def _check_data(features: Features, histories: object, validation: object) -> No
         return
     if not isinstance(validation, HeldOut):
         raise ValueError(f"validation must be held_out(...), got {type(validation).__name__}")
-    if validation.part == "test":
-        raise ValueError("validation must be the validation part: epochs never see test users")
-    validation.histories.check_coded_by(features.fingerprint)
+    validation.check_may_choose()
+    validation.histories.check_coded_by(features)
 
 
 def _curve_row(epoch: int, losses, scores) -> dict:

@@ -102,7 +102,7 @@ class OneUser:
         There is room for `room` events in any case; another number is another program.
         """
         check_k(k, self.features)
-        history.check_coded_by(self.features.fingerprint)
+        history.check_coded_by(self.features)
         number = len(history.item)
         size = power_of_two(max(number, room))
         scales = self.features.scales_days

@@ -340,7 +340,7 @@ def test_histories_of_other_features_are_refused(study):
         with pytest.raises(ValueError, match="must be made by these features"):
             call()
     same = Features.unpack(**study.features.pack())
-    study.histories.check_coded_by(same.fingerprint)
+    study.histories.check_coded_by(same)
 
 
 def test_the_last_snapshot_is_in_force_at_a_cut_within_a_second():

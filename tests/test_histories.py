@@ -269,3 +269,10 @@ def test_chances_depend_on_seed_user_and_moment_alone_and_are_even():
         assert abs(np.corrcoef(drawn, other)[0, 1]) < 0.06
     share = np.histogram(drawn, bins=10, range=(0, 1))[0] / len(drawn)
     np.testing.assert_allclose(share, 0.1, atol=0.02)
+
+
+def test_item_codes_of_histories_made_by_hand_are_those_of_items(features):
+    histories = random_histories(1, num_items=features.num_items + 1)
+    message = rf"item codes must be in 0\.\.{features.num_items - 1}, got 0\.\.{features.num_items}"
+    with pytest.raises(ValueError, match=message):
+        histories.check_coded_by(features)

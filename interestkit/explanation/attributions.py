@@ -167,7 +167,7 @@ def explain(
     Source:
         Sundararajan, Taly and Yan (2017), Axiomatic attribution for deep networks, ICML, PMLR 70.
     """
-    histories.check_coded_by(predictor.features.fingerprint)
+    histories.check_coded_by(predictor.features)
     wanted = find_target(predictor, histories, target, of)
     asked, explained = Asked(predictor), np.zeros(len(histories), np.int32)
     found = np.zeros((2, len(histories.item)), np.float32)  # at the events of the histories

@@ -93,7 +93,7 @@ def counterfactual(
         Minimal sets of actions as explanations of recommenders: Ghazimatin et al. (2020), PRINCE,
         WSDM, doi:10.1145/3336191.3371824.
     """
-    histories.check_coded_by(predictor.features.fingerprint)
+    histories.check_coded_by(predictor.features)
     wanted = find_target(predictor, histories, target, None)
     asked, number = Asked(predictor), len(histories)
     is_out, proof = np.zeros(len(histories.item), bool), np.zeros(number, int)

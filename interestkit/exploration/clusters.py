@@ -190,7 +190,7 @@ def cluster_interests(
         Ward (1963), JASA 58(301), doi:10.1080/01621459.1963.10500845; agreement: Hubert and
         Arabie (1985), doi:10.1007/BF01908075.
     """
-    histories.check_coded_by(features.fingerprint)
+    histories.check_coded_by(features)
     check_counts(1, granularity=granularity, dim=dim)
     check_within("[0, 1]", content_weight=content_weight)
     check_counts(0, resamples=resamples)

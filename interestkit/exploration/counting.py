@@ -52,7 +52,7 @@ class OfCrowd:
 
     def novelty(self, histories: Histories) -> Scores:
         """Score of each interest; -inf for those that the user has touched."""
-        histories.check_coded_by(self.features.fingerprint)
+        histories.check_coded_by(self.features)
         touched = labels_touched(self.features, histories)
         return np.where(touched, -np.inf, self.scores_of(histories))
 

@@ -167,7 +167,7 @@ def fit_novel(
     Source:
         McFadden (1974), Conditional logit analysis of qualitative choice behavior.
     """
-    log.check_coded_by(features.fingerprint)
+    log.check_coded_by(features)
     check_above_0(days=days)
     check_counts(1, moments=moments, max_users=max_users)
     check_at_least(0, penalty=penalty)

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -128,7 +129,7 @@ def _read_csv(path: Path, suffix: str) -> pl.DataFrame:
     rows = _rows(path, suffix)
     names = next(rows, [])
     _check_names(path, names)
-    table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False)
+    table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False, glob=False)
     if table.width and table.to_series(-1).null_count():  # as at the end of a row that is too short
         for number, row in enumerate(rows, start=1):
             if 0 < len(row) < len(names):
@@ -153,7 +154,7 @@ def _rows(path: Path, suffix: str) -> Iterator[list[str]]:
 def _read_json(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     with path.open("rb") as file:
         is_marked = file.read(len(_MARK)) == _MARK
-    source = path.read_bytes()[len(_MARK) :] if is_marked else path
+    source = path.read_bytes()[len(_MARK) :] if is_marked else glob.escape(str(path))
     found = pl.scan_ndjson(source, infer_schema_length=None).collect_schema()
     _check_names(path, found.names())
     wanted = {name for name in found if name in columns.values() or schema.alias_of(name)}
@@ -197,7 +198,7 @@ def _whole(text: str) -> int:
 
 def _read_dat(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     """Fields separated by "::"; the first line is a header if it holds a known column name."""
-    lines = pl.read_lines(path).to_series()
+    lines = pl.read_lines(path, glob=False).to_series()
     lines = lines.str.strip_suffix("\r").str.strip_prefix("\ufeff")
     lines = lines.filter(lines != "")
     if lines.is_empty():

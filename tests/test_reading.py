@@ -162,6 +162,19 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, name):
     assert log.events["user"].to_list() == ["a"]
 
 
+@pytest.mark.parametrize("suffix", EXTENSIONS)
+def test_a_name_is_no_pattern(tmp_path, suffix):
+    texts = dict.fromkeys(EXTENSIONS, GOOD) | {".csv": HEAD + "a,x,1\n"}
+    texts |= {".tsv": "user\titem\ttime\na\tx\t1\n", ".dat": "user::item::time\na::x::1\n"}
+    content = parquet() if suffix == ".parquet" else texts[suffix].encode()
+    folder = tmp_path / "c [raw]"
+    folder.mkdir()
+    write(folder, f"b1{suffix}", content.replace(b"a", b"o"))  # what the pattern would find
+    for name in ("b[1]", "b?", "b*", "b{1}"):
+        log = read_log(write(folder, f"{name}{suffix}", content))
+        assert log.events["user"].to_list() == ["a"]
+
+
 def test_an_empty_last_field_and_a_blank_line_are_no_short_rows(tmp_path):
     table = read_table(write(tmp_path, "log.csv", "user,item,time,title\na,x,1,\n\nb,y,2,T\n"), {})
     assert table["title"].to_list() == [None, None, "T"]

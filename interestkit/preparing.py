@@ -138,11 +138,11 @@ def prepare(
     and kind.
 
     Args:
-        events: Path of Parquet or CSV files (a folder, or a pattern such as "log/*.parquet"), a
-            Polars table, or a Spark table for engine="spark". Columns are user, item, time and
-            optionally kind (one of `schema.KINDS`; "view" where there is none) and value. Times
-            are UTC where they name no zone; whole numbers are seconds since 1970, milliseconds
-            from 1e11 on.
+        events: Path of Parquet or CSV files on this machine (one, a folder, or a pattern such as
+            "log/*.parquet"; a name that is there is no pattern), a Polars table, or a Spark table
+            for engine="spark". Columns are user, item, time and optionally kind (one of
+            `schema.KINDS`; "view" where there is none) and value. Times are UTC where they name no
+            zone; whole numbers are seconds since 1970, milliseconds from 1e11 on.
         folder: Where to write, new or empty. It gets its name only when it is finished.
         columns: Our column name -> theirs; others are found by `schema.COLUMN_ALIASES`.
         engine: "polars" for one machine, "spark" for the cluster of the active Spark session.
@@ -154,9 +154,9 @@ def prepare(
         **limits: Fields of `rules.Rules`, as in `clean`; missing users, items and times always go.
 
     Raises:
-        ValueError: If a file cannot be read or is compressed text, a column is missing or of
-            another type, a kind is unknown, nothing is left, a part would be empty, the folder is
-            not empty, or a setting is out of bounds.
+        ValueError: If there is no file, one cannot be read or is compressed text, a column is
+            missing or of another type, a kind is unknown, nothing is left, a part would be empty,
+            the folder is not empty, or a setting is out of bounds.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -266,7 +266,7 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
 
 def _count(path: Path, cuts: tuple[datetime, datetime]) -> tuple:
     """Users and events of each part in a file, and its number of sessions."""
-    rows = pl.read_parquet(path, columns=[USER, TIME, SESSION])
+    rows = pl.read_parquet(path, columns=[USER, TIME, SESSION], glob=False)
     later = [rows[TIME] >= cut for cut in cuts]
     inside = [~later[0], later[0] & ~later[1], later[1]]
     parts = [rows[USER].filter(own) for own in inside]  # users are sorted

@@ -233,7 +233,7 @@ def checked_digests(stored: Mapping[str, str]) -> dict[str, str]:
 
 def _sort_by_user(path: Path) -> tuple[int, int]:
     """Sort the events of a file by user and time; returns how many there are of both."""
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(path, glob=False)
     users = table[USER].unique().sort()
     rank = pl.col(USER).cast(pl.Enum(users)).to_physical()  # numbers are compared sooner than names
     table = table.sort(rank, TIME, maintain_order=True)

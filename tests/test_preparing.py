@@ -173,6 +173,37 @@ def test_files_of_other_names_and_types_are_read(log, prepared, tmp_path):
     assert done.cuts == prepared.cuts
 
 
+@pytest.fixture(scope="module")
+def tiny():
+    """Ten events of each of four users, on forty days, without time zone."""
+    users, days = [f"u{n % 4}" for n in range(40)], [START + timedelta(days=n) for n in range(40)]
+    times = pl.Series(days).dt.replace_time_zone(None)
+    return pl.DataFrame({USER: users, ITEM: [f"i{n % 3}" for n in range(40)], TIME: times})
+
+
+FEW = {"num_shards": 2, "min_user_events": 1, "min_item_events": 1}
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("place", ["", "b[1].{}", "*.{}"], ids=["folder", "file", "pattern"])
+def test_a_name_is_a_pattern_only_where_nothing_has_it(tiny, tmp_path, form, place):
+    folder = tmp_path / ("raw" if "*" in place else "raw [1]")
+    folder.mkdir()
+    getattr(tiny, f"write_{form}")(folder / f"b[1].{form}")
+    if "1" in place:
+        getattr(tiny.head(9), f"write_{form}")(folder / f"b1.{form}")
+    done = ik.prepare(folder / place.format(form), tmp_path / "o[2]" / "p*", **FEW)
+    assert done.num_events == 40
+    assert sum(len(whole(done, part)) for part in ("train", "validation", "test")) == 40
+
+
+@pytest.mark.parametrize("place", ["none.parquet", "none*.csv", "."])
+def test_no_file_is_one_error(tmp_path, place):
+    with pytest.raises(ValueError, match="there is no Parquet or CSV file"):
+        ik.prepare(tmp_path / place, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")

@@ -8,24 +8,12 @@ from typing import NoReturn
 
 import polars as pl
 
-from interestkit import reprs, schema
+from interestkit import reprs, schema, times
 from interestkit.reading import read_table
 from interestkit.schema import INTERESTS, ITEM, KIND, TEXT, TIME, TITLE, USER, VALUE
 
 _KIND_OF_VALUE = {"rating": "rating", "quantity": "purchase"}
-_ISO_8601 = (
-    r"^(?<date>\d{4}-\d{2}-\d{2})(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2}(?:\.\d+)?))?"
-    r" ?(?:Z|UTC|(?<hours>[+-]\d{2}):?(?<minutes>\d{2})?)?)?$"
-)
-# Microseconds from the second day of the year 1 to the last but one of 9999, so in any zone.
-_RANGE = (-62_135_510_400_000_000, 253_402_214_400_000_000)
 _OUR_DAYS = (631_152_000_000_000, 4_102_444_800_000_000)  # from 1990 to 2100
-_UNITS = [(1e11, "seconds", 1e6), (1e14, "milliseconds", 1e3)]
-_UNITS += [(1e17, "microseconds", 1.0), (float("inf"), "nanoseconds", 1e-3)]
-_TIMES = (
-    "unix seconds, milliseconds, microseconds or nanoseconds, or ISO 8601 such as "
-    "2024-05-31T18:30:00Z"
-)
 _TEXT_DTYPES = (pl.String, pl.Categorical, pl.Enum, pl.Null)
 _LONGEST = 65_536  # bytes of a text
 _SHORT = f"at most {_LONGEST:,} bytes of text"
@@ -288,19 +276,25 @@ def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     numbers = text.cast(pl.Float64, strict=False)
     numbers = numbers.set(numbers.is_nan(), None)
     median = numbers.filter(numbers.is_finite()).abs().median() or 0
-    name, unit = next((name, unit) for limit, name, unit in _UNITS if median < limit)
+    name, unit = next((name, unit) for limit, name, unit in times.UNITS if median < limit)
     micros = (numbers * unit).round()
-    is_wrong = ~micros.is_between(*_RANGE)
-    for _, _, other in _UNITS:  # what is of our days in a larger unit, and long ago in this one
+    is_wrong = ~micros.is_between(*times.RANGE)
+    for (
+        _,
+        _,
+        other,
+    ) in times.UNITS:  # what is of our days in a larger unit, and long ago in this one
         if other > unit:
             is_wrong |= (numbers * other).is_between(*_OUR_DAYS) & (micros < _OUR_DAYS[0])
     allowed = f"a time in the years 1 to 9999 in unix {name}, as most of the column is"
     _check_read(text, text.set(is_wrong, None), allowed=allowed, source=source)
-    time = micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+    time = micros.cast(pl.Int64, strict=False).cast(times.UTC_TIME)
     if time.null_count() > text.null_count():
-        time = time.zip_with(time.is_not_null(), _parse_iso_8601(text))
-    time = time.set(~time.to_physical().is_between(*_RANGE), None)
-    return _check_read(text, time, allowed=_TIMES, source=source)
+        written = text.to_frame().select(times.in_one_form(pl.first())).to_series()
+        written = written.str.to_datetime(times.FORM, time_unit="us", strict=False)
+        time = time.zip_with(time.is_not_null(), written)
+    time = time.set(~time.to_physical().is_between(*times.RANGE), None)
+    return _check_read(text, time, allowed=times.ALLOWED, source=source)
 
 
 def _in_utc(series: pl.Series, *, source: str) -> pl.Series:
@@ -308,26 +302,12 @@ def _in_utc(series: pl.Series, *, source: str) -> pl.Series:
     is_date = series.dtype == pl.Date
     unit = 86_400_000_000 if is_date else {"ms": 1e3, "us": 1, "ns": 1e-3}[series.dtype.time_unit]
     micros = series.to_physical().cast(pl.Float64) * unit
-    kept = micros.set(~micros.is_between(*_RANGE), None)
+    kept = micros.set(~micros.is_between(*times.RANGE), None)
     allowed = "a time in the years 1 to 9999"
     _check_read(series.to_physical(), kept, allowed=allowed, source=source)
     time = series.cast(pl.Datetime("us", getattr(series.dtype, "time_zone", None)))
     is_naive = time.dtype.time_zone is None
     return time.dt.replace_time_zone("UTC") if is_naive else time.dt.convert_time_zone("UTC")
-
-
-def _parse_iso_8601(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as UTC times, null where it is something else."""
-    defaults = {"minute": "00:00", "second": "00", "hours": "+00", "minutes": "00"}
-    parts = text.str.extract_groups(_ISO_8601).struct.unnest()
-    whole = parts.select(
-        pl.format(
-            "{}T{}:{}{}:{}",
-            pl.col("date"),
-            *(pl.col(part).fill_null(default) for part, default in defaults.items()),
-        )
-    ).to_series()
-    return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
 
 
 def _read_kind(

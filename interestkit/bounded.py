@@ -212,9 +212,11 @@ def naming(source: object) -> Iterator[None]:
         Traceback (most recent call last):
         ValueError: events: conversion from `str` to `i64` failed in column 'x' for 1 out of 1 ...
     """
+    from narwhals.exceptions import NarwhalsError
+
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, NarwhalsError) as error:
         raise ValueError(f"{source}: {brief(error)}") from error
 
 

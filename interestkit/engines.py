@@ -13,10 +13,11 @@ import narwhals as nw
 import polars as pl
 
 from interestkit.bounded import check_parquet
-from interestkit.reading import check_begin
+from interestkit.reading import check_csv
 from interestkit.rules import ORDER, STAGE, Rules, in_place, numbered, windows, with_sessions
 from interestkit.schema import ITEM, KIND, KINDS, SESSION, TIME, USER, VALUE, check_kinds
 from interestkit.shards import files_by, part_name
+from interestkit.times import UTC_TIME, each_time
 
 _SHARD = "shard"
 _CODE = "code"
@@ -83,6 +84,14 @@ class OnPolars:
         return Done(report, users, items, nw.from_native(times.select(TIME)))
 
     @staticmethod
+    def with_times(rows: nw.LazyFrame, column: str) -> nw.LazyFrame:
+        """The rows with a column of text or of microseconds since 1970 as UTC times."""
+        time = pl.col(column)
+        if rows.collect_schema()[column] == nw.String:
+            time = time.map_batches(each_time, return_dtype=UTC_TIME, is_elementwise=True)
+        return nw.from_native(rows.to_native().with_columns(time.cast(UTC_TIME)))
+
+    @staticmethod
     def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
         return nw.from_native(rows.to_native().collect(engine="streaming").lazy())
 
@@ -145,11 +154,11 @@ class OnSpark:
 
         if isinstance(events, str | Path):
             place = str(events)
+            if place.lower().endswith(".csv"):
+                raise ValueError(f"events must be Parquet files for engine='spark', got {place}")
             if Path(place).exists():  # what is there by this very name is no pattern
                 place = re.sub(r"([][{}*?\\])", r"\\\1", place)
-            reader = _session().read
-            is_csv = place.endswith(".csv")
-            events = reader.csv(place, header=True) if is_csv else reader.parquet(place)
+            events = _session().read.parquet(place)
         if not isinstance(events, DataFrame):
             what = "a path or a Spark table for engine='spark'"
             raise ValueError(f"events must be {what}, got {type(events).__name__}")
@@ -173,6 +182,15 @@ class OnSpark:
         self._write(left, job)
         users, items = map(_in_order, tables.values())
         return Done(report, users, items, left.select(TIME))
+
+    @staticmethod
+    def with_times(rows: nw.LazyFrame, column: str) -> nw.LazyFrame:
+        """The rows with a column of microseconds since 1970 as UTC times."""
+        from pyspark.sql.functions import timestamp_micros
+
+        if rows.collect_schema()[column] == nw.String:
+            raise ValueError(f"events: column {column!r} must be no text for engine='spark'")
+        return nw.from_native(rows.to_native().withColumn(column, timestamp_micros(column)))
 
     @staticmethod
     def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
@@ -235,10 +253,9 @@ def _scan_files(place: Path) -> pl.LazyFrame:
         raise ValueError(f"{place}: there is no Parquet or CSV file")
     is_csv = files[0].suffix.lower() == ".csv"
     for path in files:
-        (check_begin if is_csv else check_parquet)(path)
-    if is_csv:
-        names = dict.fromkeys((USER, ITEM), pl.String)
-        return pl.scan_csv(files, glob=False, schema_overrides=names, try_parse_dates=True)
+        (check_csv if is_csv else check_parquet)(path)
+    if is_csv:  # as text: 007 is not 7
+        return pl.scan_csv(files, glob=False, infer_schema=False)
     return pl.scan_parquet(files, glob=False, hive_partitioning=is_folder)
 
 

@@ -308,9 +308,7 @@ def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     _check_read(text, text.set(is_wrong, None), allowed=allowed, source=source)
     time = micros.cast(pl.Int64, strict=False).cast(times.UTC_TIME)
     if time.null_count() > text.null_count():
-        written = text.to_frame().select(times.in_one_form(pl.first())).to_series()
-        written = written.str.to_datetime(times.FORM, time_unit="us", strict=False)
-        time = time.zip_with(time.is_not_null(), written)
+        time = time.zip_with(time.is_not_null(), times.iso_8601(text))
     time = time.set(~time.to_physical().is_between(*times.RANGE), None)
     return _check_read(text, time, allowed=times.ALLOWED, source=source)
 

@@ -69,7 +69,13 @@ def _is_blank(path: Path) -> bool:
         return not any(block.strip() for block in iter(lambda: file.read(_BLOCK), b""))
 
 
-def check_begin(path: Path) -> None:
+def check_csv(path: Path) -> None:
+    """Raise ValueError if a CSV file begins as none, or a name in its header comes twice."""
+    _check_begin(path)
+    _check_names(path, next(_rows(path, ".csv"), []))
+
+
+def _check_begin(path: Path) -> None:
     """Raise ValueError if a text file begins as if it were packed or in another encoding."""
     with path.open("rb") as file:
         start = file.read(16).removeprefix(_MARK)  # behind it, too, the readers would unpack
@@ -79,7 +85,7 @@ def check_begin(path: Path) -> None:
 
 
 def _read_text(path: Path, suffix: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    check_begin(path)
+    _check_begin(path)
     _check_characters(path)
     try:
         if suffix == ".dat":

@@ -146,7 +146,8 @@ def prepare(
             number is in the unit that its own size says: seconds since 1970, milliseconds from
             1e11 on, microseconds from 1e14, nanoseconds from 1e17. CSV is not for Spark, all of it
             is text: names keep their zeros. Blank text is missing.
-        folder: Where to write, new or empty. It gets its name only when it is finished.
+        folder: Where to write, new or empty, not a mount point; links are followed. It gets its
+            name only when it is finished.
         columns: Our column name -> theirs; others are found by `schema.COLUMN_ALIASES`.
         engine: "polars" for one machine, "spark" for the cluster of the active Spark session.
         num_shards: Number of files; a user falls on one by a hash. About 3 times the bytes of
@@ -170,10 +171,12 @@ def prepare(
     settings = {"engine": engine, "num_shards": num_shards, "gap_minutes": gap_minutes}
     settings |= {"validation_share": validation_share, "test_share": test_share, "limits": limits}
     shares = later_shares(validation_share, test_share)
-    rules, folder = Rules(**limits), Path(folder)
+    rules, folder = Rules(**limits), Path(folder).resolve()
     _check_settings(engine, num_shards, gap_minutes, rules)
     check_not_sealed("prepared logs")
     check_new(folder)
+    if folder.is_mount():
+        raise ValueError(f"{folder}: must not be a mount point, which cannot be replaced")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # after an error Polars may still be writing where it was told to, which must not hide the error
     place = {"prefix": f".{folder.name}.", "dir": folder.parent}

@@ -249,6 +249,23 @@ def test_no_file_is_one_error(tmp_path, place):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_leads_to_the_folder(tiny, tmp_path, is_there):
+    if is_there:
+        (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert ik.prepare(tiny, tmp_path / "link", **FEW).num_events == 40
+    assert (tmp_path / "link").is_symlink()
+    assert ik.Prepared.read(tmp_path / "there").num_events == 40
+
+
+def test_a_mount_point_is_refused_before_work_begins(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.is_mount", lambda _: True)
+    with pytest.raises(ValueError, match="there: must not be a mount point"):
+        ik.prepare(tiny, tmp_path / "there", **FEW)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("disk full")

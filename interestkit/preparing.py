@@ -15,7 +15,7 @@ from interestkit.engines import ENGINES, Done, Job, OnPolars, OnSpark
 from interestkit.events import find_columns
 from interestkit.files import check_new, read_checked, sha256_of, write_checked
 from interestkit.limits import check_counts, check_one_of
-from interestkit.rules import EVENTS, Rules, times_at
+from interestkit.rules import EVENTS, Rules, check_gap, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE, check_has_zone
 from interestkit.shards import Shards, checked_counts, checked_digests, part_name
 from interestkit.splitting import first_numbers, later_shares
@@ -195,8 +195,7 @@ def prepare(
 def _check_settings(engine: str, num_shards: int, gap_minutes: float, rules: Rules) -> None:
     check_one_of(ENGINES, engine=engine)
     check_counts(1, num_shards=num_shards)
-    if gap_minutes < 0:
-        raise ValueError(f"gap_minutes must be 0 or more, got {gap_minutes}")
+    check_gap(gap_minutes)
     if not rules.missing:
         raise ValueError("missing must be True, got False: an event without a user has no shard")
 

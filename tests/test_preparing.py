@@ -283,9 +283,10 @@ def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
     [
         ({"engine": "abacus"}, "engine must be one of polars, spark, got 'abacus'"),
         ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
-        ({"gap_minutes": -1}, "gap_minutes must be 0 or more, got -1"),
+        ({"gap_minutes": -1}, r"gap_minutes must be in \[0, 1000000000\], got -1"),
+        ({"gap_minutes": float("nan")}, r"gap_minutes must be in \[0, 1000000000\], got nan"),
         ({"missing": False}, "missing must be True, got False"),
-        ({"min_user_events": 0}, r"min_user_events must be in 1\.\.inf, got 0"),
+        ({"min_user_events": 0}, "min_user_events must be at least 1, got 0"),
         ({"min_user_events": 10**6}, "events must leave at least one event, got none"),
         ({"test_share": 1.0}, r"test_share must be in \(0, 1\), got 1.0"),
         ({"columns": {"item": "thing"}}, r"columns \['thing'\] are not in the file"),

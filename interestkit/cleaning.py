@@ -50,12 +50,16 @@ def clean(log: EventLog, **limits: object) -> tuple[EventLog, CleaningReport]:
     purchase of zero or fewer pieces); duplicate (the first row stays); bot (all events of a user
     who is too fast or never sleeps); rare (the k-core: users and items with too few events).
 
+    By default nobody is rare: the rule counts the whole log, so that events of the test period
+    would decide who is judged. `fit_features(min_item_events=5)` has no such leak;
+    `clean(log, min_user_events=5, min_item_events=5)` is the 5-core of papers.
+
     Args:
         log: The log to clean; it stays as it is.
         **limits: Fields of `rules.Rules` that differ from their defaults. Switches: missing,
             impossible_time, cancelled, duplicates, bots, kcore. Limits: earliest, latest,
-            value_range, max_moments_per_hour=900, max_hours_per_day=20, min_user_events=5,
-            min_item_events=5.
+            value_range, max_moments_per_hour=900, max_hours_per_day=20, min_user_events=1,
+            min_item_events=1.
 
     Returns:
         A log with the events that are left, in their order, and only the items they name; and

@@ -156,6 +156,8 @@ def prepare(
         validation_share: Share of the events to choose settings on.
         test_share: Share of the events to report on.
         **limits: Fields of `rules.Rules`, as in `clean`; missing users, items and times always go.
+            The 5-core of papers is `min_user_events=5, min_item_events=5`; it looks at the test
+            period too.
 
     Raises:
         ValueError: If there is no file, one cannot be read or is compressed text, a column is

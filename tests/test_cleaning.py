@@ -234,6 +234,13 @@ def test_rare_users_and_items_go_until_none_is_left():
     assert [row[1:4] for row in report.table.rows()][1] == (3, 2, 1)
 
 
+def test_by_default_no_user_or_item_is_rare():
+    log = make_log([event("once", "x"), event("twice", "y"), event("twice", "x", 1)])
+    cleaned, report = clean(log)
+    assert cleaned.events.equals(log.events)
+    assert dropped(report)["rare"] == 0
+
+
 def slow_core(rows, min_user, min_item):
     while True:
         users = [row[0] for row in rows]
@@ -394,7 +401,7 @@ def test_no_shopper_and_no_film_lover_is_called_a_bot(
 
 
 def test_movietweetings_has_the_core_that_its_description_counts():
-    cleaned, _ = clean(read_real("movietweetings-40k"))
+    cleaned, _ = clean(read_real("movietweetings-40k"), min_user_events=5, min_item_events=5)
     assert (cleaned.num_events, cleaned.num_users, cleaned.num_items) == (19423, 1814, 1069)
 
 

@@ -182,9 +182,6 @@ def tiny():
     return pl.DataFrame({USER: users, ITEM: [f"i{n % 3}" for n in range(40)], TIME: times})
 
 
-FEW = {"num_shards": 2, "min_user_events": 1, "min_item_events": 1}
-
-
 @pytest.mark.parametrize("form", ["parquet", "csv"])
 @pytest.mark.parametrize("place", ["", "b[1].{}", "*.{}"], ids=["folder", "file", "pattern"])
 def test_a_name_is_a_pattern_only_where_nothing_has_it(tiny, tmp_path, form, place):
@@ -193,7 +190,7 @@ def test_a_name_is_a_pattern_only_where_nothing_has_it(tiny, tmp_path, form, pla
     getattr(tiny, f"write_{form}")(folder / f"b[1].{form}")
     if "1" in place:
         getattr(tiny.head(9), f"write_{form}")(folder / f"b1.{form}")
-    done = ik.prepare(folder / place.format(form), tmp_path / "o[2]" / "p*", **FEW)
+    done = ik.prepare(folder / place.format(form), tmp_path / "o[2]" / "p*", num_shards=2)
     assert done.num_events == 40
     assert sum(len(whole(done, part)) for part in ("train", "validation", "test")) == 40
 
@@ -217,7 +214,7 @@ def test_csv_is_read_as_by_read_log(tmp_path):
         log.append(ik.read_log(path, columns=columns).events.select(COLUMNS[:5]))
     path.write_text(path.read_text() + '"",x,1714780800,\n"  ",y,1714780800,\n')
     shares = {"validation_share": 0.3, "test_share": 0.3}
-    done = ik.prepare(tmp_path / "*.csv", tmp_path / "new", columns=columns, **FEW, **shares)
+    done = ik.prepare(tmp_path / "*.csv", tmp_path / "new", columns=columns, num_shards=2, **shares)
     found = pl.concat([whole(done, part) for part in ("train", "validation", "test")])
     assert found.select(COLUMNS[:5]).sort(TIME).equals(pl.concat(log))
     assert done.report.filter(rule="missing_user")["events_dropped"].item() == 2
@@ -238,7 +235,7 @@ def test_csv_that_read_log_refuses_is_refused(tmp_path, text, message):
     with pytest.raises(ValueError, match="column"):
         ik.read_log(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=message) as caught:
-        ik.prepare(tmp_path / "log.csv", tmp_path / "new", **FEW)
+        ik.prepare(tmp_path / "log.csv", tmp_path / "new", num_shards=2)
     assert len(str(caught.value).splitlines()) == 1
 
 
@@ -254,7 +251,7 @@ def test_a_link_leads_to_the_folder(tiny, tmp_path, is_there):
     if is_there:
         (tmp_path / "there").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "there")
-    assert ik.prepare(tiny, tmp_path / "link", **FEW).num_events == 40
+    assert ik.prepare(tiny, tmp_path / "link", num_shards=2).num_events == 40
     assert (tmp_path / "link").is_symlink()
     assert ik.Prepared.read(tmp_path / "there").num_events == 40
 
@@ -262,7 +259,7 @@ def test_a_link_leads_to_the_folder(tiny, tmp_path, is_there):
 def test_a_mount_point_is_refused_before_work_begins(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.is_mount", lambda _: True)
     with pytest.raises(ValueError, match="there: must not be a mount point"):
-        ik.prepare(tiny, tmp_path / "there", **FEW)
+        ik.prepare(tiny, tmp_path / "there", num_shards=2)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -361,12 +358,12 @@ def test_spark_reads_files_with_whole_seconds_by_their_names(tiny, tmp_path):
     tiny.with_columns(pl.col(TIME).dt.epoch("s"), item=pl.lit(" ")).write_parquet(path)
     tiny.write_csv(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=r"events must leave .*") as caught:
-        ik.prepare(path, tmp_path / "new", engine="spark", **FEW)
+        ik.prepare(path, tmp_path / "new", engine="spark", num_shards=2)
     assert "missing_item" in str(caught.value)  # blank
     seconds = tiny.with_columns(pl.col(TIME).dt.epoch("s"))
     seconds.write_parquet(path)
-    done = ik.prepare(path, tmp_path / "spark", engine="spark", **FEW)
-    assert done.cuts == ik.prepare(seconds, tmp_path / "polars", **FEW).cuts
+    done = ik.prepare(path, tmp_path / "spark", engine="spark", num_shards=2)
+    assert done.cuts == ik.prepare(seconds, tmp_path / "polars", num_shards=2).cuts
     with pytest.raises(ValueError, match=r"must be Parquet files for engine='spark', got .*csv"):
         ik.prepare(tmp_path / "log.csv", tmp_path / "new", engine="spark")
     seconds.cast({TIME: pl.String}).write_parquet(path)

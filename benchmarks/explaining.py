@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 import interestkit as ik
 from interestkit.explanation.calibration import InterestSets
@@ -129,7 +129,7 @@ def planted(num_events: int = 12, trials: int = 2_000) -> dict:
     random items, at random days, of which one (or three) carry an interest and the others carry
     others; the interest is asked about, and its carriers should come first.
     """
-    log, _ = ik.clean(ik.simulate(num_users=1_000, seed=1))
+    log, _ = ik.clean(ik.simulate(num_users=1_000, seed=1), **FIVE_CORE)
     split = ik.temporal_split(log)
     features = ik.fit_features(split.before("test"), split.items)
     histories = features.histories(split.before("test"))

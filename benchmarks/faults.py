@@ -31,7 +31,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 from perturbing import FAULTS, KINDS, Study
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 NUM_TARGETS = 5
 DATA = {"movietweetings-40k": None, "complete-journey": 200}  # users that are drawn of it
@@ -71,11 +71,11 @@ def study_of(name: str, num_users: int | None) -> Study:
     """The study of a data set, or of so many of its users."""
     import interestkit as ik
 
-    log, _ = ik.clean(ik.load(name))
+    log, _ = ik.clean(ik.load(name), **FIVE_CORE)
     if num_users:
         users = log.events["user"].unique().sort().sample(num_users, seed=0)
         some = log.events.filter(pl.col("user").is_in(users.implode()))
-        log, _ = ik.clean(replace(log, events=some))
+        log, _ = ik.clean(replace(log, events=some), **FIVE_CORE)
     split = ik.temporal_split(log)
     events = split.before("test")
     features = ik.fit_features(events, split.items)
@@ -198,7 +198,7 @@ def unchanged(study: Study) -> dict[str, bool]:
     import interestkit as ik
 
     def prints(log) -> list[bytes]:
-        split = ik.temporal_split(ik.clean(log)[0])
+        split = ik.temporal_split(ik.clean(log, **FIVE_CORE)[0])
         events = split.before("test")
         features = ik.fit_features(events, split.items.sort("item"))
         own = features.histories(events)

@@ -15,7 +15,7 @@ import time
 from datetime import UTC, datetime
 
 import jax
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 import interestkit as ik
 from interestkit.privacy.forgetting import train_parts
@@ -35,7 +35,7 @@ def measure(
 ) -> dict[str, float]:
     """Accuracy and processor seconds of a model in parts and of a whole one."""
     log = ik.simulate(num_users=users, num_items=items, num_bots=0, faults=0, seed=seed)
-    split = ik.temporal_split(ik.clean(log)[0])
+    split = ik.temporal_split(ik.clean(log, **FIVE_CORE)[0])
     known, until = split.before("test"), split.cut("test")
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": until}
     config = ik.TrainingConfig(epochs=epochs, examples_per_epoch=3_200)

@@ -52,9 +52,8 @@ def preparer(data: bytes, folder: Path) -> None:
 
     path = folder / ("log.parquet" if data[:4] == b"PAR1" else "log.csv")
     path.write_bytes(data)
-    limits = {"min_user_events": 1, "min_item_events": 1}
     with tempfile.TemporaryDirectory(dir=folder) as target:
-        prepare(path, target, num_shards=2, **limits)
+        prepare(path, target, num_shards=2)
 
 
 def replacer(make: Callable, load: Callable) -> Callable:
@@ -136,7 +135,7 @@ def make_shards(folder: Path) -> Path:
     from interestkit.files import with_digest
 
     log = ik.simulate(num_users=20, num_items=9, num_interests=3, num_bots=0, faults=0, seed=1)
-    ik.prepare(log.events, folder, num_shards=2, min_user_events=1, min_item_events=1)
+    ik.prepare(log.events, folder, num_shards=2)
     parts = [pl.read_parquet(path) for path in sorted(folder.glob("part-*.parquet"))]
     counts = [[part["user"].n_unique(), len(part)] for part in parts]
     facts = {"counts": counts, "fingerprint": "f", "digests": {}}  # so that files are read
@@ -203,7 +202,7 @@ def make_release(folder: Path) -> Path:
     import interestkit as ik
 
     options = {"num_items": 12, "num_interests": 3, "num_bots": 0, "faults": 0, "seed": 1}
-    log, _ = ik.clean(ik.simulate(num_users=30, events_per_user=9, **options), min_item_events=1)
+    log, _ = ik.clean(ik.simulate(num_users=30, events_per_user=9, **options))
     return ik.privacy.release(log, key=b"k" * 32, ranker=None, progress=False).save(folder)
 
 

@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import polars as pl
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 import interestkit as ik
 from interestkit.privacy.accounting import epsilon_of
@@ -33,7 +33,7 @@ def world(users: int, seed: int):
     log = ik.simulate(
         num_users=users, num_items=100, num_bots=0, faults=0, events_per_user=30, seed=seed
     )
-    events = ik.clean(log)[0].events
+    events = ik.clean(log, **FIVE_CORE)[0].events
     random = np.random.default_rng(seed)
     odd = (
         events.group_by("user", maintain_order=True)

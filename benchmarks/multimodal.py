@@ -27,7 +27,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 import interestkit as ik
 from interestkit.colditems import without
@@ -76,7 +76,7 @@ class World:
 
 def world_of(name: str, num_users: int | None, seed: int) -> World:
     """The data set, or so many of its users; which items are cold depends on the seed."""
-    log, _ = ik.clean(ik.load(name))
+    log, _ = ik.clean(ik.load(name), **FIVE_CORE)
     if num_users:
         users = log.events["user"].unique().sort().sample(num_users, seed=0)
         events = log.events.filter(pl.col("user").is_in(users.implode()))

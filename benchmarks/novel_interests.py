@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import polars as pl
+from timing import FIVE_CORE
 
 import interestkit as ik
 from interestkit.exploration.counting import BASELINES
@@ -77,7 +78,7 @@ def ratio(ours, theirs):
 def measure(data: str) -> dict:
     """Everything about one data set."""
     name, options = DATA[data]
-    log, _ = ik.clean(ik.load(name, **options))
+    log, _ = ik.clean(ik.load(name, **options), **FIVE_CORE)
     split, known = ik.temporal_split(log), {}
     days = days_of(split)
     features, histories, validation = parts_of(split, "validation")

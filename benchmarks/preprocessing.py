@@ -109,8 +109,8 @@ def ours(events: int) -> Mapping[str, float]:
 
     with tempfile.TemporaryDirectory() as folder:
         spent = stopwatch()
-        path = log_folder(events) / "*.parquet"
-        done = prepare(path, Path(folder) / "out", num_shards=SHARDS, latest=LATEST)
+        path, out = log_folder(events) / "*.parquet", Path(folder) / "out"
+        done = prepare(path, out, num_shards=SHARDS, latest=LATEST, **timing.FIVE_CORE)
         seconds = spent()
     parts = {part: done.num_events_of(part) for part in ("train", "validation", "test")}
     sizes = {"users": done.num_users, "items": done.num_items, "sessions": done.num_sessions}

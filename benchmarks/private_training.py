@@ -40,7 +40,7 @@ def world(users: int, seed: int):
         log = ik.simulate(num_users=users, num_items=1000, num_bots=0, faults=0, seed=seed)
     else:
         log = ik.load("complete-journey")
-    log, _ = ik.clean(log, min_user_events=1, min_item_events=1)
+    log, _ = ik.clean(log)
     split = ik.temporal_split(log, validation_share=0.1, test_share=0.1)
     first = split.train["time"].min()
     return split, datetime(first.year, first.month, first.day, tzinfo=UTC)

@@ -32,6 +32,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 PEERS = ROOT / "benchmarks" / ".peers"  # made by peers/environment.sh
 RUNS = ROOT / "runs" / "benchmarks"
+# The 5-core of papers: logs are cut down to it before they are split, as they are there.
+FIVE_CORE = {"min_user_events": 5, "min_item_events": 5}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from typing import NamedTuple
 
+from timing import FIVE_CORE
 from torture_world import (
     FULL_FROM_HERE,
     FULL_ONCE,
@@ -262,7 +263,7 @@ def overhead(name: str, say: Callable) -> None:
     import interestkit as ik
     from interestkit import checkpoint
 
-    log, _ = ik.clean(ik.load(name))
+    log, _ = ik.clean(ik.load(name), **FIVE_CORE)
     split = ik.temporal_split(log)
     features = ik.fit_features(split.train, split.items)
     validation = ik.held_out(features, split, "validation")

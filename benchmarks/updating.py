@@ -16,7 +16,7 @@ import time
 from datetime import timedelta
 
 from simulated import forget_programs
-from timing import RUNS, machine
+from timing import FIVE_CORE, RUNS, machine
 
 forget_programs()
 
@@ -37,7 +37,8 @@ def timed(work):
 def log_of(name: str, users: int):
     """The clean log."""
     made = {"num_users": users, "num_bots": 0, "faults": 0, "drift": 0.5}
-    return ik.clean(ik.simulate(**made) if name == "simulated" else load(name))[0]
+    log = ik.simulate(**made) if name == "simulated" else load(name)
+    return ik.clean(log, **FIVE_CORE)[0]
 
 
 def epochs_of(events: pl.DataFrame, items: pl.DataFrame, seed: int) -> int:

@@ -54,13 +54,28 @@ def read_parquet(path: Path | BytesIO, columns: Sequence[str] | None = None) -> 
             raise ValueError(f"claims {claimed:,} rows, but has {num_rows:,}")
         names = columns or empty.schema.names
         table = pa.Table.from_batches(batches) if batches else empty.select(names)
+        for place, name, unit in _with_offset(table.schema):
+            table = table.set_column(place, name, table[place].cast(pa.timestamp(unit, "UTC")))
         return pl.from_arrow(table)
 
 
 def check_parquet(path: Path) -> None:
-    """Raise ValueError if what a Parquet file says of itself cannot be; its values are not read."""
-    with _parquet(path):
-        pass
+    """Raise ValueError if what a Parquet file says of itself cannot be, or Polars cannot read it.
+
+    Its values are not read.
+    """
+    with _parquet(path) as (file, _):
+        for _, name, _ in _with_offset(file.schema_arrow):
+            raise ValueError(f"column {name!r} must have times in UTC, got another fixed offset")
+
+
+def _with_offset(schema) -> list[tuple[int, str, str]]:
+    """Columns of times in a zone such as +05:30, which Polars does not know, and their units."""
+    return [
+        (place, field.name, field.type.unit)
+        for place, field in enumerate(schema)
+        if str(getattr(field.type, "tz", None))[:1] in ("+", "-")
+    ]
 
 
 @contextmanager
@@ -197,9 +212,11 @@ def naming(source: object) -> Iterator[None]:
         Traceback (most recent call last):
         ValueError: events: conversion from `str` to `i64` failed in column 'x' for 1 out of 1 ...
     """
+    from narwhals.exceptions import NarwhalsError
+
     try:
         yield
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, NarwhalsError) as error:
         raise ValueError(f"{source}: {brief(error)}") from error
 
 

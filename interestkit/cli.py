@@ -92,8 +92,9 @@ def _add_run(commands: Any) -> None:
     run.set_defaults(command=_run)
     add = run.add_argument
     add("--data", metavar="NAME_OR_FILE", help="a data set (see interestkit data) or a log file")
-    add("--columns", nargs="+", metavar="OURS=THEIRS", help="such as user=personId item=contentId")
-    add("--kinds", nargs="+", metavar="THEIRS=OURS", help="such as VIEW=view BUY=purchase")
+    pairs = {"nargs": "+", "action": "extend"}
+    add("--columns", **pairs, metavar="OURS=THEIRS", help="such as user=personId item=contentId")
+    add("--kinds", **pairs, metavar="THEIRS=OURS", help="such as VIEW=view BUY=purchase")
     add(
         *("-p", "--parameter"),
         nargs=2,
@@ -139,7 +140,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
             instead = {"RUN": "--out"}.get(name, f"--{name.lower()}")
             raise RunError(f"set {name} with {instead}, not with -p")
         parameters[name] = _value(text)
-    if options.data:
+    if options.data is not None:
         parameters["DATA"] = _data_source(options.data)
     if options.columns:
         from interestkit import schema
@@ -189,13 +190,12 @@ def _pairs(option: str, words: Iterable[str]) -> dict[str, str]:
 
 
 def _check_words(option: str, words: Iterable[str], known: Iterable[str]) -> None:
-    import difflib
+    from interestkit.schema import did_you_mean
 
     for word in words:
         if word not in known:
-            near = difflib.get_close_matches(word, known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise RunError(f"{option}: unknown {word!r}{hint}; known are {', '.join(known)}")
+            hint = did_you_mean(word, known)
+            raise RunError(f"{option} takes {', '.join(known)}, got {word!r}{hint}")
 
 
 def _run_folder(
@@ -204,7 +204,7 @@ def _run_folder(
     """The folder to run in: --out, or the newest run, or a new one; says which."""
     here = Path.cwd()
     runs = (notebooks.parent if here.is_relative_to(notebooks) else here) / "runs"
-    out = Path(options.out).resolve() if options.out else None
+    out = None if options.out is None else Path(options.out).resolve()
     if again:
         if out and not out.is_dir():
             raise RunError(f"--out: there is no run {options.out} to go on in")
@@ -212,16 +212,16 @@ def _run_folder(
         which = "--out" if out else "the newest run"
         print(f"again in {_short(folder)} ({which})", flush=True)
         return folder
-    if out:
-        try:
+    try:
+        if out:
             check_new(out)
-        except ValueError as error:
-            raise RunError(f"--out: {error}") from error
-        out.mkdir(parents=True, exist_ok=True)
-    else:
-        defaults = [n.defaults["DATA"] for n in everything if "DATA" in n.defaults]
-        name = next((name for name in defaults if isinstance(name, str)), "")
-        out = new_run_folder(runs, options.data or name)
+            out.mkdir(parents=True, exist_ok=True)
+        else:
+            defaults = [n.defaults["DATA"] for n in everything if "DATA" in n.defaults]
+            name = next((name for name in defaults if isinstance(name, str)), "")
+            out = new_run_folder(runs, options.data or name)
+    except (ValueError, OSError) as error:
+        raise RunError(f"--out: {error}") from error
     print(f"{len(everything)} notebooks, into {_short(out)}", flush=True)
     return out
 

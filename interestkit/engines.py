@@ -1,6 +1,7 @@
 """Where `prepare` computes: Polars on one machine, or Spark; the rules are the same expressions."""
 
 import os
+import re
 import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -12,10 +13,11 @@ import narwhals as nw
 import polars as pl
 
 from interestkit.bounded import check_parquet
-from interestkit.reading import check_begin
+from interestkit.reading import check_csv
 from interestkit.rules import ORDER, STAGE, Rules, in_place, numbered, windows, with_sessions
 from interestkit.schema import ITEM, KIND, KINDS, SESSION, TIME, USER, VALUE, check_kinds
 from interestkit.shards import files_by, part_name
+from interestkit.times import UTC_TIME, each_time
 
 _SHARD = "shard"
 _CODE = "code"
@@ -46,7 +48,7 @@ class OnPolars:
     def scan(self, events: object) -> nw.LazyFrame:
         """The log as it is; ValueError if it is nothing that can be read here."""
         if isinstance(events, str | Path):
-            events = _scan_files(str(events))
+            events = _scan_files(Path(events))
         if not isinstance(events, pl.DataFrame | pl.LazyFrame):
             what = "a path or a Polars table for engine='polars'"
             raise ValueError(f"events must be {what}, got {type(events).__name__}")
@@ -74,12 +76,20 @@ class OnPolars:
             write = partial(self._write, job=job, codes=codes, kinds=kinds)
             list(pool.map(write, paths))
         files = _close_up(sorted(job.folder.glob("*.parquet")), job.folder)
+        times = pl.scan_parquet(files, glob=False) if files else pl.LazyFrame({TIME: []})
         users, items = (
             table.with_columns(names[column].sort().gather(table[column]).alias(column))
             for column, table in zip((USER, ITEM), tables, strict=True)
         )
-        times = pl.scan_parquet(files).select(TIME) if files else pl.LazyFrame({TIME: []})
-        return Done(report, users, items, nw.from_native(times))
+        return Done(report, users, items, nw.from_native(times.select(TIME)))
+
+    @staticmethod
+    def with_times(rows: nw.LazyFrame, column: str) -> nw.LazyFrame:
+        """The rows with a column of text or of microseconds since 1970 as UTC times."""
+        time = pl.col(column)
+        if rows.collect_schema()[column] == nw.String:
+            time = time.map_batches(each_time, return_dtype=UTC_TIME, is_elementwise=True)
+        return nw.from_native(rows.to_native().with_columns(time.cast(UTC_TIME)))
 
     @staticmethod
     def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
@@ -95,9 +105,9 @@ class OnPolars:
         files = files_by(_SHARD, job.folder, "{:05d}.arrow".format)
         rows = staged.select(shard, *codes, TIME, VALUE, STAGE)
         rows.sink_ipc(files, compression="uncompressed")
-        if not any(job.folder.iterdir()):
+        if not (paths := list(job.folder.iterdir())):
             raise ValueError("events must hold at least one event, got none")
-        coded = pl.scan_ipc(job.folder / "*.arrow").select(
+        coded = pl.scan_ipc(paths, glob=False).select(
             pl.col(*types).max().cast(pl.Int64).fill_null(-1)
         )
         last = coded.collect(engine="streaming").row(0, named=True)
@@ -114,7 +124,7 @@ class OnPolars:
         path: Path, *, job: Job, ranks: dict[str, pl.Series]
     ) -> tuple[pl.DataFrame, pl.DataFrame]:
         """User and item of each event that is left, which a new file has; and what is dropped."""
-        rows = _gathered(pl.read_ipc(path), ranks)
+        rows = _gathered(_read_ipc(path), ranks)
         path.unlink()
         # one number to sort by, where the rest only decides ties, is twice as fast as columns
         moment = pl.col(USER).cast(pl.Int128) * 2**64 + pl.col(TIME).to_physical()
@@ -127,7 +137,7 @@ class OnPolars:
     @staticmethod
     def _write(path: Path, *, job: Job, codes: dict[str, pl.Series], kinds: pl.Series) -> None:
         """The file of one shard, without rare users and items."""
-        rows = _gathered(pl.read_ipc(path), codes).drop_nulls([USER, ITEM])
+        rows = _gathered(_read_ipc(path), codes).drop_nulls([USER, ITEM])
         path.unlink()
         rows = _gathered(rows, {KIND: kinds})
         if len(rows):
@@ -143,9 +153,12 @@ class OnSpark:
         from pyspark.sql import DataFrame
 
         if isinstance(events, str | Path):
-            reader = _session().read
-            is_csv = str(events).endswith(".csv")
-            events = reader.csv(str(events), header=True) if is_csv else reader.parquet(str(events))
+            place = str(events)
+            if place.lower().endswith(".csv"):
+                raise ValueError(f"events must be Parquet files for engine='spark', got {place}")
+            if Path(place).exists():  # what is there by this very name is no pattern
+                place = re.sub(r"([][{}*?\\])", r"\\\1", place)
+            events = _session().read.parquet(place)
         if not isinstance(events, DataFrame):
             what = "a path or a Spark table for engine='spark'"
             raise ValueError(f"events must be {what}, got {type(events).__name__}")
@@ -169,6 +182,15 @@ class OnSpark:
         self._write(left, job)
         users, items = map(_in_order, tables.values())
         return Done(report, users, items, left.select(TIME))
+
+    @staticmethod
+    def with_times(rows: nw.LazyFrame, column: str) -> nw.LazyFrame:
+        """The rows with a column of microseconds since 1970 as UTC times."""
+        from pyspark.sql.functions import timestamp_micros
+
+        if rows.collect_schema()[column] == nw.String:
+            raise ValueError(f"events: column {column!r} must be no text for engine='spark'")
+        return nw.from_native(rows.to_native().withColumn(column, timestamp_micros(column)))
 
     @staticmethod
     def _keep(rows: nw.LazyFrame) -> nw.LazyFrame:
@@ -218,15 +240,27 @@ def _session():
         return SparkSession.builder.master("local[*]").config(map=settings).getOrCreate()
 
 
-def _scan_files(pattern: str) -> pl.LazyFrame:
-    is_csv = pattern.endswith(".csv")
-    below = Path(pattern) / "*.parquet" if Path(pattern).is_dir() else Path(pattern)
-    for path in Path(below.anchor).glob(str(below.relative_to(below.anchor))):
-        (check_begin if is_csv else check_parquet)(path)
-    if is_csv:
-        names = dict.fromkeys((USER, ITEM), pl.String)
-        return pl.scan_csv(pattern, schema_overrides=names, try_parse_dates=True)
-    return pl.scan_parquet(pattern)
+def _scan_files(place: Path) -> pl.LazyFrame:
+    """The rows of files: of one, those of a folder and below it, or those that fit a pattern."""
+    if is_folder := place.is_dir():
+        files = sorted(place.rglob("*.parquet")) or sorted(place.rglob("*.csv"))
+    elif place.exists():  # what is there by this very name is no pattern
+        files = [place]
+    else:
+        found = Path(place.anchor).glob(str(place.relative_to(place.anchor)))
+        files = sorted(path for path in found if path.is_file())
+    if not files:
+        raise ValueError(f"{place}: there is no Parquet or CSV file")
+    is_csv = files[0].suffix.lower() == ".csv"
+    for path in files:
+        (check_csv if is_csv else check_parquet)(path)
+    if is_csv:  # as text: 007 is not 7
+        return pl.scan_csv(files, glob=False, infer_schema=False)
+    return pl.scan_parquet(files, glob=False, hive_partitioning=is_folder)
+
+
+def _read_ipc(path: Path) -> pl.DataFrame:
+    return pl.scan_ipc(path, glob=False).collect()
 
 
 def _in_order(codes: nw.LazyFrame) -> pl.DataFrame:

@@ -8,25 +8,14 @@ from typing import NoReturn
 
 import polars as pl
 
-from interestkit import reprs, schema
+from interestkit import reprs, schema, times
 from interestkit.reading import read_table
 from interestkit.schema import INTERESTS, ITEM, KIND, TEXT, TIME, TITLE, USER, VALUE
 
 _KIND_OF_VALUE = {"rating": "rating", "quantity": "purchase"}
-_ISO_8601 = (
-    r"^(?<date>\d{4}-\d{2}-\d{2})(?:[T ](?<minute>\d{2}:\d{2})(?::(?<second>\d{2}(?:\.\d+)?))?"
-    r" ?(?:Z|UTC|(?<hours>[+-]\d{2}):?(?<minutes>\d{2})?)?)?$"
-)
-# Microseconds from the second day of the year 1 to the last but one of 9999, so in any zone.
-_RANGE = (-62_135_510_400_000_000, 253_402_214_400_000_000)
 _OUR_DAYS = (631_152_000_000_000, 4_102_444_800_000_000)  # from 1990 to 2100
-_UNITS = [(1e11, "seconds", 1e6), (1e14, "milliseconds", 1e3)]
-_UNITS += [(1e17, "microseconds", 1.0), (float("inf"), "nanoseconds", 1e-3)]
-_TIMES = (
-    "unix seconds, milliseconds, microseconds or nanoseconds, or ISO 8601 such as "
-    "2024-05-31T18:30:00Z"
-)
 _TEXT_DTYPES = (pl.String, pl.Categorical, pl.Enum, pl.Null)
+_FLOAT_BITS = {pl.Float16: 11, pl.Float32: 24}  # of whole numbers that differ; others have 53
 _LONGEST = 65_536  # bytes of a text
 _SHORT = f"at most {_LONGEST:,} bytes of text"
 _SHOWN = 100  # letters of a wrong value that a message shows
@@ -99,7 +88,8 @@ def read_log(
 
     The extension says the form: .csv, .tsv, .jsonl or .ndjson (one object a line), .parquet,
     or .dat (fields separated by "::"). Text files are UTF-8 and not compressed. A table has at most
-    1,000 columns, a text at most 65,536 bytes.
+    1,000 columns, a text at most 65,536 bytes. Of a key that comes twice in a JSON object the first
+    counts.
 
     Times are ISO 8601 text (no zone means UTC) or a number since 1970: seconds where the
     column's median is below 1e11, milliseconds below 1e14, microseconds below 1e17, nanoseconds
@@ -115,7 +105,7 @@ def read_log(
             `schema.COLUMN_ALIASES`, exact names first. A .dat without a header takes its columns in
             the order of this mapping. Interests are a list, or text with "|" between labels.
         kinds: A kind as the file writes it -> one of `schema.KINDS`, for kinds that are not in
-            `schema.KIND_ALIASES` or should be read in another way.
+            `schema.KIND_ALIASES` or should be read in another way; each must be in the file.
         default_kind: Kind of the rows that name none. None takes "rating" where the value
             column is called rating, "purchase" where it is called quantity, else "view".
         name: Name of the log; None takes the file's name without its extension.
@@ -124,8 +114,9 @@ def read_log(
         ValueError: If the file is missing, empty or of an unknown form; if user, item or time
             is not found, is empty in all rows, or a column fits twice; if a row is damaged, a value
             has the wrong type, is not finite, or is a rating below 0 (unless `columns` names that
-            column), a time is out of the years 1 to 9999, or a kind is unknown. The message names
-            the file and, where there is one, row (from 1, without the header), column and value.
+            column), a user or item is a float of 2**53 or more, which numbers share, a time is
+            out of the years 1 to 9999, or a kind is unknown. The message names the file and,
+            where there is one, row (from 1, without the header), column and value.
 
     Example:
         >>> read_log("visits.csv", columns={"user": "who"})  # doctest: +SKIP
@@ -166,8 +157,10 @@ def read_log(
 
 def _kinds_note(table: pl.DataFrame, column: str | None, kinds: pl.Series) -> str:
     """Which kinds of the file were read under another name."""
-    theirs = table[column].cast(pl.String).fill_null("") if column else kinds
-    pairs = sorted(set(zip(theirs, kinds, strict=True)))
+    if column is None:
+        return ""
+    pairs = pl.DataFrame({"theirs": table[column].cast(pl.String), "ours": kinds}).unique()
+    pairs = sorted(pairs.drop_nulls().rows())
     return "".join(f"; {a} read as {b}" for a, b in pairs if a and a.lower() != b)
 
 
@@ -177,6 +170,8 @@ def find_columns(there: list[str], columns: Mapping[str, str], *, source: str) -
         raise ValueError(
             f"columns: names must be among {list(schema.COLUMN_ALIASES)}, got {strange}"
         )
+    if len(set(columns.values())) < len(columns):
+        raise ValueError(f"columns: each of ours must have one of its own, got {dict(columns)}")
     absent = [theirs for theirs in columns.values() if theirs not in there]
     if absent:
         raise ValueError(f"{source}: columns {absent} are not in the file, which has {there}")
@@ -211,15 +206,20 @@ def _read_text(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Se
     if not (series.dtype.is_numeric() or series.dtype in _TEXT_DTYPES):
         row = series.is_not_null().arg_max()
         _raise_at(series, row, allowed=f"text or numbers, not {series.dtype}", source=source)
-    if series.dtype.is_float():
-        series = series.fill_nan(None)
-        whole = series.cast(pl.Int64, strict=False)
-        series = whole if (whole == series).all() else series
-    text = series.cast(pl.String)
+    text = _whole_if_all_are(series).cast(pl.String)
     _check_read(
         text, text.set(text.str.len_bytes() > _LONGEST, None), allowed=_SHORT, source=source
     )
     return text.set(text.str.strip_chars() == "", None)
+
+
+def _whole_if_all_are(series: pl.Series) -> pl.Series:
+    """Floats as whole numbers where all are; NaN is null."""
+    if not series.dtype.is_float():
+        return series
+    series = series.fill_nan(None)
+    whole = series.cast(pl.Int64, strict=False)  # null, too, for what is too large
+    return whole if whole.cast(series.dtype).equals(series) else series
 
 
 def _raise_at(series: pl.Series, row: int, *, allowed: str, source: str) -> NoReturn:
@@ -244,6 +244,12 @@ def _check_read(before: pl.Series, after: pl.Series, *, allowed: str, source: st
 def _read_name(table: pl.DataFrame, column: str | None, *, source: str) -> pl.Series:
     """A column as names of users or items: no list or object that JSON had in some rows."""
     text = _read_text(table, column, source=source)
+    if column is not None and table.schema[column].is_float():
+        bits = _FLOAT_BITS.get(table.schema[column], 53)
+        alike = (table[column].fill_nan(None).abs() >= 2**bits).arg_true()
+        if len(alike) > 0:  # the next whole number is the same float
+            allowed = f"below 2**{bits} where floats are names (give integers or text)"
+            _raise_at(table[column], alike[0], allowed=allowed, source=source)
     if source.lower().endswith(("jsonl", "ndjson")):
         for row in text.str.contains(_NESTED).arg_true():
             if _is_json(text[row]):
@@ -285,19 +291,23 @@ def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     numbers = text.cast(pl.Float64, strict=False)
     numbers = numbers.set(numbers.is_nan(), None)
     median = numbers.filter(numbers.is_finite()).abs().median() or 0
-    name, unit = next((name, unit) for limit, name, unit in _UNITS if median < limit)
+    name, unit = next((name, unit) for limit, name, unit in times.UNITS if median < limit)
     micros = (numbers * unit).round()
-    is_wrong = ~micros.is_between(*_RANGE)
-    for _, _, other in _UNITS:  # what is of our days in a larger unit, and long ago in this one
+    is_wrong = ~micros.is_between(*times.RANGE)
+    for (
+        _,
+        _,
+        other,
+    ) in times.UNITS:  # what is of our days in a larger unit, and long ago in this one
         if other > unit:
             is_wrong |= (numbers * other).is_between(*_OUR_DAYS) & (micros < _OUR_DAYS[0])
     allowed = f"a time in the years 1 to 9999 in unix {name}, as most of the column is"
     _check_read(text, text.set(is_wrong, None), allowed=allowed, source=source)
-    time = micros.cast(pl.Int64, strict=False).cast(pl.Datetime("us", "UTC"))
+    time = micros.cast(pl.Int64, strict=False).cast(times.UTC_TIME)
     if time.null_count() > text.null_count():
-        time = time.zip_with(time.is_not_null(), _parse_iso_8601(text))
-    time = time.set(~time.to_physical().is_between(*_RANGE), None)
-    return _check_read(text, time, allowed=_TIMES, source=source)
+        time = time.zip_with(time.is_not_null(), times.iso_8601(text))
+    time = time.set(~time.to_physical().is_between(*times.RANGE), None)
+    return _check_read(text, time, allowed=times.ALLOWED, source=source)
 
 
 def _in_utc(series: pl.Series, *, source: str) -> pl.Series:
@@ -305,26 +315,12 @@ def _in_utc(series: pl.Series, *, source: str) -> pl.Series:
     is_date = series.dtype == pl.Date
     unit = 86_400_000_000 if is_date else {"ms": 1e3, "us": 1, "ns": 1e-3}[series.dtype.time_unit]
     micros = series.to_physical().cast(pl.Float64) * unit
-    kept = micros.set(~micros.is_between(*_RANGE), None)
+    kept = micros.set(~micros.is_between(*times.RANGE), None)
     allowed = "a time in the years 1 to 9999"
     _check_read(series.to_physical(), kept, allowed=allowed, source=source)
     time = series.cast(pl.Datetime("us", getattr(series.dtype, "time_zone", None)))
     is_naive = time.dtype.time_zone is None
     return time.dt.replace_time_zone("UTC") if is_naive else time.dt.convert_time_zone("UTC")
-
-
-def _parse_iso_8601(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as UTC times, null where it is something else."""
-    defaults = {"minute": "00:00", "second": "00", "hours": "+00", "minutes": "00"}
-    parts = text.str.extract_groups(_ISO_8601).struct.unnest()
-    whole = parts.select(
-        pl.format(
-            "{}T{}:{}{}:{}",
-            pl.col("date"),
-            *(pl.col(part).fill_null(default) for part, default in defaults.items()),
-        )
-    ).to_series()
-    return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
 
 
 def _read_kind(
@@ -334,6 +330,10 @@ def _read_kind(
     text = _read_text(table, column, source=source)
     aliases = {alias: kind for kind, names in schema.KIND_ALIASES.items() for alias in names}
     found = text.drop_nulls().unique(maintain_order=True).to_list()
+    if strange := [theirs for theirs in kinds if theirs not in found]:
+        raise ValueError(
+            f"kinds: names must be among those of {source}, {found[:10]}, got {strange[:10]}"
+        )
     known = {theirs: kinds.get(theirs, aliases.get(schema.plain_name(theirs))) for theirs in found}
     if unknown := [theirs for theirs, kind in known.items() if kind is None]:
         row = (text == unknown[0]).arg_true()[0]
@@ -355,7 +355,12 @@ def _read_interests(table: pl.DataFrame, column: str | None, *, source: str) -> 
         if not (inner.is_numeric() or inner in _TEXT_DTYPES):
             row = (labels.list.len() > 0).arg_max()
             _raise_at(labels, row, allowed=f"text or numbers in a list, not {inner}", source=source)
-        labels = labels.cast(pl.List(pl.String))
+        plain = _whole_if_all_are(labels.explode()).dtype
+        labels = labels.list.eval(pl.element().fill_nan(None)) if inner.is_float() else labels
+        labels = labels.cast(pl.List(plain)).cast(pl.List(pl.String))
+        long = (labels.list.eval(pl.element().str.len_bytes()).list.max() > _LONGEST).arg_true()
+        if len(long) > 0:
+            _raise_at(labels, long[0], allowed=f"{_SHORT} in each label", source=source)
     else:
         labels = _read_text(table, column, source=source).str.split("|")
     stripped = pl.element().str.strip_chars()

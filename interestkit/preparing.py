@@ -11,19 +11,19 @@ import narwhals as nw
 import polars as pl
 
 from interestkit.bounded import naming, read_back
-from interestkit.engines import ENGINES, Done, Job
+from interestkit.engines import ENGINES, Done, Job, OnPolars, OnSpark
 from interestkit.events import find_columns
 from interestkit.files import check_new, read_checked, sha256_of, write_checked
 from interestkit.limits import check_counts, check_one_of
-from interestkit.rules import EVENTS, Rules, times_at
+from interestkit.rules import EVENTS, Rules, check_gap, times_at
 from interestkit.schema import ITEM, KIND, SESSION, TIME, USER, VALUE, check_has_zone
 from interestkit.shards import Shards, checked_counts, checked_digests, part_name
 from interestkit.splitting import first_numbers, later_shares
 from interestkit.storage import check_not_sealed
+from interestkit.times import micros_of
 
 _MANIFEST = "prepared.json"
 _FORMAT = 2
-_FIRST_MILLISECOND = 100_000_000_000  # smaller whole numbers are seconds
 _PARTS = ("train", "validation", "test")
 
 
@@ -138,12 +138,16 @@ def prepare(
     and kind.
 
     Args:
-        events: Path of Parquet or CSV files (a folder, or a pattern such as "log/*.parquet"), a
-            Polars table, or a Spark table for engine="spark". Columns are user, item, time and
-            optionally kind (one of `schema.KINDS`; "view" where there is none) and value. Times
-            are UTC where they name no zone; whole numbers are seconds since 1970, milliseconds
-            from 1e11 on.
-        folder: Where to write, new or empty. It gets its name only when it is finished.
+        events: Path of Parquet or CSV files on this machine (one, a folder, or a pattern such as
+            "log/*.parquet"; a name that is there is no pattern), a Polars table, or a Spark table
+            for engine="spark". Columns are user, item, time and optionally kind (one of
+            `schema.KINDS`; "view" where there is none) and value. Times are UTC where they name no
+            zone. Whole numbers and, except on Spark, text are read as `read_log` does, but each
+            number is in the unit that its own size says: seconds since 1970, milliseconds from
+            1e11 on, microseconds from 1e14, nanoseconds from 1e17. CSV is not for Spark, all of it
+            is text: names keep their zeros. Blank text is missing.
+        folder: Where to write, new or empty, not a mount point; links are followed. It gets its
+            name only when it is finished.
         columns: Our column name -> theirs; others are found by `schema.COLUMN_ALIASES`.
         engine: "polars" for one machine, "spark" for the cluster of the active Spark session.
         num_shards: Number of files; a user falls on one by a hash. About 3 times the bytes of
@@ -152,11 +156,13 @@ def prepare(
         validation_share: Share of the events to choose settings on.
         test_share: Share of the events to report on.
         **limits: Fields of `rules.Rules`, as in `clean`; missing users, items and times always go.
+            The 5-core of papers is `min_user_events=5, min_item_events=5`; it looks at the test
+            period too.
 
     Raises:
-        ValueError: If a file cannot be read or is compressed text, a column is missing or of
-            another type, a kind is unknown, nothing is left, a part would be empty, the folder is
-            not empty, or a setting is out of bounds.
+        ValueError: If there is no file, one cannot be read or is compressed text, a column is
+            missing or of another type, a kind is unknown, nothing is left, a part would be empty,
+            the folder is not empty, or a setting is out of bounds.
 
     Example:
         >>> from tempfile import mkdtemp
@@ -167,16 +173,18 @@ def prepare(
     settings = {"engine": engine, "num_shards": num_shards, "gap_minutes": gap_minutes}
     settings |= {"validation_share": validation_share, "test_share": test_share, "limits": limits}
     shares = later_shares(validation_share, test_share)
-    rules, folder = Rules(**limits), Path(folder)
+    rules, folder = Rules(**limits), Path(folder).resolve()
     _check_settings(engine, num_shards, gap_minutes, rules)
     check_not_sealed("prepared logs")
     check_new(folder)
+    if folder.is_mount():
+        raise ValueError(f"{folder}: must not be a mount point, which cannot be replaced")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # after an error Polars may still be writing where it was told to, which must not hide the error
     place = {"prefix": f".{folder.name}.", "dir": folder.parent}
     aside = tempfile.TemporaryDirectory(**place, ignore_cleanup_errors=True)
     with naming("events"), aside:
-        rows = _canonical(ENGINES[engine].scan(events), columns or {})
+        rows = _canonical(events, columns or {}, ENGINES[engine])
         fresh = Path(aside.name) / "fresh"
         fresh.mkdir()
         done = ENGINES[engine].run(rows, Job(rules, fresh, num_shards, gap_minutes))
@@ -189,14 +197,14 @@ def prepare(
 def _check_settings(engine: str, num_shards: int, gap_minutes: float, rules: Rules) -> None:
     check_one_of(ENGINES, engine=engine)
     check_counts(1, num_shards=num_shards)
-    if gap_minutes < 0:
-        raise ValueError(f"gap_minutes must be 0 or more, got {gap_minutes}")
+    check_gap(gap_minutes)
     if not rules.missing:
         raise ValueError("missing must be True, got False: an event without a user has no shard")
 
 
-def _canonical(rows: nw.LazyFrame, columns: Mapping[str, str]) -> nw.LazyFrame:
-    """The columns user, item, time, kind and value, in their types."""
+def _canonical(events: object, columns: Mapping[str, str], engine: OnPolars | OnSpark):
+    """The columns user, item, time, kind and value, in their types, of a table that is not read."""
+    rows = engine.scan(events)
     schema = rows.collect_schema()
     found = find_columns(schema.names(), columns, source="events")
     if ITEM not in found:
@@ -205,32 +213,40 @@ def _canonical(rows: nw.LazyFrame, columns: Mapping[str, str]) -> nw.LazyFrame:
         dtype = schema[found[name]]
         if dtype.is_float() or dtype.is_nested() or dtype.is_temporal():
             raise ValueError(f"events: column {found[name]!r} must be text or integer, got {dtype}")
-    kind = nw.col(found[KIND]).cast(nw.String) if KIND in found else nw.lit(None, nw.String)
+    rows = _with_times(rows, found[TIME], engine)
+    kind = _named(found[KIND]) if KIND in found else nw.lit(None, nw.String)
     value = nw.col(found[VALUE]) if VALUE in found else nw.lit(None)
+    if VALUE in found and schema[found[VALUE]] == nw.String:
+        value = _named(found[VALUE]).str.strip_chars()
     return rows.select(
-        *(nw.col(found[name]).cast(nw.String).alias(name) for name in (USER, ITEM)),
-        _moments(found[TIME], schema[found[TIME]], rows.implementation).alias(TIME),
+        *(_named(found[name]).alias(name) for name in (USER, ITEM)),
+        nw.col(found[TIME]).alias(TIME),
         kind.fill_null("view").alias(KIND),
         value.cast(nw.Float64).alias(VALUE),
     )
 
 
-def _moments(column: str, dtype: nw.dtypes.DType, engine: nw.Implementation) -> nw.Expr:
-    """A column as UTC times in microseconds."""
-    time, utc = nw.col(column), nw.Datetime("us", "UTC")
+def _named(column: str) -> nw.Expr:
+    """A column as text, null where it is blank."""
+    text = nw.col(column).cast(nw.String)
+    return nw.when(text.str.strip_chars() != "").then(text)
+
+
+def _with_times(rows: nw.LazyFrame, column: str, engine: OnPolars | OnSpark) -> nw.LazyFrame:
+    """The rows with this column as UTC times in microseconds."""
+    time, utc, dtype = nw.col(column), nw.Datetime("us", "UTC"), rows.collect_schema()[column]
     if dtype == utc:
-        return time
+        return rows
     if isinstance(dtype, nw.Datetime) and dtype.time_zone:
-        return time.dt.convert_time_zone("UTC").cast(utc)
+        return rows.with_columns(time.dt.convert_time_zone("UTC").cast(utc))
     if isinstance(dtype, nw.Datetime | nw.Date):
-        return time.cast(nw.Datetime("us")).dt.replace_time_zone("UTC")
-    if dtype.is_integer() and engine.is_polars():
-        number = time.cast(nw.Int64)
-        unit = nw.when(number.abs() < _FIRST_MILLISECOND).then(1_000_000).otherwise(1_000)
-        return (number * unit).cast(nw.Datetime("us")).dt.replace_time_zone("UTC")
+        return rows.with_columns(time.cast(nw.Datetime("us")).dt.replace_time_zone("UTC"))
+    if dtype.is_integer():
+        return engine.with_times(rows.with_columns(micros_of(time)), column)
+    if dtype == nw.String:
+        return engine.with_times(rows, column)
     raise ValueError(
-        f"events: column {column!r} must be a time or whole seconds since 1970, got {dtype}; "
-        "turn it into a time in the table that you give"
+        f"events: column {column!r} must be times, text or whole numbers since 1970, got {dtype}"
     )
 
 
@@ -266,7 +282,7 @@ def _facts(done: Done, folder: Path, shares: tuple[float, float]) -> dict[str, o
 
 def _count(path: Path, cuts: tuple[datetime, datetime]) -> tuple:
     """Users and events of each part in a file, and its number of sessions."""
-    rows = pl.read_parquet(path, columns=[USER, TIME, SESSION])
+    rows = pl.read_parquet(path, columns=[USER, TIME, SESSION], glob=False)
     later = [rows[TIME] >= cut for cut in cuts]
     inside = [~later[0], later[0] & ~later[1], later[1]]
     parts = [rows[USER].filter(own) for own in inside]  # users are sorted

@@ -2,6 +2,7 @@
 
 import codecs
 import csv
+import glob
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,7 +69,13 @@ def _is_blank(path: Path) -> bool:
         return not any(block.strip() for block in iter(lambda: file.read(_BLOCK), b""))
 
 
-def check_begin(path: Path) -> None:
+def check_csv(path: Path) -> None:
+    """Raise ValueError if a CSV file begins as none, or a name in its header comes twice."""
+    _check_begin(path)
+    _check_names(path, next(_rows(path, ".csv"), []))
+
+
+def _check_begin(path: Path) -> None:
     """Raise ValueError if a text file begins as if it were packed or in another encoding."""
     with path.open("rb") as file:
         start = file.read(16).removeprefix(_MARK)  # behind it, too, the readers would unpack
@@ -78,7 +85,7 @@ def check_begin(path: Path) -> None:
 
 
 def _read_text(path: Path, suffix: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    check_begin(path)
+    _check_begin(path)
     _check_characters(path)
     try:
         if suffix == ".dat":
@@ -128,7 +135,7 @@ def _read_csv(path: Path, suffix: str) -> pl.DataFrame:
     rows = _rows(path, suffix)
     names = next(rows, [])
     _check_names(path, names)
-    table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False)
+    table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False, glob=False)
     if table.width and table.to_series(-1).null_count():  # as at the end of a row that is too short
         for number, row in enumerate(rows, start=1):
             if 0 < len(row) < len(names):
@@ -153,7 +160,7 @@ def _rows(path: Path, suffix: str) -> Iterator[list[str]]:
 def _read_json(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     with path.open("rb") as file:
         is_marked = file.read(len(_MARK)) == _MARK
-    source = path.read_bytes()[len(_MARK) :] if is_marked else path
+    source = path.read_bytes()[len(_MARK) :] if is_marked else glob.escape(str(path))
     found = pl.scan_ndjson(source, infer_schema_length=None).collect_schema()
     _check_names(path, found.names())
     wanted = {name for name in found if name in columns.values() or schema.alias_of(name)}
@@ -197,7 +204,7 @@ def _whole(text: str) -> int:
 
 def _read_dat(path: Path, columns: Mapping[str, str]) -> pl.DataFrame:
     """Fields separated by "::"; the first line is a header if it holds a known column name."""
-    lines = pl.read_lines(path).to_series()
+    lines = pl.read_lines(path, glob=False).to_series()
     lines = lines.str.strip_suffix("\r").str.strip_prefix("\ufeff")
     lines = lines.filter(lines != "")
     if lines.is_empty():

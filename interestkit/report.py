@@ -82,13 +82,14 @@ def align(rows: Sequence[Sequence[str]]) -> str:
 
 
 class _Executed(NamedTuple):
-    """A notebook that was run: when that ended, how long it took, and why it did not finish."""
+    """A notebook that was run: when that ended, how long it took, and what is wrong with it."""
 
     name: str
-    cells: list[Any]
-    ended: datetime
-    seconds: float  # NaN where nobody wrote it down
-    failure: str | None
+    cells: Sequence[Any] = ()
+    ended: datetime | None = None  # where it cannot be read
+    seconds: float = math.nan  # where nobody wrote it down
+    state: str = ""  # "did not finish", "cannot be read"
+    failure: str = ""  # why
 
 
 def outdated_note(folder: Path) -> str:
@@ -97,7 +98,7 @@ def outdated_note(folder: Path) -> str:
 
 
 def _outdated(notebooks: Iterable[_Executed]) -> str:
-    ends = [(each.name, each.ended) for each in notebooks]
+    ends = [(each.name, each.ended) for each in notebooks if each.ended]
     older = [
         name for at, (name, end) in enumerate(ends) if any(before > end for _, before in ends[:at])
     ]
@@ -113,8 +114,8 @@ def write_report(folder: Path) -> Path:
     """The path of `report.html`, written on all executed notebooks in a run folder.
 
     The file has a table of contents, the results, each notebook with its text, code (folded)
-    and outputs, and the environment. It holds no script, loads nothing, and a policy in its
-    head forbids both; HTML from outputs keeps layout tags only.
+    and outputs, and the environment; what cannot be read says so. It holds no script, loads
+    nothing, and a policy in its head forbids both; HTML from outputs keeps layout tags only.
     """
     notebooks = list(_executed(folder))
     parts, contents = [], []
@@ -162,30 +163,37 @@ def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:
 
 
 def _executed(folder: Path) -> Iterator[_Executed]:
-    """The executed notebooks of a run folder, in order."""
+    """The executed notebooks of a run folder, in order; those that cannot be read say so."""
+    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
+        try:
+            yield _read_executed(path)
+        except ValueError as error:
+            yield _Executed(path.stem, state="cannot be read", failure=str(error))
+
+
+def _read_executed(path: Path) -> _Executed:
     import nbformat
 
-    for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
-        notebook = load_notebook(path)
-        with read_back(path):
-            try:
-                nbformat.validate(notebook)
-            except nbformat.ValidationError as error:
-                raise ValueError(error.message) from error
-            told = notebook.metadata.get("papermill", {})
-            ended = datetime.fromisoformat(told.get("end_time") or "1970-01-01")
-            ended = ended.astimezone(UTC) if ended.tzinfo else ended.replace(tzinfo=UTC)
-            seconds = float(told.get("duration") or math.nan)
-            failure = None
-            if "interestkit" in notebook.metadata:
-                failure = str(notebook.metadata["interestkit"].get("failure", ""))
-        yield _Executed(path.stem, notebook.cells, ended, seconds, failure)
+    notebook = load_notebook(path)
+    with read_back(path):
+        try:
+            nbformat.validate(notebook)
+        except nbformat.ValidationError as error:
+            raise ValueError(error.message) from error
+        told = notebook.metadata.get("papermill", {})
+        ended = datetime.fromisoformat(told.get("end_time") or "1970-01-01")
+        ended = ended.astimezone(UTC) if ended.tzinfo else ended.replace(tzinfo=UTC)
+        seconds = float(told.get("duration") or math.nan)
+        ours = notebook.metadata.get("interestkit")
+        state = "" if ours is None else "did not finish"
+        failure = "" if ours is None else str(ours.get("failure", ""))
+    return _Executed(path.stem, notebook.cells, ended, seconds, state, failure)
 
 
 def _notices(notebooks: Sequence[_Executed]) -> str:
     """What a reader must know before the results: failures and outdated notebooks."""
-    broken = [each.name for each in notebooks if each.failure is not None]
-    failed = [f"{name} did not finish; its section below says why" for name in broken]
+    broken = [each for each in notebooks if each.state]
+    failed = [f"{each.name} {each.state}; its section below says why" for each in broken]
     notices = filter(None, [*failed, _outdated(notebooks)])
     return "".join(f'<p class="failure">{html.escape(notice)}</p>' for notice in notices)
 
@@ -213,7 +221,10 @@ def _model_card(folder: Path) -> str:
     """The card that the evaluation notebook wrote, folded; nothing before it ran."""
     if not (path := folder / "model_card.json").is_file():
         return ""
-    content = read_card(path)
+    try:
+        content = read_card(path)
+    except ValueError as error:
+        return f'<p class="failure">{html.escape(str(error))}</p>'
     body = page(content, [name for name in content if name not in HEAD], whole=False)
     return f'<details id="card"><summary>Model card</summary>{body}</details>'
 
@@ -228,8 +239,8 @@ def _environment(notebooks: Sequence[_Executed]) -> str:
     runs = {
         "notebook": [each.name for each in notebooks],
         "seconds": [f"{each.seconds:.1f}" for each in notebooks],
-        "ended (UTC)": [f"{each.ended:%Y-%m-%d %H:%M:%S}" for each in notebooks],
-        "": ["" if each.failure is None else "did not finish" for each in notebooks],
+        "ended (UTC)": [str(each.ended or "")[:19] for each in notebooks],
+        "": [each.state for each in notebooks],
     }
     software = {"": list(versions), "version": list(versions.values())}
     tables = {"Notebooks": runs, "Software and device": software}

@@ -1,7 +1,6 @@
 """Run the numbered notebooks in order, each in a fresh kernel, into one folder per run."""
 
 import ast
-import difflib
 import json
 import re
 import time
@@ -124,16 +123,18 @@ def choose(
     Raises:
         RunError: If no notebook has the number.
     """
-    if not only:
+    if only is None:
         notebooks = [each for each in notebooks if "RUN" in each.defaults or not each.defaults]
-    asked = only or first
+    asked = first if only is None else only
     if asked is None:
         return list(notebooks)
     number = asked.zfill(2)
     numbers = list(dict.fromkeys(notebook.number for notebook in notebooks))
     if number not in numbers:
-        raise RunError(f"no notebook has the number {asked}; there are {', '.join(numbers)}")
-    if only:
+        raise RunError(
+            f"no notebook has the number {asked or '(empty)'}; there are {', '.join(numbers)}"
+        )
+    if only is not None:
         return [notebook for notebook in notebooks if notebook.number == number]
     return [notebook for notebook in notebooks if notebook.number >= number]
 
@@ -145,15 +146,13 @@ def check_parameters(notebooks: Sequence[Notebook], parameters: Mapping[str, Any
         RunError: If no notebook has the name, or a number or a truth value is expected and
             another type came.
     """
+    from interestkit.schema import did_you_mean
+
     names = sorted({name for notebook in notebooks for name in notebook.defaults} - {"RUN"})
     for name, value in parameters.items():
         if name not in names:
-            near = difflib.get_close_matches(name.upper(), names, n=1, cutoff=0.6)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise RunError(
-                f"no notebook of this run has a parameter {name}{hint}; there are "
-                f"{', '.join(names) or 'none'}"
-            )
+            there = f"there are {', '.join(names) or 'none'}{did_you_mean(name.upper(), names)}"
+            raise RunError(f"no notebook of this run has a parameter {name}; {there}")
         for notebook in notebooks:
             _check_type(name, notebook.defaults.get(name), value)
 

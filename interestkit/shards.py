@@ -172,7 +172,7 @@ def write_shards(
             users are few. One is in memory at a time.
 
     Raises:
-        ValueError: If there is no event, a column is missing, the folder is not empty, or
+        ValueError: If there is no event, a column or a user is missing, the folder is not empty, or
             `num_shards` is below 1.
 
     Example:
@@ -187,9 +187,11 @@ def write_shards(
     check_not_sealed("shards")
     folder = Path(folder)
     check_new(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     events = events.lazy()
     check_columns(pl.DataFrame(schema=events.collect_schema()), EVENT_COLUMNS, what="events")
+    if num_missing := events.select(USER).null_count().collect(engine="streaming").item():
+        raise ValueError(f"events: user must not be missing, got {num_missing} that are")
+    folder.mkdir(parents=True, exist_ok=True)
     keyed = events.select(*EVENT_COLUMNS, shard=pl.col(USER).hash(seed=0) % num_shards)
     keyed.sink_parquet(files_by("shard", folder, part_name))
     counts, digests = [], {}
@@ -233,7 +235,7 @@ def checked_digests(stored: Mapping[str, str]) -> dict[str, str]:
 
 def _sort_by_user(path: Path) -> tuple[int, int]:
     """Sort the events of a file by user and time; returns how many there are of both."""
-    table = pl.read_parquet(path)
+    table = pl.read_parquet(path, glob=False)
     users = table[USER].unique().sort()
     rank = pl.col(USER).cast(pl.Enum(users)).to_physical()  # numbers are compared sooner than names
     table = table.sort(rank, TIME, maintain_order=True)

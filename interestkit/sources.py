@@ -40,7 +40,7 @@ def _read_complete_journey(
     paths: Mapping[str, Path], *, interests: str = "product_category"
 ) -> _Tables:
     check_one_of(("product_category", "department"), interests=interests)
-    lines = pl.scan_parquet(paths["transactions.parquet"])
+    lines = pl.scan_parquet(paths["transactions.parquet"], glob=False)
     events = lines.select(
         _utc("transaction_timestamp"),
         pl.lit("purchase").alias(KIND),
@@ -49,7 +49,7 @@ def _read_complete_journey(
     what = pl.coalesce("product_type", "product_category", "department").str.to_titlecase()
     brand = pl.when(pl.col("brand") == "Private").then(pl.lit("own brand"))
     title = pl.concat_str([what, "package_size", brand], separator=", ", ignore_nulls=True)
-    products = pl.scan_parquet(paths["products.parquet"])
+    products = pl.scan_parquet(paths["products.parquet"], glob=False)
     codes = lines.select("product_id").unique(maintain_order=True)
     items = codes.join(products, on="product_id", how="left", maintain_order="left").select(
         pl.col("product_id").alias(ITEM),
@@ -60,7 +60,7 @@ def _read_complete_journey(
 
 
 def _read_online_retail(paths: Mapping[str, Path]) -> _Tables:
-    lines = pl.scan_parquet(paths["online_retail.parquet"])
+    lines = pl.scan_parquet(paths["online_retail.parquet"], glob=False)
     lines = lines.filter(~pl.col("StockCode").is_in(_NO_PRODUCTS))
     events = lines.select(
         _utc("InvoiceDate"),
@@ -145,7 +145,7 @@ def _split(column: str, separator: str) -> pl.Expr:
 def _scan_fields(path: Path, *names: str) -> pl.LazyFrame:
     """A file without header whose fields are separated by "::"."""
     lines = pl.scan_csv(
-        path, has_header=False, separator="\x1f", quote_char=None, infer_schema=False
+        path, has_header=False, separator="\x1f", quote_char=None, infer_schema=False, glob=False
     )
     fields = pl.all().str.split("::")
     return lines.select(fields.list.get(i).alias(name) for i, name in enumerate(names))
@@ -154,7 +154,12 @@ def _scan_fields(path: Path, *names: str) -> pl.LazyFrame:
 def _scan_tabs(path: Path, *names: str) -> pl.LazyFrame:
     """A file with tabs between its fields, whose header is replaced."""
     return pl.scan_csv(
-        path, separator="\t", quote_char=None, infer_schema=False, new_columns=list(names)
+        path,
+        separator="\t",
+        quote_char=None,
+        infer_schema=False,
+        new_columns=list(names),
+        glob=False,
     )
 
 

@@ -46,7 +46,7 @@ def small_log():
 
 @pytest.fixture(scope="session")
 def clean_log(small_log):
-    """The small log without faults, bots and rare items."""
+    """The small log without faults and bots."""
     from interestkit.cleaning import clean
 
     return clean(small_log)[0]

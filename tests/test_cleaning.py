@@ -172,9 +172,10 @@ def test_value_range_alone_keeps_its_ends_and_missing_values():
 
 def test_the_limits_of_possible_time_are_themselves_possible():
     log = make_log([event(seconds=seconds) for seconds in (-1, 0, 60, 61)])
-    limits = {"earliest": START, "latest": "2024-05-01T02:01:00+02:00"}
-    cleaned, _ = clean(log, **OFF | {"impossible_time": True}, **limits)
-    assert cleaned.events.rows() == log.events[1:3].rows()
+    for first in (START, START.date()):
+        limits = {"earliest": first, "latest": "2024-05-01T02:01:00+02:00"}
+        cleaned, _ = clean(log, **OFF | {"impossible_time": True}, **limits)
+        assert cleaned.events.rows() == log.events[1:3].rows()
 
 
 def test_the_present_is_the_latest_possible_time():
@@ -231,6 +232,13 @@ def test_rare_users_and_items_go_until_none_is_left():
         tuple(pair) for pair in ("ax", "bx", "ay", "by")
     ]
     assert [row[1:4] for row in report.table.rows()][1] == (3, 2, 1)
+
+
+def test_by_default_no_user_or_item_is_rare():
+    log = make_log([event("once", "x"), event("twice", "y"), event("twice", "x", 1)])
+    cleaned, report = clean(log)
+    assert cleaned.events.equals(log.events)
+    assert dropped(report)["rare"] == 0
 
 
 def slow_core(rows, min_user, min_item):
@@ -305,11 +313,17 @@ def test_an_empty_log_stays_empty():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"max_moments_per_hour": 0}, r"max_moments_per_hour must be in 1\.\.inf, got 0"),
-        ({"max_hours_per_day": 25}, r"max_hours_per_day must be in 1\.\.24, got 25"),
-        ({"min_user_events": 0}, r"min_user_events must be in 1\.\.inf, got 0"),
-        ({"min_item_events": 0}, r"min_item_events must be in 1\.\.inf, got 0"),
+        ({"max_moments_per_hour": 0}, "max_moments_per_hour must be at least 1, got 0"),
+        ({"max_moments_per_hour": 10.5}, "max_moments_per_hour must be a whole number"),
+        ({"max_hours_per_day": 25}, r"max_hours_per_day must be in 1\.\.24 .*, got 25"),
+        ({"max_hours_per_day": 10.5}, "max_hours_per_day must be a whole number"),
+        ({"min_user_events": 0}, "min_user_events must be at least 1, got 0"),
+        ({"min_user_events": 2.5}, "min_user_events must be a whole number"),
+        ({"min_item_events": 0}, "min_item_events must be at least 1, got 0"),
         ({"value_range": (5, 1)}, r"value_range must be \(lowest, highest\), got \(5, 1\)"),
+        ({"value_range": (float("nan"), 1)}, r"value_range must be \(lowest, highest\), got \(nan"),
+        ({"value_range": (1, 2, 3)}, r"value_range must be \(lowest, highest\), got \(1, 2, 3"),
+        ({"earliest": 5}, "earliest must be ISO 8601, got 5"),
         ({"earliest": "2024", "latest": "2023-01-01"}, "earliest must be ISO 8601, got '2024'"),
         (
             {"earliest": "2024-01-01", "latest": "2023-01-01"},
@@ -342,8 +356,9 @@ def test_sessions_of_no_events_are_none():
 def test_sessions_refuse_missing_users_and_negative_gaps():
     with pytest.raises(ValueError, match="user and time must not be missing, got 1 that are"):
         add_sessions(make_log([event(None), event()]).events)
-    with pytest.raises(ValueError, match="gap_minutes must be 0 or more, got -1"):
-        add_sessions(make_log([event()]).events, gap_minutes=-1)
+    for gap in (-1, float("nan"), float("inf"), 1e300):
+        with pytest.raises(ValueError, match=r"gap_minutes must be in \[0, 1000000000\], got "):
+            add_sessions(make_log([event()]).events, gap_minutes=gap)
 
 
 def read_real(name):
@@ -386,7 +401,7 @@ def test_no_shopper_and_no_film_lover_is_called_a_bot(
 
 
 def test_movietweetings_has_the_core_that_its_description_counts():
-    cleaned, _ = clean(read_real("movietweetings-40k"))
+    cleaned, _ = clean(read_real("movietweetings-40k"), min_user_events=5, min_item_events=5)
     assert (cleaned.num_events, cleaned.num_users, cleaned.num_items) == (19423, 1814, 1069)
 
 
@@ -460,9 +475,18 @@ def test_an_attack_that_would_lift_an_item_fivefold_lifts_it_less_than_twofold(c
     assert left.filter(pl.col("item") == item)["user"].n_unique() < 2 * real
 
 
-@pytest.mark.parametrize("options", [{"cap": 0.9}, {"floor": -1}, {"days": 0}])
-def test_options_of_bursts_are_checked(options):
-    with pytest.raises(ValueError, match="cap must be at least 1, floor at least 0 and days above"):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"cap": 0.9}, "cap must be at least 1, got 0.9"),
+        ({"floor": -1}, "floor must be at least 0, got -1"),
+        ({"days": 0}, "days must be above 0, got 0"),
+        ({"days": float("inf")}, "days must be above 0, got inf"),
+    ],
+    ids=str,
+)
+def test_options_of_bursts_are_checked(options, message):
+    with pytest.raises(ValueError, match=message):
         without_bursts(make_log(BURST).events, **options)
 
 

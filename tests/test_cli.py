@@ -60,6 +60,7 @@ def call(*words):
 def project(tmp_path, monkeypatch):
     """An empty current folder with three notebooks and a list of data sets."""
     write_notebooks(tmp_path / "notebooks")
+    (tmp_path / "log.csv").write_text("personId\n1\n")
     monkeypatch.chdir(tmp_path)
     table = pl.DataFrame(
         {
@@ -76,7 +77,6 @@ def project(tmp_path, monkeypatch):
 
 @pytest.mark.notebooks
 def test_run_again_and_repair_share_one_run(project, capsys):
-    (project / "log.csv").write_text("personId\n1\n")
     options = ["--columns", "user=personId", "--kinds", "a b=view", "--data", "log.csv"]
     assert call("run", *options, "-p", "TOP_K", "20") == 0
     out = capsys.readouterr().out
@@ -147,7 +147,7 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_was_done(tmp_path):
         pytest.param(["fly"], "invalid choice: 'fly'", id="command"),
         pytest.param(["run", "--dat", "x"], "unknown argument --dat", id="no-abbreviation"),
         pytest.param(["run", "more"], "unknown argument more", id="more-words"),
-        pytest.param(["run", "-p", "TOPK", "1"], "TOPK (did you mean TOP_K?)", id="parameter"),
+        pytest.param(["run", "-p", "TOPK", "1"], "did you mean 'TOP_K'?", id="parameter"),
         pytest.param(["run", "-p", "SEED", "one"], "SEED takes a number such as 0", id="type"),
         pytest.param(["run", "-p", "RUN", "x"], "set RUN with --out", id="run"),
         pytest.param(["run", "-p", "DATA", "x"], "set DATA with --data", id="data-as-parameter"),
@@ -162,11 +162,23 @@ def test_ctrl_c_ends_cleanly_and_keeps_what_was_done(tmp_path):
             id="full-folder",
         ),
         pytest.param(["run", "--data", "no.csv"], "there is no file no.csv", id="no-file"),
-        pytest.param(["run", "--data", "tinny"], "(did you mean tiny?)", id="no-data-set"),
+        pytest.param(["run", "--data", "tinny"], "did you mean 'tiny'?", id="no-data-set"),
         pytest.param(["run", "--columns", "user"], "pairs such as a=b, got 'user'", id="pair"),
         pytest.param(["run", "--columns", "user=a", "user=b"], "names user twice", id="twice"),
-        pytest.param(["run", "--columns", "usr=a"], "(did you mean user?)", id="column"),
-        pytest.param(["run", "--kinds", "BUY=bought"], "unknown 'bought'", id="kind"),
+        pytest.param(["run", "--columns", "usr=a"], "did you mean 'user'?", id="column"),
+        pytest.param(["run", "--kinds", "BUY=bought"], "got 'bought'", id="kind"),
+        pytest.param(
+            ["run", "--columns", "user=a", "--columns", "item=b", "user=c"],
+            "names user twice",
+            id="columns-add-up",
+        ),
+        pytest.param(["run", "--kinds", "A=b", "--kinds", "B=view"], "got 'b'", id="kinds-add-up"),
+        pytest.param(["run", "--only", ""], "the number (empty)", id="no-number"),
+        pytest.param(["run", "--from", ""], "the number (empty)", id="from-no-number"),
+        pytest.param(["run", "--data", ""], "--data takes tiny, complete-journey", id="empty-data"),
+        pytest.param(["run", "--out", ""], "must be new or empty, got a folder", id="empty-out"),
+        pytest.param(["run", "--out", "log.csv/sub"], "--out: [Errno 20] Not a", id="below-a-file"),
+        pytest.param(["run", "--out", "/proc/x"], "--out: [Errno", id="no-place"),
         pytest.param(["run", "--notebooks", "away"], "in away: give --notebooks", id="notebooks"),
         pytest.param(["lab", "--notebooks", "away"], "in away: give --notebooks", id="lab"),
     ],

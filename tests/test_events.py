@@ -227,11 +227,13 @@ def test_items_take_the_first_title_and_interests_that_the_file_gives(tmp_path):
 def test_interests_may_be_lists(tmp_path):
     path = write(
         tmp_path,
-        '{"user": 1, "item": 7, "time": 1, "interests": ["a", "b"]}\n'
+        '{"user": 1, "item": 7, "time": 1, "interests": ["a", "b"], "genres": [1.0, 2]}\n'
         '{"user": 1, "item": 8, "time": 2}\n',
         "log.jsonl",
     )
     assert read_log(path).items.rows() == [("7", None, ["a", "b"]), ("8", None, [])]
+    numbers = read_log(path, columns={"interests": "genres"}).items["interests"]
+    assert numbers.to_list() == [["1", "2"], []]
 
 
 def test_a_dat_without_header_takes_its_columns_in_order_and_keeps_leading_zeros(tmp_path):
@@ -337,6 +339,20 @@ def test_a_dat_without_header_takes_its_columns_in_order_and_keeps_leading_zeros
             {"kinds": {"nod": "node"}},
             r"kind must be one of view, .*, got \['node'\]",
             id="unknown-target",
+        ),
+        pytest.param(
+            "user,item,time,kind\na,x,1,nod\n",
+            "log.csv",
+            {"kinds": {"nod": "view", "Nod": "like"}},
+            r"kinds: names must be among those of log\.csv, \['nod'\], got \['Nod'\]",
+            id="absent-kind",
+        ),
+        pytest.param(
+            "id,time\na,1\n",
+            "log.csv",
+            {"columns": {"user": "id", "item": "id"}},
+            r"each of ours must have one of its own, got \{'user': 'id', 'item': 'id'\}",
+            id="one-column-twice",
         ),
         pytest.param("a::x::1\n", "log.dat", {}, "has no header .* its 3 fields", id="no-header"),
         pytest.param(

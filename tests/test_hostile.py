@@ -147,7 +147,7 @@ def test_layout_faults_are_found():
 
 
 def test_no_table_runs_what_its_text_says(log):
-    cleaned, report = ik.clean(log, min_user_events=1, min_item_events=1)
+    cleaned, report = ik.clean(log)
     split = ik.temporal_split(cleaned, min_judged=0)
     features = ik.fit_features(split.train, split.items, min_item_events=1, content_dim=4)
     wide = pl.DataFrame({name: [name] for name in NAMES})

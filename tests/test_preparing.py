@@ -168,9 +168,99 @@ def test_files_of_other_names_and_types_are_read(log, prepared, tmp_path):
         )
         assert done.num_events == prepared.num_events
         assert done.cuts == prepared.cuts
-    milli = events.with_columns(pl.col("timestamp") * 1000, visitor=pl.col("visitor"))
-    done = ik.prepare(milli, tmp_path / "milli", columns={"user": "visitor"}, **LIMITS)
-    assert done.cuts == prepared.cuts
+    for unit in (1_000, 1_000_000, 1_000_000_000):
+        finer = events.with_columns(pl.col("timestamp") * unit)
+        done = ik.prepare(finer, tmp_path / f"{unit}", columns={"user": "visitor"}, **LIMITS)
+        assert done.cuts == prepared.cuts
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    """Ten events of each of four users, on forty days, without time zone."""
+    users, days = [f"u{n % 4}" for n in range(40)], [START + timedelta(days=n) for n in range(40)]
+    times = pl.Series(days).dt.replace_time_zone(None)
+    return pl.DataFrame({USER: users, ITEM: [f"i{n % 3}" for n in range(40)], TIME: times})
+
+
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+@pytest.mark.parametrize("place", ["", "b[1].{}", "*.{}"], ids=["folder", "file", "pattern"])
+def test_a_name_is_a_pattern_only_where_nothing_has_it(tiny, tmp_path, form, place):
+    folder = tmp_path / ("raw" if "*" in place else "raw [1]")
+    folder.mkdir()
+    getattr(tiny, f"write_{form}")(folder / f"b[1].{form}")
+    if "1" in place:
+        getattr(tiny.head(9), f"write_{form}")(folder / f"b1.{form}")
+    done = ik.prepare(folder / place.format(form), tmp_path / "o[2]" / "p*", num_shards=2)
+    assert done.num_events == 40
+    assert sum(len(whole(done, part)) for part in ("train", "validation", "test")) == 40
+
+
+LINES = (
+    "007,01,2024-05-01,2",
+    "7,1,2024-05-02 18:30,",
+    "07,x, 2024-05-03T18:30:00+02:00 , -1.5",
+    " 7,x,1714780800,1e3",
+    "7,x,1714867200.5,4",
+    "7,x,1714953600250,4",
+    "7,x,1715040000250000,4",
+)
+
+
+def test_csv_is_read_as_by_read_log(tmp_path):
+    columns, log = {USER: "who", ITEM: "what", TIME: "when", VALUE: "stars"}, []
+    for number, line in enumerate(LINES):
+        path = tmp_path / f"{number}.csv"
+        path.write_text(f"who,what,when,stars\n{line}\n")
+        log.append(ik.read_log(path, columns=columns).events.select(COLUMNS[:5]))
+    path.write_text(path.read_text() + '"",x,1714780800,\n"  ",y,1714780800,\n')
+    shares = {"validation_share": 0.3, "test_share": 0.3}
+    done = ik.prepare(tmp_path / "*.csv", tmp_path / "new", columns=columns, num_shards=2, **shares)
+    found = pl.concat([whole(done, part) for part in ("train", "validation", "test")])
+    assert found.select(COLUMNS[:5]).sort(TIME).equals(pl.concat(log))
+    assert done.report.filter(rule="missing_user")["events_dropped"].item() == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("user,item,time\na,x,05/06/2024\n", "events: column 'time' must be .*'05/06/2024'"),
+        ("user,item,time\na,x,1e30\n", "events: column 'time' must be .*'1e30'"),
+        ("user,item,time,time\na,x,1,2\n", "column names must differ, got 'time' twice"),
+        ('user,item,time,value\na,x,1,"1,234"\n', "events: .* column 'value' .*1,234"),
+    ],
+    ids=["day-or-month", "no-time", "one-name-twice", "no-number"],
+)
+def test_csv_that_read_log_refuses_is_refused(tmp_path, text, message):
+    (tmp_path / "log.csv").write_text(text)
+    with pytest.raises(ValueError, match="column"):
+        ik.read_log(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=message) as caught:
+        ik.prepare(tmp_path / "log.csv", tmp_path / "new", num_shards=2)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("place", ["none.parquet", "none*.csv", "."])
+def test_no_file_is_one_error(tmp_path, place):
+    with pytest.raises(ValueError, match="there is no Parquet or CSV file"):
+        ik.prepare(tmp_path / place, tmp_path / "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_a_link_leads_to_the_folder(tiny, tmp_path, is_there):
+    if is_there:
+        (tmp_path / "there").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "there")
+    assert ik.prepare(tiny, tmp_path / "link", num_shards=2).num_events == 40
+    assert (tmp_path / "link").is_symlink()
+    assert ik.Prepared.read(tmp_path / "there").num_events == 40
+
+
+def test_a_mount_point_is_refused_before_work_begins(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr("pathlib.Path.is_mount", lambda _: True)
+    with pytest.raises(ValueError, match="there: must not be a mount point"):
+        ik.prepare(tiny, tmp_path / "there", num_shards=2)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
@@ -190,9 +280,10 @@ def test_an_unfinished_folder_is_never_there(log, tmp_path, monkeypatch):
     [
         ({"engine": "abacus"}, "engine must be one of polars, spark, got 'abacus'"),
         ({"num_shards": 0}, "num_shards must be at least 1, got 0"),
-        ({"gap_minutes": -1}, "gap_minutes must be 0 or more, got -1"),
+        ({"gap_minutes": -1}, r"gap_minutes must be in \[0, 1000000000\], got -1"),
+        ({"gap_minutes": float("nan")}, r"gap_minutes must be in \[0, 1000000000\], got nan"),
         ({"missing": False}, "missing must be True, got False"),
-        ({"min_user_events": 0}, r"min_user_events must be in 1\.\.inf, got 0"),
+        ({"min_user_events": 0}, "min_user_events must be at least 1, got 0"),
         ({"min_user_events": 10**6}, "events must leave at least one event, got none"),
         ({"test_share": 1.0}, r"test_share must be in \(0, 1\), got 1.0"),
         ({"columns": {"item": "thing"}}, r"columns \['thing'\] are not in the file"),
@@ -216,8 +307,10 @@ def test_a_wrong_table_is_named(log, tmp_path, prepared):
         ik.prepare(log.events.drop(ITEM), new)
     with pytest.raises(ValueError, match=r"kind must be one of .*, got .*poke"):
         ik.prepare(log.events.with_columns(kind=pl.lit("poke")), new)
-    with pytest.raises(ValueError, match="column 'time' must be a time or whole seconds"):
-        ik.prepare(log.events.with_columns(pl.col(TIME).cast(pl.String)), new)
+    with pytest.raises(ValueError, match="column 'time' must be times, text or whole numbers"):
+        ik.prepare(log.events.with_columns(time=0.5), new)
+    with pytest.raises(ValueError, match=r"events: .* duplicate .*'a'"):
+        ik.prepare(pl.LazyFrame({"b": [1]}).select(pl.col("b").alias("a"), a=2), new)
     with pytest.raises(ValueError, match="column 'user' must be text or integer, got Float64"):
         ik.prepare(log.events.with_columns(user=pl.lit(0.5)), new)
     with pytest.raises(ValueError, match="events must be a path or a Polars table"):
@@ -256,6 +349,26 @@ def test_spark_prepares_the_same(log, spark, tmp_path):
     for part in ("train", "validation", "test"):
         ours, theirs = (whole(one, part).sort(COLUMNS) for one in (prepared, done))
         assert theirs.equals(ours)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("spark")
+def test_spark_reads_files_with_whole_seconds_by_their_names(tiny, tmp_path):
+    path = tmp_path / "log [1]{a}.parquet"
+    tiny.with_columns(pl.col(TIME).dt.epoch("s"), item=pl.lit(" ")).write_parquet(path)
+    tiny.write_csv(tmp_path / "log.csv")
+    with pytest.raises(ValueError, match=r"events must leave .*") as caught:
+        ik.prepare(path, tmp_path / "new", engine="spark", num_shards=2)
+    assert "missing_item" in str(caught.value)  # blank
+    seconds = tiny.with_columns(pl.col(TIME).dt.epoch("s"))
+    seconds.write_parquet(path)
+    done = ik.prepare(path, tmp_path / "spark", engine="spark", num_shards=2)
+    assert done.cuts == ik.prepare(seconds, tmp_path / "polars", num_shards=2).cuts
+    with pytest.raises(ValueError, match=r"must be Parquet files for engine='spark', got .*csv"):
+        ik.prepare(tmp_path / "log.csv", tmp_path / "new", engine="spark")
+    seconds.cast({TIME: pl.String}).write_parquet(path)
+    with pytest.raises(ValueError, match="column 'time' must be no text for engine='spark'"):
+        ik.prepare(path, tmp_path / "new", engine="spark")
 
 
 @pytest.mark.parametrize(

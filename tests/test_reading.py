@@ -10,6 +10,8 @@ import zipfile
 from datetime import date, datetime, timedelta
 
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -103,7 +105,9 @@ BROKEN = {
     "wide.csv": (f"{HEAD}a,x,２０２４-05-31\n", "row 1, column 'time': .*, got '２０２４-05-31'"),
     "far.parquet": (parquet(time=date(1, 1, 1)), "row 1, column 'time': must be a time in the"),
     "span.parquet": (parquet(time=timedelta(1)), "row 1, column 'time': .*, not Duration"),
+    "infinite.parquet": (parquet(time=float("inf")), "row 1, column 'time': .* got 'inf'"),
     # values
+    "inf.parquet": (parquet(rating=float("inf")), "column 'rating': must be a number, got 'inf'"),
     "nan.csv": ("user,item,time,rating\na,x,1,nan\n", "row 1, column 'rating': .*, got 'nan'"),
     "inf.csv": ("user,item,time,rating\na,x,1,-inf\n", "row 1, column 'rating': .*'-inf'"),
     "minus.csv": ("user,item,time,rating\na,x,1,4\na,y,2,-1\n", "row 2, .*at least 0.*got '-1'"),
@@ -111,7 +115,16 @@ BROKEN = {
     "kind.csv": ("user,item,time,kind\na,x,1,nod\n", r"row 1, column 'kind': unknown kinds \['nod"),
     "bytes.parquet": (parquet(user=b"\xff"), "row 1, column 'user': .* not Binary, got b'"),
     "flag.parquet": (parquet(time=True), "row 1, column 'time': .*, not Boolean, got True"),
+    "float.parquet": (parquet(user=2.0**53), r"row 1, column 'user': must be below 2\*\*53 where"),
+    "float.jsonl": (
+        GOOD.replace('"a"', "1.5") + GOOD.replace('"a"', "9007199254740993"),
+        "row 2, ",
+    ),
     # JSON
+    "long-label.jsonl": (
+        GOOD.replace("}", f', "genres": ["{"x" * 70_000}"]}}'),
+        "column 'genres': must be at most 65,536 bytes of text in each label",
+    ),
     "array.jsonl": ('[{"user": "a"}]\n', "row 1: cannot be read as .jsonl"),
     "number.jsonl": (f"{GOOD}5\n", "row 2: cannot be read as .jsonl"),
     "two-a-line.jsonl": (f"{GOOD}{GOOD.strip()}{GOOD}", "row 2: cannot be read as .jsonl"),
@@ -160,6 +173,35 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(tmp_path, name):
     }
     log = read_log(write(tmp_path, name, b"\xef\xbb\xbf" + text[name].encode()))
     assert log.events["user"].to_list() == ["a"]
+
+
+def test_large_and_missing_floats_keep_their_value(tmp_path):
+    path = tmp_path / "log.parquet"
+    path.write_bytes(parquet(**{name: [name] * 3 for name in ("user", "item")}, time=[1] * 3))
+    pl.read_parquet(path).with_columns(value=pl.Series([1.0, 1e19, None])).write_parquet(path)
+    assert read_log(path).events["value"].to_list() == [1.0, 1e19, None]
+
+
+@pytest.mark.parametrize("zone", ["+05:30", "-02:00"])
+def test_a_zone_that_is_an_offset_is_read(tmp_path, zone):
+    times = pa.array([datetime(2024, 5, 31, 18, 30)], pa.timestamp("us", zone))
+    table = pa.table({"user": ["a"], "item": ["x"], "time": times})
+    pyarrow.parquet.write_table(table, tmp_path / "log.parquet")
+    time = read_log(tmp_path / "log.parquet").events["time"][0]
+    assert time.replace(tzinfo=None) == datetime(2024, 5, 31, 18, 30)  # stored in UTC
+
+
+@pytest.mark.parametrize("suffix", EXTENSIONS)
+def test_a_name_is_no_pattern(tmp_path, suffix):
+    texts = dict.fromkeys(EXTENSIONS, GOOD) | {".csv": HEAD + "a,x,1\n"}
+    texts |= {".tsv": "user\titem\ttime\na\tx\t1\n", ".dat": "user::item::time\na::x::1\n"}
+    content = parquet() if suffix == ".parquet" else texts[suffix].encode()
+    folder = tmp_path / "c [raw]"
+    folder.mkdir()
+    write(folder, f"b1{suffix}", content.replace(b"a", b"o"))  # what the pattern would find
+    for name in ("b[1]", "b?", "b*", "b{1}"):
+        log = read_log(write(folder, f"{name}{suffix}", content))
+        assert log.events["user"].to_list() == ["a"]
 
 
 def test_an_empty_last_field_and_a_blank_line_are_no_short_rows(tmp_path):

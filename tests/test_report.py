@@ -258,9 +258,9 @@ def test_failure_is_told_on_top_and_in_its_section(tmp_path):
         {"interestkit": ["failure"]},
     ],
 )
-def test_what_is_told_of_a_run_in_another_form_is_one_error(tmp_path, wrong):
-    with pytest.raises(ValueError, match=r"01_first\.ipynb: damaged, or saved by another version"):
-        report_of(tmp_path, code("1"), **wrong)
+def test_what_is_told_of_a_run_in_another_form_is_said_in_its_section(tmp_path, wrong):
+    text = report_of(tmp_path, code("1"), **wrong)
+    assert "01_first.ipynb: damaged, or saved by another version" in text
 
 
 def test_times_without_a_zone_are_utc_and_a_failure_is_any_text(tmp_path):
@@ -290,7 +290,10 @@ def test_results_stand_on_top(tmp_path):
 
 def test_damaged_results_are_told_in_the_report(tmp_path):
     (tmp_path / "results.json").write_text('{"table": [{"model": "x"}]}')
-    assert "has not the form of results" in report_of(tmp_path, code("1"))
+    (tmp_path / "model_card.json").write_text("{")
+    text = report_of(tmp_path, code("1"))
+    assert "has not the form of results" in text
+    assert "model_card.json: damaged" in text
     with pytest.raises(ValueError, match=r"results\.json has not the form of results: KeyError"):
         read_results(tmp_path)
 
@@ -303,12 +306,17 @@ def test_damaged_results_are_told_in_the_report(tmp_path):
         '{"nbformat": 4, "nbformat_minor": null, "metadata": {}, "cells": []}',
         '{"nbformat": true, "nbformat_minor": 5, "metadata": {}, "cells": []}',
         '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": ["code"]}',
+        '{"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cel',
     ],
 )
-def test_a_notebook_that_is_none_is_named(tmp_path, content):
-    (tmp_path / "01_first.ipynb").write_text(content)
-    with pytest.raises(ValueError, match=r"01_first\.ipynb: damaged, or saved by another version"):
-        write_report(tmp_path)
+def test_a_notebook_that_is_none_is_said_in_its_section(tmp_path, content):
+    (tmp_path / "02_second.ipynb").write_text(content)
+    text = report_of(tmp_path, code("1"))
+    assert "02_second cannot be read; its section below says why" in text
+    section = text[text.index('<section id="02_second">') :]
+    assert "02_second.ipynb: damaged, or saved by another version" in section
+    assert '<section id="01_first">' in text
+    assert outdated_note(tmp_path) == ""
 
 
 def test_missing_results_are_none(tmp_path):

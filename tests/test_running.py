@@ -134,8 +134,8 @@ def test_unknown_number_lists_the_numbers(notebooks, option):
 @pytest.mark.parametrize(
     ("parameters", "message"),
     [
-        pytest.param({"SIZES": 1}, r"SIZES \(did you mean SIZE\?\); there are DATA, ", id="near"),
-        pytest.param({"size": 1}, r"size \(did you mean SIZE\?\)", id="small-letters"),
+        pytest.param({"SIZES": 1}, "SIZES; there are DATA, .* mean 'SIZE'", id="near"),
+        pytest.param({"size": 1}, "size; .*; did you mean 'SIZE'", id="small-letters"),
         pytest.param({"QQQ": 1}, "parameter QQQ; there are DATA, FAST, NAME, NONE, SI", id="far"),
         pytest.param({"RUN": "y"}, "parameter RUN", id="run-folder-is-ours"),
         pytest.param({"LOST": 1}, "parameter LOST", id="unnumbered-notebook"),

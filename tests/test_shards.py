@@ -42,7 +42,7 @@ def test_each_user_is_whole_in_one_shard(events, shards):
 
 
 def test_fewer_users_than_shards_give_fewer_shards(events, tmp_path):
-    many = write_shards(events, tmp_path, num_shards=500)
+    many = write_shards(events, tmp_path / "s[1]", num_shards=500)  # a name, no pattern
     assert len(many) <= events[USER].n_unique()
     whole = pl.concat([many.events(number) for number in range(len(many))])
     assert whole.sort(whole.columns).equals(events.sort(events.columns))
@@ -155,8 +155,12 @@ def test_what_is_wrong_with_shards_is_named(events, shards, tmp_path):
         write_shards(events, shards.folder, num_shards=2)
     with pytest.raises(ValueError, match="must be a folder, got a file"):
         write_shards(events, shards.folder / "shards.json", num_shards=2)
-    with pytest.raises(ValueError, match="events"):
+    with pytest.raises(ValueError, match=r"columns \['item'\] are missing"):
         write_shards(events.drop("item"), tmp_path / "none", num_shards=2)
+    nobody = events.with_columns(user=pl.col(USER).replace(events[USER][0], None))
+    with pytest.raises(ValueError, match=r"events: user must not be missing, got .* that are"):
+        write_shards(nobody, tmp_path / "none", num_shards=2)
+    assert not (tmp_path / "none").exists()
     with pytest.raises(FileNotFoundError):
         Shards.read(tmp_path / "nothing")
     (tmp_path / "old").mkdir()

@@ -153,14 +153,14 @@ def test_all_kinds_occur_and_only_ratings_and_purchases_have_a_value():
 
 def test_each_fault_is_found_by_its_rule_of_cleaning():
     log = simulate(num_users=500, num_bots=2, faults=0.06)
-    _, report = clean(log, min_user_events=1, min_item_events=1)
+    _, report = clean(log)
     dropped = dict(report.table.select("rule", "events_dropped").iter_rows())
     planted = log.num_events - 2 * 1800
     for rule in "missing_user missing_item missing_time impossible_time cancelled".split():
         assert dropped[rule] == pytest.approx(planted * 0.06 / 1.06 / 6, rel=0.2)
     assert dropped["duplicate"] == pytest.approx(dropped["missing_user"], rel=0.1)
     assert dropped["bot"] == pytest.approx(2 * 1800, rel=0.05)
-    left, _ = clean(simulate(num_users=500, **PLAIN), min_user_events=1, min_item_events=1)
+    left, _ = clean(simulate(num_users=500, **PLAIN))
     assert left.num_users == 500
 
 

@@ -134,9 +134,9 @@ def layers_table(case: Case, hardware: Hardware) -> str:
 PAGE = """# What a large log takes
 
 Written by `python benchmarks/capacity.py --page`, from formulas: nothing here was run at this size.
-What was run is at the end: small programs, whose sizes the formulas predict, and whose arithmetic
-they predict within a fifth for the MLP; with layers they say 2.8 times what the compiler counts. Times
-are lower bounds, each part at the full speed that the options of the script say.
+What was run is at the end: small programs. The formulas predict their sizes, and their arithmetic
+within a fifth for the MLP; with layers they say 2.8 times what the compiler counts. Times are lower
+bounds, each part at the full speed that the options of the script say.
 
 """
 

@@ -294,11 +294,8 @@ def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     name, unit = next((name, unit) for limit, name, unit in times.UNITS if median < limit)
     micros = (numbers * unit).round()
     is_wrong = ~micros.is_between(*times.RANGE)
-    for (
-        _,
-        _,
-        other,
-    ) in times.UNITS:  # what is of our days in a larger unit, and long ago in this one
+    # what is of our days in a larger unit, and long ago in this one
+    for _, _, other in times.UNITS:
         if other > unit:
             is_wrong |= (numbers * other).is_between(*_OUR_DAYS) & (micros < _OUR_DAYS[0])
     allowed = f"a time in the years 1 to 9999 in unix {name}, as most of the column is"

@@ -247,7 +247,8 @@ given to the model afterwards. *Gain* is, among cold items, that over a list of 
 order, which is what one has without any content (the model without content gives all cold items one
 score, so that what it is above or below 1.0 is luck); among all items that over the model without
 content, which finds none. *Given, absent* is the model that was trained with a modality whose
-vectors are then gone, *never given* one trained without it.
+vectors are then gone, *never given* one trained without it. Users and items with fewer than five
+events in the whole log, test period included, are left out, as in the 5-core of papers.
 
 """
 

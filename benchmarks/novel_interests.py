@@ -117,8 +117,18 @@ HEAD = """# Interests that somebody has not touched yet
 Made by `python benchmarks/novel_interests.py --page docs/novel_interests.md`: the interests that
 users touch in the test period and never did before, ranked among all that they had not touched.
 Settings of all rankers are chosen on the validation part. [ ] are 95 % intervals over users; the
-last column is the mean of the model over that of the row.
+last column is the mean of the model over that of the row. Users and items with fewer than five
+events in the whole log, test period included, are left out, as in the 5-core of papers.
 
+"""
+NOTE = """
+**What this says.** Of the groceries' 288 interests the model finds 7 % more of the novel ones than
+the better named baseline, and 30 % more than a ranking that is the same for everybody. On the shop
+it is ahead of both named baselines, but no better than what others lately took up: there, new
+interests follow the season more than the person. By the groceries' few departments nobody is ahead,
+and by the simulator, whose interests are independent of each other, nobody can be but who knows
+what was planted. The aim was 1.3 times the better named baseline. It is missed; an MLP, bilinear
+factors, and the trained model's own scores found no more.
 """
 
 
@@ -149,7 +159,7 @@ def main() -> None:
         tables.append(table_of(measure(data)))
         print(tables[-1], flush=True)
     if options.page:
-        options.page.write_text(HEAD + "\n".join(tables), encoding="utf-8")
+        options.page.write_text(HEAD + "\n".join(tables) + NOTE, encoding="utf-8")
 
 
 if __name__ == "__main__":

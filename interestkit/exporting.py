@@ -58,12 +58,14 @@ def export(
     Raises:
         ValueError: If the histories are coded by other features or predicted before the snapshot,
             or there is no such platform.
+        ModuleNotFoundError: If the package flatbuffers is missing.
         OSError: As `storage.save_folder`.
 
     Source:
         The programs are portable StableHLO: jax.export guarantees that they can be read for six
         months after the release that wrote them.
     """
+    _check_flatbuffers()
     for platform in platforms:
         check_one_of(_KNOWN, platforms=platform)
     features, given = predictor.features, _given(predictor)
@@ -86,6 +88,14 @@ def export(
         arrays[f"{name}.json"] = np.frombuffer(json.dumps(list(values)).encode(), np.uint8)
     meta = _meta(predictor, since)
     return save_folder(folder, kind=KIND, tables=tables, arrays=arrays, meta=meta)
+
+
+def _check_flatbuffers() -> None:
+    try:
+        import flatbuffers  # noqa: F401 jax.export writes with it
+    except ModuleNotFoundError:
+        what = "export needs the package flatbuffers: pip install 'interestkit[export]'"
+        raise ModuleNotFoundError(what) from None
 
 
 def _meta(predictor: Predictor, since: int) -> dict[str, object]:

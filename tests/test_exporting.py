@@ -197,3 +197,10 @@ def test_wrong_histories_are_named(exported):
         scorer.rank(HISTORIES, k=0)
     with pytest.raises(ValueError, match="histories must have moments from"):
         export(predictor, folder, histories=FEATURES.histories(LOG.events))
+
+
+def test_without_flatbuffers_the_error_says_what_to_install(study, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "flatbuffers", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'interestkit\[export\]'"):
+        export(study.predictor, tmp_path / "export")
+    assert not (tmp_path / "export").exists()

@@ -1,5 +1,6 @@
 """The README's code runs, and what it names exists."""
 
+import importlib
 import re
 from pathlib import Path
 
@@ -54,3 +55,17 @@ def test_the_readme_names_everything_public_on_one_page():
     assert page.count("\n") < 60
     for package in (ik, ik.exploration, ik.privacy):
         assert [name for name in package.__all__ if not hasattr(package, name)] == []
+
+
+@pytest.mark.parametrize(
+    ("script", "page"),
+    [
+        *(("accuracy", "accuracy"), ("faults", "faults"), ("multimodal", "multimodal")),
+        *(("novel_interests", "novel_interests"), ("sequence", "sequence"), ("summary", "speed")),
+    ],
+)
+def test_what_a_page_says_around_its_tables_is_in_the_script_that_writes_it(script, page):
+    made = importlib.import_module(script)
+    text = (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8")
+    assert text.startswith(made.HEAD)
+    assert text.endswith(getattr(made, "NOTE", ""))

@@ -23,7 +23,7 @@ class ModelConfig:
         pool_power: Pooled sums are divided by (total weight) ** `pool_power`, in [0, 1]: 1 makes
             them means, less gives long histories more say.
         can_repeat: Whether a user can have an item again; False leaves out the repeats, which
-            saves a third of the work where nobody in training did.
+            saves a quarter to a third of the work where nobody in training did.
         encoder: What reads a history: "mlp" its decayed sums alone; "transformer" also the order
             and the times of its newest events (`sequence.SequenceEncoder`).
         window_length: Newest of the `history_length` events that the Transformer reads.

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, UInt32
 
-from interestkit.counting import pad, running_counts
+from interestkit.counting import pad
 from interestkit.devices import spread
 from interestkit.features import Features
 from interestkit.histories import Histories
@@ -118,9 +118,8 @@ def log_arrays(
 
     A model without repeats (`ModelConfig.can_repeat`) needs less of the log.
     """
-    events = (histories.item, histories.seconds, histories.weight)
-    counts = running_counts(histories.user, *events, scales_days) if can_repeat else (None, None)
-    log = Log(*events, *counts)
+    counts = histories.running_counts(scales_days) if can_repeat else (None, None)
+    log = Log(histories.item, histories.seconds, histories.weight, *counts)
     return jax.tree.map(_at_least_one, log)
 
 

@@ -1,5 +1,6 @@
 """Histories: each user's events before a moment of prediction, as flat arrays."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 from hashlib import blake2b
@@ -8,6 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 
 from interestkit import reprs
+from interestkit.counting import running_counts
 from interestkit.schema import did_you_mean
 
 
@@ -162,3 +164,9 @@ class Histories:
     def seen(self, user: int) -> Int[np.ndarray, " seen"]:
         """Codes of the items in the history of user number `user`, each once, ascending."""
         return np.unique(self.item[self.offsets[user] : self.offsets[user + 1]])
+
+    def running_counts(
+        self, scales_days: Iterable[float]
+    ) -> tuple[Int[np.ndarray, " events"], Float[np.ndarray, "events scales"]]:
+        """How often a user had touched an item at each event: `counting.running_counts`."""
+        return running_counts(self.user, self.item, self.seconds, self.weight, scales_days)

@@ -549,7 +549,7 @@ def test_names_from_the_data_are_escaped_and_cut():
     assert f"item {shown}, 2024" in repr(result)
     assert len(repr(result).splitlines()) == 4
     page = result._repr_html_()
-    assert "&lt;b&gt;\\n&amp;xxx" in page
+    assert "&lt;b&gt;<span>\\</span>n&amp;xxx" in page
     assert "&lt;i&gt;" in page
     assert "<b>" not in page
     assert "<i>" not in page

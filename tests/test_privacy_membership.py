@@ -40,7 +40,8 @@ def crowd():
     log = ik.simulate(num_users=200, num_items=60, num_bots=0, faults=0, events_per_user=10)
     events = log.events.sort("time").unique(["user", "time"], maintain_order=True)
     events = events.group_by("user", maintain_order=True).head(2)
-    items = np.random.default_rng(0).choice(log.items["item"].to_numpy(), len(events))
+    names = log.items.filter(~pl.col("item").str.starts_with("search:"))["item"].to_numpy()
+    items = np.random.default_rng(0).choice(names, len(events))
     events = events.with_columns(item=pl.Series(items))
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 5, 1, tzinfo=UTC)}
     features, _ = private_features(events, log.items, **period, seed=0)

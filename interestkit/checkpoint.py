@@ -19,6 +19,7 @@ from interestkit.bounded import read_back
 from interestkit.devices import padded_items, place, whole
 from interestkit.examples import TrainingConfig
 from interestkit.features import Features
+from interestkit.files import locked
 from interestkit.heldout import HeldOut
 from interestkit.histories import Histories
 from interestkit.limits import check_counts
@@ -196,7 +197,7 @@ def _of_epoch(folder: str | Path, epoch: int) -> Path:
 
 
 def _saved_epochs(folder: str | Path) -> list[int]:
-    """Epochs whose state is there, in order; what is hidden may be one that is being saved.
+    """Epochs whose state is there, in order; what a killed process left is cleared up.
 
     Raises:
         ValueError: If there is anything else.
@@ -206,6 +207,9 @@ def _saved_epochs(folder: str | Path) -> list[int]:
         return []
     if not folder.is_dir():
         raise ValueError(f"{folder}: must be a folder, got a file")
+    with locked(folder):  # nobody is saving, so that nobody's unfinished state goes
+        for path in folder.glob(".epoch-*"):
+            shutil.rmtree(path, ignore_errors=True)
     names = sorted(path.name for path in folder.iterdir() if not path.name.startswith("."))
     found = [_NAME.fullmatch(name) for name in names]
     if strange := [name for name, match in zip(names, found, strict=True) if not match]:

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +19,8 @@ import pytest
 from flax import nnx
 
 import interestkit as ik
-from interestkit.checkpoint import Progress, load_progress, save_progress
+from interestkit.checkpoint import Progress, _saved_epochs, load_progress, save_progress
+from interestkit.files import locked
 from interestkit.storage import load_folder, save_folder
 
 PROGRAM = Path(killed.__file__)
@@ -211,12 +214,16 @@ def test_a_folder_that_is_further_on_is_refused_and_stays(tmp_path):
     assert states(tmp_path / "c") == ["epoch-00001", "epoch-00002"]
 
 
-def test_a_state_that_another_process_is_saving_is_left_alone(tmp_path):
-    killed.fit(tmp_path / "c", stop_after=1)
-    aside = tmp_path / "c" / ".epoch-00002.saving-x"
+def test_what_a_killed_process_left_goes_but_not_while_another_saves(tmp_path):
+    aside = tmp_path / ".epoch-00002.saving-x"
     aside.mkdir()
-    killed.fit(tmp_path / "c", stop_after=1)
-    assert aside.is_dir()
+    with ThreadPoolExecutor(1) as pool:
+        with locked(tmp_path):
+            done = pool.submit(_saved_epochs, tmp_path)
+            time.sleep(0.1)
+            assert aside.is_dir()
+        assert done.result() == []
+    assert not aside.exists()
 
 
 def test_another_version_is_refused(tmp_path, monkeypatch):

@@ -153,7 +153,11 @@ def set_coverage(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
     ax.plot(covered, place, "o", color=BLUE, label="held")
     for row, (edge, size) in enumerate(zip(high, table["size"], strict=True)):
         ax.annotate(
-            f"{size:.1f}", (edge, row), xytext=(5, 0), textcoords="offset points", va="center"
+            *(f"{size:.1f}", (edge, row)),
+            xytext=(5, 0),
+            textcoords="offset points",
+            va="center",
+            bbox={"facecolor": ax.get_facecolor(), "edgecolor": "none", "pad": 1},  # over the line
         )
     left, right = min(low.min(), 100 * nominal - 3), max(high.max(), 100 * nominal + 3)
     ax.set_xlim(left - 1, right + 0.12 * (right - left) + 1)

@@ -35,14 +35,13 @@ def world(users: int, seed: int):
     )
     events = ik.clean(log, **FIVE_CORE)[0].events
     random = np.random.default_rng(seed)
+    names = log.items.filter(~pl.col("item").str.starts_with("search:"))["item"].to_numpy()
     odd = (
         events.group_by("user", maintain_order=True)
         .head(2)
         .with_columns(
             user=pl.lit("odd-") + pl.col("user"),
-            item=pl.Series(
-                random.choice(log.items["item"].to_numpy(), 2 * events["user"].n_unique())
-            ),
+            item=pl.Series(random.choice(names, 2 * events["user"].n_unique())),
         )
     )
     period = {"since": datetime(2024, 1, 1, tzinfo=UTC), "until": datetime(2024, 6, 1, tzinfo=UTC)}

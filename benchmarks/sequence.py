@@ -166,6 +166,18 @@ are among them. Made by
         --out beauty.json --table docs/sequence.md
 
 """
+NOTE = """
+**What this says.** The MLP wins on LastFM with each of three seeds and on Beauty with its one, the
+Transformer on ML-100k, just outside chance. The Transformer stands beside all that the MLP has and
+adds to it, so that it could be as good; on LastFM's validation part it nearly was (NDCG@10 .0659,
+the MLP .0662, seed 0), and falls behind on the item after that. Tried on that validation part: 512
+candidates in place of 2,048 (.0649), a weight of .5 for what is said at the events before (.0654),
+twice the epochs (.0655), one layer (.0629). These trials were made before the Transformer stopped
+looking ahead behind hidden events (see CHANGELOG). The sums of the MLP over time already hold the
+last item and the pace of a history, and a fit takes a seventh to a third of the time. Several
+vectors for each user (`num_user_vectors=4`) did no harm on LastFM: with one seed .0607 NDCG@10,
+against .0567 of one vector.
+"""
 
 
 def _arguments() -> argparse.Namespace:
@@ -204,7 +216,7 @@ def main() -> None:
                 print(told, np.mean(rows[-1]["users"]["NDCG@10"]), flush=True)
     print(table(rows))
     if asked.table:
-        asked.table.write_text(HEAD + table(rows), "utf-8")
+        asked.table.write_text(HEAD + table(rows).rstrip("\n") + "\n" + NOTE, "utf-8")
 
 
 if __name__ == "__main__":

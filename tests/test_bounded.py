@@ -163,3 +163,12 @@ def test_arrays_are_held_to_kind_shape_and_finite_numbers():
             check_arrays({"x": array}, "f", x=(2, None))
     with pytest.raises(ValueError, match="x must be finite"):
         check_arrays({"x": np.array([np.nan])}, "f", x=(1,))
+
+
+def test_a_list_cannot_have_more_parts_than_the_file_has_bytes(tmp_path):
+    footer = bytes.fromhex("1502 19fc c0843d")  # version 1; a schema of 1,000,000 columns
+    content = b"PAR1" + footer + len(footer).to_bytes(4, "little") + b"PAR1"
+    (tmp_path / "a.parquet").write_bytes(content)
+    for read in (read_parquet, check_parquet):  # else Arrow makes room for all of them
+        with pytest.raises(ValueError, match="Exceeded size limit"):
+            read(tmp_path / "a.parquet")

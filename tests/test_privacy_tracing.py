@@ -115,3 +115,10 @@ def test_what_unpacks_without_end_is_named(tmp_path, content, why):
 def test_what_is_packed_well_is_looked_into(tmp_path):
     (tmp_path / "log.gz").write_bytes(packed(bytes(20 << 20) + b" annabel ", 2))
     assert find_traces(tmp_path, "annabel").rows() == [("log.gz", "log.gz: log.gz: bytes")]
+
+
+def test_a_time_that_nobody_can_write_is_named_as_what_it_is(tmp_path):
+    times = pl.DataFrame({"at": [2**62]}).cast(pl.Datetime("ms"))
+    times.write_ipc(tmp_path / "times.arrow")
+    with pytest.raises(ValueError, match=r"times\.arrow: cannot be unpacked to look for a name"):
+        find_traces(tmp_path, "annabel")

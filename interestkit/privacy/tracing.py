@@ -23,7 +23,7 @@ from interestkit.markup import escaped
 _LONG_NAME = 6  # bytes
 _DAMAGED = (ValueError, EOFError, OSError, RuntimeError, MemoryError, LookupError, TypeError)
 _DAMAGED += (zlib.error, lzma.LZMAError, zipfile.BadZipFile)  # also what is encrypted
-_DAMAGED += (pl.exceptions.PolarsError,)
+_DAMAGED += (pl.exceptions.PolarsError, pl.exceptions.PanicException)
 
 
 def find_traces(folder: str | Path, user: str) -> pl.DataFrame:

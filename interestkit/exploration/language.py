@@ -3,7 +3,7 @@
 import json
 import urllib.request
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http.client import HTTPException
 
 import polars as pl
@@ -55,7 +55,7 @@ class LanguagePlanner:
     language_model: str
     features: Features
     steps: pl.DataFrame
-    key: str | None = field(default=None, repr=False)
+    key: str | None = None
     number: int = 5
     timeout_seconds: float = 30.0
 

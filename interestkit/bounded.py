@@ -1,6 +1,7 @@
 """Parquet files, NumPy archives, notebooks: one that lies of its size or form is one error."""
 
 import json
+import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -74,7 +75,7 @@ def _with_offset(schema) -> list[tuple[int, str, str]]:
     return [
         (place, field.name, field.type.unit)
         for place, field in enumerate(schema)
-        if str(getattr(field.type, "tz", None))[:1] in ("+", "-")
+        if re.match(r"[+-](?!00:00$)", str(getattr(field.type, "tz", None)))
     ]
 
 

@@ -6,8 +6,11 @@ import shutil
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import unquote
 
 import narwhals as nw
 import polars as pl
@@ -21,6 +24,7 @@ from interestkit.times import UTC_TIME, each_time
 
 _SHARD = "shard"
 _CODE = "code"
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"  # in the name of a folder
 COLUMNS = (USER, ITEM, TIME, KIND, VALUE, SESSION)  # of the files
 
 
@@ -242,8 +246,9 @@ def _session():
 
 def _scan_files(place: Path) -> pl.LazyFrame:
     """The rows of files: of one, those of a folder and below it, or those that fit a pattern."""
+    place = place.expanduser()
     if is_folder := place.is_dir():
-        files = sorted(place.rglob("*.parquet")) or sorted(place.rglob("*.csv"))
+        files = _below(place, ".parquet", ".pq") or _below(place, ".csv")
     elif place.exists():  # what is there by this very name is no pattern
         files = [place]
     else:
@@ -254,9 +259,35 @@ def _scan_files(place: Path) -> pl.LazyFrame:
     is_csv = files[0].suffix.lower() == ".csv"
     for path in files:
         (check_csv if is_csv else check_parquet)(path)
+    scan = partial(pl.scan_parquet, glob=False, hive_partitioning=False)
     if is_csv:  # as text: 007 is not 7
-        return pl.scan_csv(files, glob=False, infer_schema=False)
-    return pl.scan_parquet(files, glob=False, hive_partitioning=is_folder)
+        scan = partial(pl.scan_csv, glob=False, infer_schema=False)
+    if not is_folder:
+        return scan(files)
+    return pl.concat(
+        scan(list(own)).with_columns(**_said_by(folder.relative_to(place)))
+        for folder, own in groupby(files, key=attrgetter("parent"))
+    )
+
+
+def _below(folder: Path, *suffixes: str) -> list[Path]:
+    """Files with these suffixes in a folder and below it, but for what is hidden."""
+    return [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in suffixes
+        and path.is_file()
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+
+
+def _said_by(below: Path) -> dict[str, pl.Expr]:
+    """Columns that the names of folders such as "kind=view" say, as text."""
+    pairs = (part.split("=", 1) for part in below.parts if "=" in part)
+    return {
+        name: pl.lit(None if value == _NO_VALUE else unquote(value), pl.String)
+        for name, value in pairs
+    }
 
 
 def _read_ipc(path: Path) -> pl.DataFrame:

@@ -140,14 +140,15 @@ def prepare(
     Args:
         events: Path of Parquet or CSV files on this machine (one, a folder, or a pattern such as
             "log/*.parquet"; a name that is there is no pattern), a Polars table, or a Spark table
-            for engine="spark". Columns are user, item, time and optionally kind (one of
-            `schema.KINDS`; "view" where there is none) and value. Times are UTC where they name no
-            zone. Whole numbers and, except on Spark, text are read as `read_log` does, but each
+            for engine="spark". Folders below a folder whose names are such as "kind=view" give a
+            column; hidden ones are left out. Columns are user, item, time and optionally kind (one
+            of `schema.KINDS`; "view" where there is none) and value. Times are UTC where they name
+            no zone. Whole numbers and, except on Spark, text are read as `read_log` does, but each
             number is in the unit that its own size says: seconds since 1970, milliseconds from
             1e11 on, microseconds from 1e14, nanoseconds from 1e17. CSV is not for Spark, all of it
             is text: names keep their zeros. Blank text is missing.
-        folder: Where to write, new or empty, not a mount point; links are followed. It gets its
-            name only when it is finished.
+        folder: Where to write, new or empty, neither a mount point nor the working folder; links
+            are followed. It gets its name only when it is finished.
         columns: Our column name -> theirs; others are found by `schema.COLUMN_ALIASES`.
         engine: "polars" for one machine, "spark" for the cluster of the active Spark session.
         num_shards: Number of files; a user falls on one by a hash. About 3 times the bytes of
@@ -179,6 +180,8 @@ def prepare(
     check_new(folder)
     if folder.is_mount():
         raise ValueError(f"{folder}: must not be a mount point, which cannot be replaced")
+    if folder == Path.cwd():
+        raise ValueError(f"{folder}: must not be the working folder, which would be replaced")
     folder.parent.mkdir(parents=True, exist_ok=True)
     # after an error Polars may still be writing where it was told to, which must not hide the error
     place = {"prefix": f".{folder.name}.", "dir": folder.parent}

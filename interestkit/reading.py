@@ -70,9 +70,18 @@ def _is_blank(path: Path) -> bool:
 
 
 def check_csv(path: Path) -> None:
-    """Raise ValueError if a CSV file begins as none, or a name in its header comes twice."""
+    """Raise ValueError if a CSV file is not UTF-8, a name in it comes twice, or a row is short.
+
+    All of it is gone through, in parts.
+    """
     _check_begin(path)
-    _check_names(path, next(_rows(path, ".csv"), []))
+    _check_characters(path)
+    _check_names(path, names := next(_rows(path, ".csv"), []))
+    line = pl.col("line").str.strip_chars()
+    is_short = (line != "") & (line.str.count_matches(",", literal=True) < len(names) - 1)
+    lines = pl.scan_lines(path, glob=False, name="line").select(is_short.any())
+    if lines.collect(engine="streaming").item():  # or a part of a field of several lines
+        _check_no_row_short(path, ".csv")
 
 
 def _check_begin(path: Path) -> None:
@@ -132,16 +141,19 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _read_csv(path: Path, suffix: str) -> pl.DataFrame:
-    rows = _rows(path, suffix)
-    names = next(rows, [])
-    _check_names(path, names)
+    _check_names(path, next(_rows(path, suffix), []))
     table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False, glob=False)
     if table.width and table.to_series(-1).null_count():  # as at the end of a row that is too short
-        for number, row in enumerate(rows, start=1):
-            if 0 < len(row) < len(names):
-                what = f"{len(names)} fields, got {len(row)}"
-                raise ValueError(f"{path}, row {number}: must have {what}")
+        _check_no_row_short(path, suffix)
     return table
+
+
+def _check_no_row_short(path: Path, suffix: str) -> None:
+    rows = _rows(path, suffix)
+    names = next(rows)
+    for number, row in enumerate(rows, start=1):
+        if 0 < len(row) < len(names):
+            raise ValueError(f"{path}, row {number}: must have {len(names)} fields, got {len(row)}")
 
 
 def _rows(path: Path, suffix: str) -> Iterator[list[str]]:

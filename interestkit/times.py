@@ -53,6 +53,7 @@ def each_time(text: pl.Series) -> pl.Series:
     time = micros.set(~micros.is_between(*RANGE), None).cast(pl.Int64).cast(UTC_TIME)
     if (is_left := time.is_null() & text.is_not_null()).any():
         time = time.zip_with(~is_left, iso_8601(text.set(~is_left, None)))
+        time = time.set(~time.to_physical().is_between(*RANGE), None)
         if (is_lost := time.is_null() & text.is_not_null()).any():
             what = f"must be {ALLOWED}, got {text.filter(is_lost)[0][:100]!r}"
             raise pl.exceptions.ComputeError(f"column {text.name!r} {what}")
@@ -62,7 +63,8 @@ def each_time(text: pl.Series) -> pl.Series:
 def micros_of(number: nw.Expr) -> nw.Expr:
     """Whole numbers, each in the unit that its size says, as microseconds."""
     number = number.cast(nw.Int64)
-    micros = number // 1_000
+    whole = (number - number % 10**9 + 10**9 // 2) // 10**9  # where / is of floats, as on Spark
+    micros = whole * 10**6 + number % 10**9 // 1_000
     for limit, _, unit in reversed(UNITS[:-1]):
         is_below = number.is_between(-int(limit), int(limit), closed="none")
         micros = nw.when(is_below).then(number * int(unit)).otherwise(micros)

@@ -7,7 +7,9 @@ import shutil
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
+import pyarrow as pa
 import pytest
+from pyarrow import parquet
 
 import interestkit as ik
 from interestkit import preparing
@@ -195,6 +197,44 @@ def test_a_name_is_a_pattern_only_where_nothing_has_it(tiny, tmp_path, form, pla
     assert sum(len(whole(done, part)) for part in ("train", "validation", "test")) == 40
 
 
+@pytest.mark.parametrize("form", ["parquet", "csv"])
+def test_names_of_folders_below_are_columns_and_none_above(tiny, tmp_path, form):
+    folder = tmp_path / "kind=purchase" / "user=bob"
+    below = folder / "kind=like"
+    for place in (below, folder / "kind=__HIVE_DEFAULT_PARTITION__", folder / ".hidden"):
+        place.mkdir(parents=True)
+        getattr(tiny, f"write_{form}")(place / f"A.{form.upper()}")
+    done = ik.prepare(folder, tmp_path / "new", num_shards=2, duplicates=False)
+    parts = [done.shards(part).events(0) for part in ("train", "validation", "test")]
+    assert done.num_users == 4  # and nobody of a folder above
+    assert set(pl.concat(parts)[KIND]) == {"like", "view"}
+    assert done.num_events == 80
+
+
+@pytest.mark.parametrize("zone", ["UTC", "+00:00", "-00:00", "+05:30"])
+def test_parquet_with_times_in_a_fixed_offset(tiny, tmp_path, zone):
+    path, table = tmp_path / "log.parquet", tiny.to_arrow()
+    time = table[TIME].cast(pa.timestamp("us", zone))
+    parquet.write_table(table.set_column(2, TIME, time), path)
+    if zone != "+05:30":
+        assert ik.prepare(path, tmp_path / "new", num_shards=2).num_events == 40
+        return
+    with pytest.raises(ValueError, match="column 'time' must have times in UTC, got another"):
+        ik.prepare(path, tmp_path / "new", num_shards=2)
+
+
+def test_a_path_of_the_home_folder(tiny, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    tiny.write_parquet(tmp_path / "log.pq")
+    assert ik.prepare("~/log.pq", tmp_path / "new", num_shards=2).num_events == 40
+
+
+def test_the_folder_that_one_stands_in_is_not_replaced(tiny, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="must not be the working folder"):
+        ik.prepare(tiny, ".")
+
+
 LINES = (
     "007,01,2024-05-01,2",
     "7,1,2024-05-02 18:30,",
@@ -224,15 +264,17 @@ def test_csv_is_read_as_by_read_log(tmp_path):
     ("text", "message"),
     [
         ("user,item,time\na,x,05/06/2024\n", "events: column 'time' must be .*'05/06/2024'"),
+        ("user,item,time\na,x,9999-12-31T23:59-12\n", "events: column 'time' must be"),
         ("user,item,time\na,x,1e30\n", "events: column 'time' must be .*'1e30'"),
         ("user,item,time,time\na,x,1,2\n", "column names must differ, got 'time' twice"),
         ('user,item,time,value\na,x,1,"1,234"\n', "events: .* column 'value' .*1,234"),
+        ('column,user,item,time\n"\n,",a,x,1\na,b,x\n', "row 2: must have 4 fields, got 3"),
     ],
-    ids=["day-or-month", "no-time", "one-name-twice", "no-number"],
+    ids=["day-or-month", "year-10000", "no-time", "one-name-twice", "no-number", "too-short"],
 )
 def test_csv_that_read_log_refuses_is_refused(tmp_path, text, message):
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(ValueError, match="column"):
+    with pytest.raises(ValueError, match=r"column|fields"):
         ik.read_log(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=message) as caught:
         ik.prepare(tmp_path / "log.csv", tmp_path / "new", num_shards=2)
@@ -364,6 +406,10 @@ def test_spark_reads_files_with_whole_seconds_by_their_names(tiny, tmp_path):
     seconds.write_parquet(path)
     done = ik.prepare(path, tmp_path / "spark", engine="spark", num_shards=2)
     assert done.cuts == ik.prepare(seconds, tmp_path / "polars", num_shards=2).cuts
+    nanos = seconds.with_columns(pl.col(TIME) * 10**9 + 2 * 10**6 + 999)
+    nanos.write_parquet(path)
+    done = ik.prepare(path, tmp_path / "finer", engine="spark", num_shards=2)
+    assert {time.microsecond for time in done.shards("test").events(0)[TIME]} == {2_000}
     with pytest.raises(ValueError, match=r"must be Parquet files for engine='spark', got .*csv"):
         ik.prepare(tmp_path / "log.csv", tmp_path / "new", engine="spark")
     seconds.cast({TIME: pl.String}).write_parquet(path)
@@ -375,7 +421,7 @@ def test_spark_reads_files_with_whole_seconds_by_their_names(tiny, tmp_path):
     ("name", "content", "message"),
     [
         ("log.csv", gzip.compress(b"user,item,time\na,x,1\n"), "plain text in UTF-8, got gzip"),
-        ("log.csv", b"user,item,time\na,\xff,1\n", "events: .*utf-8"),
+        ("log.csv", b"user,item,time\na,\xff,1\n", "line 2: must be UTF-8, got byte 0xff"),
         ("log.csv", b"user,item,time\na,x,1,2\n", "events: found more fields"),
         ("log.parquet", b"PAR1" + bytes(40) + b"PAR1", "log.parquet: cannot be read as .parquet"),
     ],

@@ -202,6 +202,8 @@ def _run_folder(
     options: argparse.Namespace, notebooks: Path, everything: Sequence[Notebook], *, again: bool
 ) -> Path:
     """The folder to run in: --out, or the newest run, or a new one; says which."""
+    if options.out == "":
+        raise RunError("--out takes a folder, got an empty name")
     here = Path.cwd()
     runs = (notebooks.parent if here.is_relative_to(notebooks) else here) / "runs"
     out = None if options.out is None else Path(options.out).resolve()

@@ -167,7 +167,7 @@ def _executed(folder: Path) -> Iterator[_Executed]:
     for path in sorted(folder.glob("[0-9][0-9]_*.ipynb")):
         try:
             yield _read_executed(path)
-        except ValueError as error:
+        except (ValueError, OSError) as error:
             yield _Executed(path.stem, state="cannot be read", failure=str(error))
 
 

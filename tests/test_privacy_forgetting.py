@@ -1,6 +1,7 @@
 import shutil
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import jax
@@ -73,6 +74,13 @@ def test_a_forgotten_user_is_nowhere_in_the_folder(forgotten):
     folder = forgotten[0]
     assert find_traces(folder, USER).is_empty()
     assert len(find_traces(folder, "user-00008")) > 0
+
+
+def test_a_part_that_is_gone_is_named(forgotten, tmp_path):
+    folder = forgotten[0]
+    shutil.copytree(folder / "settings", tmp_path / "settings")
+    with pytest.raises(FileNotFoundError, match=r"part-00\d: there is no such folder"):
+        replace(forgotten[1], folder=tmp_path).forget("user-00008", key=KEY)
 
 
 def test_forgetting_leaves_other_parts_as_they_were(forgotten):

@@ -88,7 +88,7 @@ def test_a_key_file_that_others_may_read_is_refused(tmp_path, log):
         pseudonymise(log, path, release="May")
 
 
-@pytest.mark.parametrize("name", ["manifest.json", "events.parquet"])
+@pytest.mark.parametrize("name", ["manifest.json", "events.parquet", "a.ndjson", "LOG.CSV"])
 def test_a_key_beside_data_is_refused(tmp_path, name):
     path = new_key(tmp_path / "key")
     (tmp_path / name).touch()

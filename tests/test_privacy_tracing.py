@@ -38,7 +38,7 @@ def test_traces_are_found_however_deep_a_table_has_them(tmp_path):
     assert find_traces(tmp_path, "ann").rows() == expected
 
 
-ODD = 'José "O\'Brien" & bo'
+ODD = 'José "O\'Brien" & bo\\$1'
 
 
 @pytest.mark.parametrize(
@@ -47,6 +47,8 @@ ODD = 'José "O\'Brien" & bo'
         pytest.param(html_table({"user": [ODD]}, caption="users").encode(), id="html"),
         pytest.param(json.dumps({"user": ODD}).encode(), id="json"),
         pytest.param(json.dumps({"user": ODD}, ensure_ascii=False).encode(), id="json-unicode"),
+        pytest.param(json.dumps(html_table({"b": [ODD]}, caption="")).encode(), id="html-in-json"),
+        pytest.param(json.dumps({"a": json.dumps({"b": ODD})}).encode(), id="json-in-json"),
         pytest.param(pl.DataFrame({"user": [ODD]}).write_csv().encode(), id="csv"),
         pytest.param(f"user\n{ODD}\n".encode("utf-16"), id="utf-16"),
         pytest.param(bz2.compress(ODD.encode()), id="bzip2"),
@@ -57,6 +59,18 @@ def test_a_name_is_found_as_each_format_writes_it(tmp_path, content):
     (tmp_path / "file").write_bytes(content)
     assert not find_traces(tmp_path, ODD).is_empty()
     assert find_traces(tmp_path, "José").is_empty() == (content[:2] in (b"\xff\xfe",))
+
+
+@pytest.mark.parametrize("code", ["utf-8", "utf-16-le", "utf-16-be"])
+def test_a_name_is_found_only_alone(tmp_path, code):
+    (tmp_path / "file").write_bytes("user-00012 user_000123\nuser_00012".encode(code))
+    names = ("user_00012", "user_000123", "user-00012", "user_0001", "ser_00012")
+    assert [find_traces(tmp_path, name).is_empty() for name in names] == [False] * 3 + [True] * 2
+
+
+def test_text_that_begins_as_a_packed_file_is_text(tmp_path):
+    (tmp_path / "a.csv").write_text("BZh_id,item\nann,tea\n")
+    assert find_traces(tmp_path, "ann")["where"].to_list() == ["text"]
 
 
 def test_a_name_is_found_in_fields_and_as_the_name_of_a_column(tmp_path):
@@ -70,7 +84,7 @@ def test_a_name_is_found_in_fields_and_as_the_name_of_a_column(tmp_path):
     "content",
     [
         *(b"PAR1 broken", b"\x1f\x8b broken", b"\x93NUMPY\x01\x00", b"ARROW1 broken"),
-        *(b"BZh broken", b"\xfd7zXZ\0 broken", b"\x28\xb5\x2f\xfd packed"),
+        *(b"BZh91AY&SY broken", b"\xfd7zXZ\0 broken", b"\x28\xb5\x2f\xfd packed"),
     ],
     ids=["parquet", "gzip", "numpy", "arrow", "bzip2", "xz", "zstd"],
 )

@@ -319,6 +319,14 @@ def test_a_notebook_that_is_none_is_said_in_its_section(tmp_path, content):
     assert outdated_note(tmp_path) == ""
 
 
+def test_a_notebook_that_cannot_be_opened_is_said_in_its_section(tmp_path):
+    (tmp_path / "02_second.ipynb").symlink_to(tmp_path / "away")
+    (tmp_path / "03_third.ipynb").mkdir()
+    text = report_of(tmp_path, code("1"))
+    assert "02_second cannot be read; its section below says why" in text
+    assert "03_third cannot be read" in text
+
+
 def test_missing_results_are_none(tmp_path):
     assert read_results(tmp_path) is None
 

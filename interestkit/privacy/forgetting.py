@@ -108,11 +108,14 @@ class PartedModel:
         Raises:
             ValueError: If the user is not in the part that the key names, or nobody to learn from
                 is left in it.
+            FileNotFoundError: If the part is not there.
         """
         _check_key(key)
         settings = _Settings.read(self.folder)
         number = part_of(user, key, settings.num_parts)
         place = _place(self.folder, number, "events")
+        if not place.parent.is_dir():
+            raise FileNotFoundError(f"{place.parent}: there is no such folder")
         (turn := place.with_name(".forgetting")).mkdir(exist_ok=True)
         with locked(turn):  # else another process could bring the user back
             events = load_folder(place, kind="events").tables["events"]

@@ -11,10 +11,11 @@ import polars as pl
 
 from interestkit.events import EventLog
 from interestkit.privacy.generalising import RELEASED, in_order
+from interestkit.reading import EXTENSIONS
 from interestkit.schema import ITEM, SEARCH_PREFIX, SESSION, TEXT, TITLE, USER
 from interestkit.splitting import check_clean
 
-_DATA = ("manifest.json", "*.parquet", "*.csv", "*.tsv", "*.jsonl", "*.dat", "*.gz")
+_DATA = (*EXTENSIONS, ".gz")  # how the names of its files end
 KEY_BYTES = 32
 COLUMNS = (USER, ITEM, SESSION)
 
@@ -73,9 +74,9 @@ def read_key(path: str | Path) -> bytes:
 def _check_apart(path: Path) -> None:
     """Raise ValueError if data lies in the folder of a key: who takes one would have both."""
     folder = path.resolve().parent
-    data = [path for form in _DATA for path in folder.glob(form)]
-    if data:
-        raise ValueError(f"{path}: must lie apart from data, got {data[0].name} in its folder")
+    for name in sorted(other.name for other in folder.iterdir()):
+        if name == "manifest.json" or name.lower().endswith(_DATA):
+            raise ValueError(f"{path}: must lie apart from data, got {name} in its folder")
 
 
 def pseudonymise(

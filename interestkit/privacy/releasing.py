@@ -25,7 +25,7 @@ from interestkit.privacy.linking import Attacker, attack_with, facts_of, linkage
 from interestkit.privacy.pseudonyms import KEY_BYTES, pseudonymise, pseudonyms, read_key
 from interestkit.privacy.usefulness import MakeRanker, accuracy_lost, quick_ranker
 from interestkit.progress import progress_bar
-from interestkit.schema import EVENT_COLUMNS, ITEM, ITEM_COLUMNS, USER, check_columns
+from interestkit.schema import ITEM, USER, check_columns
 from interestkit.splitting import check_clean
 from interestkit.storage import load_folder, save_folder
 
@@ -103,8 +103,6 @@ class Release:
         stored = load_folder(folder, kind="release")
         tables, meta = dict(stored.tables), stored.meta
         with read_back(folder):
-            check_columns(tables["events"], EVENT_COLUMNS, what="events")
-            check_columns(tables["items"], ITEM_COLUMNS, what="items")
             check_columns(tables["attacks"], _ATTACK_COLUMNS, what="attacks")
             if tables["accuracy"].width:  # it was measured
                 check_columns(tables["accuracy"], _ACCURACY_COLUMNS, what="accuracy")

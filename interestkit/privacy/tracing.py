@@ -100,7 +100,7 @@ def _in_bytes(name: str, content: bytes, user: str, room: _Room) -> Iterator[str
         yield from _in_columns(read_parquet(io.BytesIO(content)), user)
     elif content[:6] == b"ARROW1":
         yield from _in_columns(read_ipc(content), user)
-    elif opened := [unpack for magic, unpack in _PACKED.items() if content.startswith(magic)]:
+    elif opened := [unpack for magic, unpack in _PACKED.items() if re.match(magic, content)]:
         with opened[0](io.BytesIO(content)) as file:
             inner = room.read(file)
         yield from (f"{name}: {part}" for part in _in_bytes(name, inner, user, room))
@@ -126,21 +126,28 @@ def _in_archive(content: bytes, user: str, room: _Room) -> Iterator[str]:
 @cache
 def _spelled(user: str) -> re.Pattern[bytes]:
     """The name by itself, in each way in which a file may write it."""
-    in_json = [json.dumps(user, ensure_ascii=plain)[1:-1] for plain in (True, False)]
-    in_html = (html.escape(user), html.escape(user, quote=False), str(escaped(user, None)))
-    ways = {user, *in_html, *in_json}
+    in_html = {html.escape(user), html.escape(user, quote=False), str(escaped(user, None))}
+    ways = {user, *in_html}
+    for _ in range(2):  # JSON, in which HTML or JSON may stand
+        ways |= {json.dumps(way, ensure_ascii=plain)[1:-1] for way in ways for plain in (0, 1)}
     ways = sorted(way.encode() for way in ways | {user.replace('"', '""')})
-    alone = rb"(?<![\w-])(?:" + b"|".join(map(re.escape, ways)) + rb")(?![\w-])"
-    wide = [re.escape(user.encode(code)) for code in ("utf-16-le", "utf-16-be")]
-    return re.compile(b"|".join([alone, *wide]))
+    name = rb"(?:" + b"|".join(map(re.escape, ways)) + rb")"
+    little, big = (re.escape(user.encode(code)) for code in ("utf-16-le", "utf-16-be"))
+    alone = (
+        rb"(?<![\w-])" + name + rb"(?![\w-])",
+        rb"(?<![\w-]\0)" + little + rb"(?![\w-](?:\0|\Z))",
+        rb"(?<!\0[\w-])(?<!\A[\w-])" + big + rb"(?!\0[\w-])",
+    )
+    return re.compile(b"|".join(alone))
 
 
 def _no_zstd(_) -> None:
     raise ValueError("it is packed with zstd")
 
 
-_PACKED = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\0": lzma.open}
-_PACKED |= {b"\x28\xb5\x2f\xfd": _no_zstd}  # by their first bytes
+# by their first bytes; those of bzip2 alone could be text
+_PACKED = {rb"\x1f\x8b": gzip.open, rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)": bz2.open}
+_PACKED |= {rb"\xfd7zXZ\0": lzma.open, rb"\x28\xb5\x2f\xfd": _no_zstd}
 
 
 def _in_columns(table: pl.DataFrame, user: str) -> Iterator[str]:

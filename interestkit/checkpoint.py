@@ -114,6 +114,18 @@ class Checkpoint:
             raise
 
 
+def digest_of(features: Features) -> str:
+    """Stands for all that a model is given of its features, counts and popularity included."""
+    weights = str(sorted(features.kind_weights.items()))
+    parts = (
+        *(features.fingerprint.encode(), weights.encode(), features.items["events"].to_numpy()),
+        *(features.item_interests, features.content, features.popularity),
+        *(features.snapshot_seconds, features.is_candidate),
+        *(modality.vectors for modality in features.modalities),
+    )
+    return _digest(parts)
+
+
 def identity_of(
     features: Features,
     histories: Histories | Shards,
@@ -125,18 +137,12 @@ def identity_of(
 ) -> dict[str, object]:
     """What makes a run the same run: settings, seed, and fingerprints of its data."""
     is_shards = isinstance(histories, Shards)
-    of_features = (
-        *(features.fingerprint.encode(), features.item_interests, features.content),
-        *(features.popularity, features.snapshot_seconds, features.is_candidate),
-        features.items["events"].to_numpy(),
-        *(modality.vectors for modality in features.modalities),
-    )
     return {
         "versions": {"interestkit": __version__} | {name: version(name) for name in _MADE_BY},
         "seed": seed,
         "config": _plain(asdict(config)),
         "shape": _plain(asdict(shape)),
-        "features": _digest(of_features),
+        "features": digest_of(features),
         "histories": histories.fingerprint if is_shards else _digest(_parts(histories)),
         "validation": "" if validation is None else _digest(_truth(validation)),
     }

@@ -4,7 +4,7 @@ Source: Dawid (1984), The prequential approach, JRSS A 147(2), doi:10.2307/29816
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from functools import lru_cache, partial
@@ -41,7 +41,7 @@ class Prequential:
             model, target, user, value (NDCG, NaN where the user did nothing of that kind),
             is_absent (no event of the user since the first period began, so that no update
             was trained on anything new of them), interest (the one most of their events in the
-            period carry, of those that any of the models knows).
+            period carry, of those by which the model is judged).
         times: A row for each period and model: seconds of the processor to make the model that is
             judged in the period, compilation included.
         updates: The updates, in order.
@@ -126,7 +126,9 @@ def prequential(
     One is trained before the first cut and never changed, one is updated after each period, one is
     trained anew. Each ranks at the beginning of a period, for users with events before it. Users,
     and what they did, are the same for all: an item carries the interests that any of the models
-    gives it, and those that a model does not know are missing in its lists.
+    gives it, and those that a model does not know are missing in its lists. Interests from
+    behaviour are clusters that each training finds for itself, so that there the model that is
+    trained anew is judged by its own, and its interests cannot be compared with the others'.
 
     Args:
         events: A clean log.
@@ -166,11 +168,13 @@ def prequential(
                 models[RETRAINED], spent = _timed(train, before, cuts[n])
                 times.append((cuts[n], RETRAINED, spent))
         split = _split(before, coming, items, cuts[n])
-        done = _done(list(models.values()), split, cuts[0])
+        done = lru_cache(partial(_done, split=split, since=cuts[0]))
         judge = lru_cache(partial(_judged, split=split, done=done, k=k, interest_k=interest_k))
         period = pl.lit(cuts[n]).cast(_COLUMNS["period"])
-        for name, model in models.items():  # in the first period all are one
-            scores.append(judge(model).with_columns(period=period, model=pl.lit(name)))
+        scores += (  # in the first period all are one
+            judge(model, _named_alike(name, models)).with_columns(period=period, model=pl.lit(name))
+            for name, model in models.items()
+        )
     return Prequential(
         scores=pl.concat(scores).select("period", "model", "target", USER, "value", *_GROUPS),
         times=pl.DataFrame(times, schema=_COLUMNS, orient="row"),
@@ -208,6 +212,13 @@ class _Done(NamedTuple):
     users: pl.DataFrame
 
 
+def _named_alike(name: str, models: Mapping[str, Predictor]) -> tuple[Predictor, ...]:
+    """The models whose interests of one name are the same as those of this one, each once."""
+    if any(model.features.interest_source == "behaviour" for model in models.values()):
+        models = {n: own for n, own in models.items() if (n == RETRAINED) == (name == RETRAINED)}
+    return tuple(dict.fromkeys(models.values()))
+
+
 def _done(models: Sequence[Predictor], split: Split, since: datetime) -> _Done:
     """The truth of a period: an item has each interest that one of the models gives it."""
     all_features = [model.features for model in models]
@@ -230,10 +241,16 @@ def _places(own: Sequence[str], names: Sequence[str]) -> list[int]:
 
 
 def _judged(
-    model: Predictor, *, split: Split, done: _Done, k: int, interest_k: int
+    model: Predictor,
+    named_alike: tuple[Predictor, ...],
+    *,
+    split: Split,
+    done: Callable[[tuple[Predictor, ...]], _Done],
+    k: int,
+    interest_k: int,
 ) -> pl.DataFrame:
     """Values of all users for each target."""
-    truth, values = held_out(model.features, split, "test"), {}
+    truth, done, values = held_out(model.features, split, "test"), done(named_alike), {}
     for target, new_only in (("items", False), ("new items", True)):
         values[target] = ndcg_at_k(*found_by(model, truth, k=k, new_only=new_only), k=k)
     said = np.full(done.shares.shape, -1.0)

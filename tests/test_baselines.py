@@ -8,11 +8,13 @@ from small_world import FEATURES, histories_of
 
 from interestkit import baselines
 from interestkit.baselines import MostFrequent, Popular
+from interestkit.exploration import transitions
 from interestkit.features import fit_features
 from interestkit.linear import add_linear_part
 from interestkit.neighbours import EASE, ItemKNN
 from interestkit.recommendation import recommend
 from interestkit.reranking import Reranked, trade_offs
+from interestkit.widgets.map import interest_map
 
 # Counts: item 0 three, item 1 one, item 2 two, item 3 none, the search four.
 LOG = histories_of(
@@ -138,6 +140,8 @@ ASKS = {  # of a baseline's class, the study, other features and the histories c
         ranker=own(make, study), features=other
     ).rank(study.histories),
     "trade-offs": lambda make, study, other, _: trade_offs(own(make, study), study.test, other),
+    "transitions": lambda _, study, __, known: transitions(study.features, known),
+    "interest map": lambda _, study, __, known: interest_map(study.predictor, known),
     "linear part": lambda _, study, __, known: add_linear_part(study.predictor, known, weight=1),
 }
 

@@ -275,6 +275,8 @@ def test_names_that_look_alike_in_short_are_numbered():
     assert len(set(sent.values())) == 3
     assert sent["Tea"] == "Tea"
     assert sent[long + "Grinders"] == sent[long + "Filters"] + " (2)"
+    sent = _sent(["Rock ", "Rock", "Rock (2)", "Rock (2) "])  # one may be called as a numbered one
+    assert len(set(sent.values())) == 4
 
 
 def test_a_key_that_no_header_can_hold_is_refused_and_not_shown(world):

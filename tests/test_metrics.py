@@ -4,6 +4,7 @@ import inspect
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 
 from interestkit import metrics
@@ -29,11 +30,20 @@ HIT, FAR = np.array([[True, False]]), 2**32 + 1  # as 32 bits this would be 1
     ("judge", "name"),
     [
         (lambda: metrics.recall_at_k(HIT, np.array([FAR]), k=2), "num_relevant"),
+        (lambda: metrics.recall_at_k(HIT, pl.Series([FAR]), k=2), "num_relevant"),
+        (lambda: metrics.recall_at_k(HIT, [FAR], k=2), "num_relevant"),
         (lambda: metrics.catalogue_coverage(np.array([[FAR]]), np.ones(3, bool)), "items"),
         (lambda: metrics.gini(np.array([FAR, 1])), "counts"),
         (lambda: metrics.novelty(np.array([[0]]), np.array([FAR, 1])), "num_events"),
     ],
-    ids=["counts-of-users", "codes", "counts-of-any-kind", "counts-of-items"],
+    ids=[
+        "counts-of-users",
+        "as-a-column",
+        "as-a-list",
+        "codes",
+        "counts-of-any-kind",
+        "counts-of-items",
+    ],
 )
 def test_whole_numbers_beyond_32_bits_are_refused_not_wrapped(judge, name):
     limits = r"-2147483648\.\.2147483647"

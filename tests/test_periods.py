@@ -45,17 +45,21 @@ EVENTS, ITEMS = with_a_new_interest()
 QUICK = TrainingConfig(epochs=1, examples_per_epoch=64, batch_size=32, num_targets=4)
 
 
+def trained(items, events, until):
+    features = fit_features(events, items, until=until)
+    known = features.histories(events)
+    shape = {"item_dim": 4, "hidden": (8,), "history_length": 8, "repeat_length": 8}
+    model = fit(features, known, config=QUICK, progress=False, **shape).model
+    return Predictor(features=features, model=model)
+
+
 @pytest.fixture(scope="module")
 def found():
     asked = []
 
     def train(events, until):
         asked.append((events["time"].max(), until))
-        features = fit_features(events, ITEMS, until=until)
-        known = features.histories(events)
-        shape = {"item_dim": 4, "hidden": (8,), "history_length": 8, "repeat_length": 8}
-        model = fit(features, known, config=QUICK, progress=False, **shape).model
-        return Predictor(features=features, model=model)
+        return trained(ITEMS, events, until)
 
     result = prequential(EVENTS, ITEMS, CUTS, train=train, config=QUICK, progress=False)
     assert all(last < until for last, until in asked)
@@ -88,6 +92,19 @@ def test_users_and_their_interests_are_the_same_for_all_models_also_where_one_kn
     gain = found.forgetting("interests").filter(group="fresh").row(0, named=True)
     assert gain["low"] > 0
     assert gain["users"] >= 30
+
+
+def test_clusters_of_a_model_trained_anew_change_nothing_for_the_others():
+    events = EVENTS.filter(pl.col("item").is_in(LOG.items["item"].implode()))
+    empty = {"title": pl.lit(None, pl.String), "interests": pl.lit([], pl.List(pl.String))}
+    items = LOG.items.select(*ITEM_COLUMNS).with_columns(**empty)
+    given = {"train": lambda *part: trained(items, *part), "config": QUICK, "progress": False}
+    kept = prequential(events, items, CUTS, retrain=False, **given).scores
+    scores = prequential(events, items, CUTS, **given).scores
+    two = scores.filter(pl.col("model") != RETRAINED)
+    assert kept.sort(kept.columns).equals(two.sort(kept.columns))
+    own = scores.filter(pl.col("model") == RETRAINED, target="interests")
+    assert own["value"].is_not_nan().any()
 
 
 def test_an_update_ends_where_its_period_begins(found):

@@ -226,6 +226,20 @@ def test_counts_with_a_seed_or_of_other_features_are_named_on_the_card(log, made
     assert _not_covered(features, [replace(counts, seed=None)], None)[0].startswith(
         "what the model"
     )
+    exact = features.items.with_columns(pl.col("events") + 1)  # the same catalogue, other counts
+    for other in ({"items": exact}, {"popularity": features.popularity + 1}):
+        said = _not_covered(replace(features, **other), [counts], None)
+        assert said[0].startswith("the features: ")
+
+
+def test_kinds_may_have_weights_in_any_order(log):
+    weights = {"view": 0.0, "purchase": 1.0}
+    turned = dict(reversed(weights.items()))
+    one, other = (public_features(log.items, **PERIOD, kind_weights=w) for w in (weights, turned))
+    assert one.kind_weights == weights
+    assert np.array_equal(one.popularity, other.popularity)
+    with pytest.raises(ValueError, match="kind_weights must be above 0 for a kind"):
+        public_features(log.items, **PERIOD, kind_weights={"view": 0.0})
 
 
 def test_searches_are_in_no_public_table(log):

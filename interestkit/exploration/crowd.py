@@ -124,6 +124,7 @@ class Crowd:
 
 def first_touches(features: Features, log: Histories) -> Int[np.ndarray, "users labels"]:
     """Second of each user's first event with each label; `NEVER` where there is none."""
+    log.check_coded_by(features)
     labels = csr_matrix(features.item_interests > 0)[log.item]
     number = np.diff(labels.indptr)
     key = np.repeat(log.user.astype(np.int64), number) * features.num_interests + labels.indices

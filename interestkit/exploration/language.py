@@ -2,9 +2,9 @@
 
 import json
 import urllib.request
-from collections import Counter
 from dataclasses import dataclass
 from http.client import HTTPException
+from itertools import chain, count
 
 import polars as pl
 
@@ -116,11 +116,12 @@ _INSTRUCTIONS = (
 def _sent(names: list[str]) -> dict[str, str]:
     """What is sent in place of each name; those that would look alike are numbered."""
     sent: dict[str, str] = {}
-    taken = Counter()
+    taken = set()
     for name in names:
         short = words(name, _LONGEST)
-        taken[short] += 1
-        sent[name] = f"{short} ({taken[short]})" if taken[short] > 1 else short
+        alike = chain([short], (f"{short} ({number})" for number in count(2)))
+        sent[name] = next(said for said in alike if said not in taken)
+        taken.add(sent[name])
     return sent
 
 

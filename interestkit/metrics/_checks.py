@@ -16,6 +16,8 @@ PerUser = Float[Array, " users"]
 
 def checked(name: str, array, kind, axes: str) -> Array:
     """`array` as a JAX array, if it is of that kind, has those axes and its whole numbers fit."""
+    if not isinstance(array, jax.Array):
+        array = np.asarray(array)
     if isinstance(array, np.ndarray) and np.issubdtype(array.dtype, np.integer):
         limits = np.iinfo(jax.dtypes.canonicalize_dtype(array.dtype))
         beyond = array[(array < limits.min) | (array > limits.max)]  # JAX would wrap them

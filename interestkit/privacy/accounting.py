@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from scipy.stats import binom
 
 from interestkit import reprs
+from interestkit.limits import check_above_0
 from interestkit.privacy.stepping import Plan  # first, as it says what to install
 
 # isort: split
@@ -34,7 +35,7 @@ class GaussianMechanism:
         noise_multiplier: Standard deviation of its noise over the most that one user changes it
             by, in Euclidean norm.
         seed: Seed of its noise, None where nobody knows it.
-        features: `Features.fingerprint` of what was made of it; "" where nothing was.
+        features: `checkpoint.digest_of` the features made of it; "" where none were.
     """
 
     what: str
@@ -256,17 +257,10 @@ def _check(num_users, users_per_step, steps, clip_norm, epsilon, delta) -> None:
             f"users_per_step (batch_size) must be in 1..{num_users} (users with something to "
             f"learn from), got {users_per_step}"
         )
-    check_positive(steps=steps, clip_norm=clip_norm, epsilon=epsilon)
-    if _LARGEST < epsilon < math.inf:
-        raise ValueError(f"epsilon must be at most {_LARGEST} or infinite, got {epsilon}")
-    if math.isinf(clip_norm):
-        raise ValueError("clip_norm must be finite, got infinity")
+    check_above_0(steps=steps, clip_norm=clip_norm)
+    if not (0 < epsilon <= _LARGEST or epsilon == math.inf):
+        raise ValueError(
+            f"epsilon must be above 0 and at most {_LARGEST}, or infinite, got {epsilon}"
+        )
     if not 0 < delta < 1 / num_users:
         raise ValueError(f"delta must be above 0 and below 1 / {num_users} users, got {delta}")
-
-
-def check_positive(**numbers: float) -> None:
-    """Raise ValueError unless each number is above 0."""
-    for name, number in numbers.items():
-        if not number > 0:
-            raise ValueError(f"{name} must be above 0, got {number}")

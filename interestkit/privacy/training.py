@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import polars as pl
 
+from interestkit.checkpoint import digest_of
 from interestkit.devices import use_compilation_cache
 from interestkit.examples import TrainingConfig, find_examples
 from interestkit.features import Features, fit_features
@@ -173,7 +174,7 @@ def private_features(
         what=f"counts of {len(names):,} items",
         noise_multiplier=noise_multiplier,
         seed=seed,
-        features=features.fingerprint,
+        features=digest_of(features),
     )
     return features, released
 
@@ -200,7 +201,7 @@ def public_features(
     once = pl.DataFrame({ITEM: names}).select(pl.lit(_PUBLIC_USER).alias(USER), ITEM)
     utc = pl.Datetime("us", "UTC")
     made_up = pl.concat([once.with_columns(pl.lit(t).cast(utc).alias(TIME)) for t in (since, last)])
-    made_up = made_up.with_columns(pl.lit(next(iter(weights))).alias(KIND))
+    made_up = made_up.with_columns(pl.lit(max(weights, key=weights.get)).alias(KIND))
     plain = {"min_item_events": 1, "num_snapshots": 0, "content_dim": content_dim}
     features = fit_features(made_up, items, until=until, kind_weights=weights, **plain)
     if features.interest_source == "behaviour":
@@ -330,7 +331,7 @@ def secret_key(seed: int | None) -> jax.Array:
 
 def _not_covered(features: Features, released: Sequence[GaussianMechanism], seed: int | None):
     own = []
-    if features.fingerprint not in [each.features for each in released]:
+    if digest_of(features) not in [each.features for each in released]:
         own.append(
             "the features: catalogue, counts, popularity and labels as they were given, as nothing "
             "that was said to be released with noise made them (private_features)"

@@ -13,11 +13,10 @@ from matplotlib.figure import Figure
 from interestkit.comparison import bootstrap_intervals, is_lower_better
 from interestkit.evaluation import Evaluation
 from interestkit.features import Features
-from interestkit.heldout import HeldOut
+from interestkit.heldout import HeldOut, label_sums
 from interestkit.markup import words
 from interestkit.plots import user_groups
 from interestkit.schema import USER
-from interestkit.similarity import sums_by_user
 from interestkit.widgets.parts import Panel, labelled, main_interest, picture, side_by_side, table
 
 EVERYBODY = "everybody"
@@ -273,9 +272,11 @@ def _by_length(truth: HeldOut) -> pl.Series:
 
 def _by_interest(truth: HeldOut, features: Features) -> pl.Series:
     """The most frequent interest of each history; the rare ones share a group."""
-    own = (truth.histories.user, truth.histories.item)
-    sums = sums_by_user(*own, features.item_interests, num_users=len(truth))
-    names = main_interest(sums, features).fill_null("(none)").alias("name")
+    names = (
+        main_interest(label_sums(features, truth.histories), features)
+        .fill_null("(none)")
+        .alias("name")
+    )
     common = names.value_counts().sort("count", "name", descending=[True, False])
     kept = common["name"].head(_INTERESTS)
     return names.replace_strict(kept, kept, default="other")

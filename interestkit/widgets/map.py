@@ -190,6 +190,7 @@ def interest_map(
     parts = [_points("item", titles_of(frequent), frequent["events"])]
     everything = [(vectors[items], labels[items])]
     if histories is not None:
+        histories.check_coded_by(features)
         own = (histories.user, histories.item)
         sums = [sums_by_user(*own, v, num_users=len(histories)) for v in (vectors, labels)]
         known = np.flatnonzero(histories.lengths)

@@ -57,8 +57,14 @@ class Drift:
             return "No drift beyond chance: nothing needs to be done."
         names = ", ".join(found["aspect"])
         most = (found["psi"] - found["chance"]).max()
-        if most >= LARGE or "score" in found["aspect"]:
+        if most >= LARGE:
             return f"Retrain: {names} drifted (PSI at most {most:.2f} above chance)."
+        if "score" in found["aspect"]:
+            before, after = self.table.filter(aspect="score").select("before", "after").row(0)
+            return (
+                f"See whether a new training helps: the score fell from {before:.3f} to "
+                f"{after:.3f}, and {names} drifted (PSI at most {most:.2f} above chance)."
+            )
         if most >= MODERATE:
             return (
                 f"Update, and retrain if it lasts: {names} drifted (PSI {most:.2f} above chance)."

@@ -192,12 +192,12 @@ def interval(row: Mapping[str, object], name: str) -> str | None:
     """Such as "0.123 [0.110, 0.140] ± 0.002"."""
     if row[name] is None:
         return None
-    ends = "" if row["low"] is None else f" [{_digits(row['low'])}, {_digits(row['high'])}]"
-    spread = "" if row.get("spread") is None else f" ± {_digits(row['spread'])}"
-    return f"{_digits(row[name])}{ends}{spread}"
+    ends = "" if row["low"] is None else f" [{digits(row['low'])}, {digits(row['high'])}]"
+    spread = "" if row.get("spread") is None else f" ± {digits(row['spread'])}"
+    return f"{digits(row[name])}{ends}{spread}"
 
 
-def _digits(value: float | str) -> str:
+def digits(value: float | str) -> str:
     """Three decimals, or one digit with its power of ten where they would hide it."""
     if isinstance(value, str):
         return value

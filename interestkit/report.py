@@ -17,7 +17,7 @@ from interestkit import __version__
 from interestkit.bounded import load_notebook, read_back
 from interestkit.cardpage import HEAD, page, read_card
 from interestkit.files import write_text
-from interestkit.markup import STYLE, html_table
+from interestkit.markup import STYLE, digits, html_table
 from interestkit.printed import outputs_html, safe_html
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "polars", "narwhals", "matplotlib")
@@ -147,10 +147,10 @@ def _cell(row: Mapping[str, Any]) -> str:
     value, low, high = (row.get(name) for name in ("value", "low", "high"))
     if value is None or math.isnan(value):
         return "–"
-    digits = 3 if abs(value) < 100 else 1
-    if low is None or high is None or math.isnan(high - low):
-        return f"{value:.{digits}f}"
-    return f"{value:.{digits}f} ± {(high - low) / 2:.{digits}f}"
+    parts = [value]
+    if low is not None and high is not None and not math.isnan(high - low):
+        parts.append((high - low) / 2)
+    return " ± ".join(map(digits, parts) if abs(value) < 100 else (f"{x:.1f}" for x in parts))
 
 
 def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:

@@ -79,9 +79,10 @@ class Update:
 
     def __repr__(self) -> str:
         until = self.predictor.features.fitted_until
+        interests = f"new interest{'' if len(self.new_interests) == 1 else 's'}"
         return (
             f"Update(until {until:%Y-%m-%d %H:%M}: {len(self.new_items):,} new items, "
-            f"{len(self.new_interests)} new interests, {self.num_moments:,} new moments beside "
+            f"{len(self.new_interests)} {interests}, {self.num_moments:,} new moments beside "
             f"{self.num_replayed:,} old ones, {self.seconds:.1f} s)"
         )
 

@@ -88,6 +88,11 @@ def test_a_worse_score_says_retrain_and_a_better_one_does_not():
     worse = drift(old, new, features, scores=(high, low), swaps=199)
     assert worse.table.filter(aspect="score")["is_drift"].item()
     assert worse.verdict.startswith("Retrain: score")
+    some = high.with_columns(value=pl.lit(0.45))
+    slightly = drift(old, new, features, scores=(high, some), swaps=199)
+    assert slightly.verdict.startswith(
+        "See whether a new training helps: the score fell from 0.500"
+    )
     better = drift(old, new, features, scores=(low, high), swaps=199)
     assert better.verdict.startswith("No drift")
 

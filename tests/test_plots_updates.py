@@ -59,12 +59,13 @@ def test_each_model_has_a_line_with_its_values_and_intervals():
 def test_interests_stand_by_the_size_of_their_change_and_drift_has_another_colour():
     ax = plots.interest_drift(DRIFT)
     assert [label.get_text() for label in ax.get_yticklabels()] == ["$opera", "jazz"]
-    assert ax.get_title(loc="left").endswith("1 of 2 drifted")
+    assert ax.get_title(loc="left").endswith("1 of 2 drifted (filled)")
     bands = [line.get_xdata() for line in ax.lines if line.get_linewidth() == 7]
     np.testing.assert_allclose(bands, [[7, 13], [18, 22]])
     arrows = [line for line in ax.lines if line.get_marker() in "<>"]
     np.testing.assert_allclose([line.get_xdata()[0] for line in arrows], [30, 21])
     assert arrows[0].get_color() != arrows[1].get_color()
+    assert [line.get_markerfacecolor() == "white" for line in arrows] == [False, True]
 
 
 def test_text_stands_out():

@@ -336,14 +336,16 @@ def test_results_text_is_one_aligned_table_for_each_target():
         row(users=1200, seeds=3),
         row(metric="coverage", value=0.5, half=None, users=1200, seeds=3),
         row(model="ease", value=float("nan"), users=1100, seeds=3),
+        row(metric="serendipity", value=2e-4, half=3e-5, users=1200, seeds=3),
         row(target="interests", model="ease", metric="gini", value=1234.56, half=0.5),
     ]
     assert results_text({"table": table}) == "\n".join(
         [
             "items (1,100–1,200 users, 3 seeds)",
-            "metric          popular  ease",
-            "ndcg@10   0.250 ± 0.020     –",
-            "coverage          0.500     –",
+            "metric             popular  ease",
+            "ndcg@10      0.250 ± 0.020     –",
+            "coverage             0.500     –",
+            "serendipity  2e-04 ± 3e-05     –",
             "",
             "interests",
             "metric          ease",

@@ -88,7 +88,5 @@ def interest_drift(table: pl.DataFrame, *, ax: Axes | None = None) -> Axes:
         ax.plot(after, place, marker, color=colour, markersize=6, markerfacecolor=fill)
     name_rows(ax, [shown(name) for name in rows["name"]])
     found = int(rows["is_drift"].sum())
-    title = (
-        f"Before (line) and after (arrow): {found} of {len(rows)} drifted (filled)"
-    )
+    title = f"Before (line) and after (arrow): {found} of {len(rows)} drifted (filled)"
     return finish(ax, title, xlabel, ylabel)

@@ -30,6 +30,12 @@ def test_it_starts_with_the_answers_of_the_model(study, history, widget):
     assert "not listed" not in widget.items.value
 
 
+@pytest.mark.parametrize("exclude_seen", [True, False])
+def test_probabilities_of_new_items_say_so(study, history, exclude_seen):
+    widget = ik.what_if(study.predictor, history, exclude_seen=exclude_seen)
+    assert ("probability, if it is new" in widget.items.value) == exclude_seen
+
+
 def test_an_added_item_is_the_newest_event_and_changes_the_answer(study, history, widget):
     code = int(study.predictor.rank(history, k=5)[0][0][0])
     before = widget.items.value

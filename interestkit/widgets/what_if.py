@@ -227,7 +227,9 @@ class WhatIf(Panel):
             "Most probable next items" + (" that are new to them" if self.exclude_seen else ""),
             {
                 **listed(self.features.items[codes]),
-                "probability": [f"{100 * np.exp(score):.2f} %" for score in scores[: len(codes)]],
+                "probability" + (", if it is new" if self.exclude_seen else ""): [
+                    f"{100 * np.exp(score):.2f} %" for score in scores[: len(codes)]
+                ],
                 "at the start": [
                     _moved(places.get(int(code)), place) for place, code in enumerate(codes)
                 ],

@@ -77,10 +77,11 @@ def check_csv(path: Path) -> None:
     _check_begin(path)
     _check_characters(path)
     _check_names(path, names := next(_rows(path, ".csv"), []))
-    line = pl.col("line").str.strip_chars()
-    is_short = (line != "") & (line.str.count_matches(",", literal=True) < len(names) - 1)
-    lines = pl.scan_lines(path, glob=False, name="line").select(is_short.any())
-    if lines.collect(engine="streaming").item():  # or a part of a field of several lines
+    line = pl.col("line").str.strip_chars().str.replace_all('"[^"]*"', "x")  # what is quoted
+    too_few = line.str.count_matches(",", literal=True) < len(names) - 1
+    is_odd = (line != "") & (too_few | line.str.contains('"', literal=True))
+    lines = pl.scan_lines(path, glob=False, name="line").select(is_odd.any())
+    if lines.collect(engine="streaming").item():  # or a field of several lines
         _check_no_row_short(path, ".csv")
 
 

@@ -269,8 +269,17 @@ def test_csv_is_read_as_by_read_log(tmp_path):
         ("user,item,time,time\na,x,1,2\n", "column names must differ, got 'time' twice"),
         ('user,item,time,value\na,x,1,"1,234"\n', "events: .* column 'value' .*1,234"),
         ('column,user,item,time\n"\n,",a,x,1\na,b,x\n', "row 2: must have 4 fields, got 3"),
+        ('user,item,time\na,x,1\n"a,b",x\n', "row 2: must have 3 fields, got 2"),
     ],
-    ids=["day-or-month", "year-10000", "no-time", "one-name-twice", "no-number", "too-short"],
+    ids=[
+        "day-or-month",
+        "year-10000",
+        "no-time",
+        "one-name-twice",
+        "no-number",
+        "too-short",
+        "too-short-with-a-comma",
+    ],
 )
 def test_csv_that_read_log_refuses_is_refused(tmp_path, text, message):
     (tmp_path / "log.csv").write_text(text)

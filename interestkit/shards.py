@@ -82,11 +82,12 @@ class Shards:
         """
         path = self._checked(self.files[number] if self.files else part_name(number))
         table = read_parquet(path, None if columns is None else list({*columns, TIME}))
-        if self.since is not None:
-            table = table.filter(pl.col(TIME) >= self.since)
-        if self.until is not None:
-            table = table.filter(pl.col(TIME) < self.until)
-        table = table.select(*(columns or [pl.all()]))
+        with read_back(path):
+            if self.since is not None:
+                table = table.filter(pl.col(TIME) >= self.since)
+            if self.until is not None:
+                table = table.filter(pl.col(TIME) < self.until)
+            table = table.select(*(columns or [pl.all()]))
         if len(table) != self.counts[number][1]:
             raise ValueError(
                 f"{path}: must hold {self.counts[number][1]:,} events, got {len(table):,}"

@@ -4,6 +4,7 @@ import gzip
 import importlib.util
 import json
 import shutil
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import polars as pl
@@ -15,6 +16,7 @@ import interestkit as ik
 from interestkit import preparing
 from interestkit.files import with_digest
 from interestkit.schema import EVENT_COLUMNS, ITEM, KIND, SESSION, TIME, USER, VALUE
+from interestkit.shards import part_name
 
 START = datetime(2024, 5, 1, tzinfo=UTC)
 COLUMNS = [USER, ITEM, TIME, KIND, VALUE, SESSION]
@@ -467,3 +469,11 @@ def test_a_whole_manifest_that_cannot_be_is_one_error(prepared, tmp_path, field,
     (tmp_path / "prepared.json").write_bytes(with_digest(facts))
     with pytest.raises(ValueError, match=r"prepared\.json: damaged, or saved by another version"):
         ik.Prepared.read(tmp_path)
+
+
+def test_a_shard_without_its_columns_is_one_error(prepared, tmp_path):
+    shutil.copy(prepared.folder / "users.parquet", tmp_path / part_name(0))
+    shards = replace(prepared.shards("train"), folder=tmp_path, digests={})
+    for columns in (None, [USER]):
+        with pytest.raises(ValueError, match=r"part-00000\.parquet: (damaged|cannot be read)"):
+            shards.events(0, columns)

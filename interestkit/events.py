@@ -303,7 +303,6 @@ def _read_time(table: pl.DataFrame, column: str, *, source: str) -> pl.Series:
     time = micros.cast(pl.Int64, strict=False).cast(times.UTC_TIME)
     if time.null_count() > text.null_count():
         time = time.zip_with(time.is_not_null(), times.iso_8601(text))
-    time = time.set(~time.to_physical().is_between(*times.RANGE), None)
     return _check_read(text, time, allowed=times.ALLOWED, source=source)
 
 

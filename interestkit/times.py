@@ -20,7 +20,7 @@ _DEFAULTS = {"minute": "00:00", "second": "00", "hours": "+00", "minutes": "00"}
 
 
 def iso_8601(text: pl.Series) -> pl.Series:
-    """ISO 8601 text as UTC times, null where it is something else; no zone means UTC.
+    """ISO 8601 text as UTC times, null where it is none or out of `RANGE`; no zone means UTC.
 
     Example:
         >>> iso_8601(pl.Series(["2024-05-31", "2024-05-31 18:30+02", "31.5.2024"])).to_list()[1:]
@@ -29,7 +29,8 @@ def iso_8601(text: pl.Series) -> pl.Series:
     parts = text.str.extract_groups(_ISO_8601).struct.unnest()
     others = (pl.col(part).fill_null(default) for part, default in _DEFAULTS.items())
     whole = parts.select(pl.format("{}T{}:{}{}:{}", pl.col("date"), *others)).to_series()
-    return whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
+    time = whole.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="us", strict=False)
+    return time.set(~time.to_physical().is_between(*RANGE), None)
 
 
 def each_time(text: pl.Series) -> pl.Series:
@@ -53,7 +54,6 @@ def each_time(text: pl.Series) -> pl.Series:
     time = micros.set(~micros.is_between(*RANGE), None).cast(pl.Int64).cast(UTC_TIME)
     if (is_left := time.is_null() & text.is_not_null()).any():
         time = time.zip_with(~is_left, iso_8601(text.set(~is_left, None)))
-        time = time.set(~time.to_physical().is_between(*RANGE), None)
         if (is_lost := time.is_null() & text.is_not_null()).any():
             what = f"must be {ALLOWED}, got {text.filter(is_lost)[0][:100]!r}"
             raise pl.exceptions.ComputeError(f"column {text.name!r} {what}")

@@ -74,9 +74,8 @@ def check_csv(path: Path) -> None:
 
     All of it is gone through, in parts.
     """
-    _check_begin(path)
-    _check_characters(path)
-    _check_names(path, names := next(_rows(path, ".csv"), []))
+    _check_plain(path)
+    names = _header(path, ".csv")
     line = pl.col("line").str.strip_chars().str.replace_all('"[^"]*"', "x")  # what is quoted
     too_few = line.str.count_matches(",", literal=True) < len(names) - 1
     is_odd = (line != "") & (too_few | line.str.contains('"', literal=True))
@@ -85,18 +84,18 @@ def check_csv(path: Path) -> None:
         _check_no_row_short(path, ".csv")
 
 
-def _check_begin(path: Path) -> None:
-    """Raise ValueError if a text file begins as if it were packed or in another encoding."""
+def _check_plain(path: Path) -> None:
+    """Raise ValueError if a text file begins as if it were packed, or is no UTF-8."""
     with path.open("rb") as file:
         start = file.read(16).removeprefix(_MARK)  # behind it, too, the readers would unpack
     for begin, name in _BEGINS.items():
         if start.startswith(begin):
             raise ValueError(f"{path}: must be plain text in UTF-8, got {name}")
+    _check_characters(path)
 
 
 def _read_text(path: Path, suffix: str, columns: Mapping[str, str]) -> pl.DataFrame:
-    _check_begin(path)
-    _check_characters(path)
+    _check_plain(path)
     try:
         if suffix == ".dat":
             return _read_dat(path, columns)
@@ -142,11 +141,18 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _read_csv(path: Path, suffix: str) -> pl.DataFrame:
-    _check_names(path, next(_rows(path, suffix), []))
+    _header(path, suffix)
     table = pl.read_csv(path, separator=_SEPARATORS[suffix], infer_schema=False, glob=False)
     if table.width and table.to_series(-1).null_count():  # as at the end of a row that is too short
         _check_no_row_short(path, suffix)
     return table
+
+
+def _header(path: Path, suffix: str) -> list[str]:
+    """The names of the columns, which differ."""
+    names = next(_rows(path, suffix), [])
+    _check_names(path, names)
+    return names
 
 
 def _check_no_row_short(path: Path, suffix: str) -> None:

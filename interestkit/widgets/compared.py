@@ -272,11 +272,8 @@ def _by_length(truth: HeldOut) -> pl.Series:
 
 def _by_interest(truth: HeldOut, features: Features) -> pl.Series:
     """The most frequent interest of each history; the rare ones share a group."""
-    names = (
-        main_interest(label_sums(features, truth.histories), features)
-        .fill_null("(none)")
-        .alias("name")
-    )
+    sums = label_sums(features, truth.histories)
+    names = main_interest(sums, features).fill_null("(none)").alias("name")
     common = names.value_counts().sort("count", "name", descending=[True, False])
     kept = common["name"].head(_INTERESTS)
     return names.replace_strict(kept, kept, default="other")

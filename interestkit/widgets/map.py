@@ -10,13 +10,13 @@ import traitlets
 from jaxtyping import Int
 
 from interestkit.counting import evenly
+from interestkit.heldout import pairs_of
 from interestkit.histories import Histories
 from interestkit.markup import Markup, escaped, words
 from interestkit.plots import interest_points
 from interestkit.plots.paths import OTHER_POINTS, POINT_COLOURS, frequent_interests
 from interestkit.prediction import Predictor
 from interestkit.projection import project
-from interestkit.similarity import sums_by_user
 from interestkit.trying import item_vectors
 from interestkit.widgets.parts import (
     Finder,
@@ -190,9 +190,8 @@ def interest_map(
     parts = [_points("item", titles_of(frequent), frequent["events"])]
     everything = [(vectors[items], labels[items])]
     if histories is not None:
-        histories.check_coded_by(features)
-        own = (histories.user, histories.item)
-        sums = [sums_by_user(*own, v, num_users=len(histories)) for v in (vectors, labels)]
+        pairs = pairs_of(features, histories)
+        sums = [pairs @ values for values in (vectors, labels)]
         known = np.flatnonzero(histories.lengths)
         some = known[evenly(len(known), num_users)]
         names = pl.Series(histories.users[some], dtype=pl.String)

@@ -168,8 +168,10 @@ def prequential(
                 models[RETRAINED], spent = _timed(train, before, cuts[n])
                 times.append((cuts[n], RETRAINED, spent))
         split = _split(before, coming, items, cuts[n])
-        done = lru_cache(partial(_done, split=split, since=cuts[0]))
-        judge = lru_cache(partial(_judged, split=split, done=done, k=k, interest_k=interest_k))
+        happened = lru_cache(partial(_done, split=split, since=cuts[0]))
+        judge = lru_cache(
+            partial(_judged, split=split, happened=happened, k=k, interest_k=interest_k)
+        )
         period = pl.lit(cuts[n]).cast(_COLUMNS["period"])
         scores += (  # in the first period all are one
             judge(model, _named_alike(name, models)).with_columns(period=period, model=pl.lit(name))
@@ -245,12 +247,12 @@ def _judged(
     named_alike: tuple[Predictor, ...],
     *,
     split: Split,
-    done: Callable[[tuple[Predictor, ...]], _Done],
+    happened: Callable[[tuple[Predictor, ...]], _Done],
     k: int,
     interest_k: int,
 ) -> pl.DataFrame:
     """Values of all users for each target."""
-    truth, done, values = held_out(model.features, split, "test"), done(named_alike), {}
+    truth, done, values = held_out(model.features, split, "test"), happened(named_alike), {}
     for target, new_only in (("items", False), ("new items", True)):
         values[target] = ndcg_at_k(*found_by(model, truth, k=k, new_only=new_only), k=k)
     said = np.full(done.shares.shape, -1.0)

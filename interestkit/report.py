@@ -150,7 +150,7 @@ def _cell(row: Mapping[str, Any]) -> str:
     parts = [value]
     if low is not None and high is not None and not math.isnan(high - low):
         parts.append((high - low) / 2)
-    return " ± ".join(map(digits, parts) if abs(value) < 100 else (f"{x:.1f}" for x in parts))
+    return " ± ".join(map(digits if abs(value) < 100 else "{:.1f}".format, parts))
 
 
 def _count(rows: Sequence[Mapping[str, Any]], name: str, word: str) -> str:

@@ -270,8 +270,6 @@ def test_csv_is_read_as_by_read_log(tmp_path):
         ("user,item,time\na,x,1e30\n", "events: column 'time' must be .*'1e30'"),
         ("user,item,time,time\na,x,1,2\n", "column names must differ, got 'time' twice"),
         ('user,item,time,value\na,x,1,"1,234"\n', "events: .* column 'value' .*1,234"),
-        ('column,user,item,time\n"\n,",a,x,1\na,b,x\n', "row 2: must have 4 fields, got 3"),
-        ('user,item,time\na,x,1\n"a,b",x\n', "row 2: must have 3 fields, got 2"),
     ],
     ids=[
         "day-or-month",
@@ -279,17 +277,31 @@ def test_csv_is_read_as_by_read_log(tmp_path):
         "no-time",
         "one-name-twice",
         "no-number",
-        "too-short",
-        "too-short-with-a-comma",
     ],
 )
 def test_csv_that_read_log_refuses_is_refused(tmp_path, text, message):
     (tmp_path / "log.csv").write_text(text)
-    with pytest.raises(ValueError, match=r"column|fields"):
+    with pytest.raises(ValueError, match="column"):
         ik.read_log(tmp_path / "log.csv")
     with pytest.raises(ValueError, match=message) as caught:
         ik.prepare(tmp_path / "log.csv", tmp_path / "new", num_shards=2)
     assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('column,user,item,time\n"\n,",a,x,1\na,b,x\n', "row 2: must have 4 fields, got 3"),
+        ('user,item,time\na,x,1\n"a,b",x\n', "row 2: must have 3 fields, got 2"),
+    ],
+    ids=["lines-in-a-field", "comma-in-a-field"],
+)
+def test_a_row_of_csv_that_is_too_short_is_named(tmp_path, text, message):
+    path = tmp_path / "log.csv"
+    path.write_text(text)
+    for read in (ik.read_log, lambda path: ik.prepare(path, tmp_path / "new")):
+        with pytest.raises(ValueError, match=message):
+            read(path)
 
 
 @pytest.mark.parametrize("place", ["none.parquet", "none*.csv", "."])
